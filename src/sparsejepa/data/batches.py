@@ -1,0 +1,139 @@
+"""Batches of a set that lives on the device: order, random resized crops and flips as tensors.
+
+There is no `DataLoader`: a small image set fits into memory whole, and one batched interpolation
+replaces thousands of per-image transforms. Every random number comes from a CPU generator, so that
+a run draws the same crops on every device.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from sparsejepa import randomness
+
+# torchvision's RandomResizedCrop tries ten boxes, then falls back to a centred one.
+ATTEMPTS = 10
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Int64[Tensor, "N"]:
+    """The order in which epoch `epoch` of the run with `seed` visits `count` images."""
+    return torch.randperm(count, generator=randomness.generator(seed, "order", epoch))
+
+
+def draw_crops(
+    count: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    scale: tuple[float, float] = (0.3, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Int64[Tensor, "B 4"]:
+    """Boxes (top, left, height, width) in whole pixels, with the law of RandomResizedCrop.
+
+    The area is uniform in `scale` (fraction of the image), width over height log-uniform in
+    `ratio`. torchvision redraws a box that does not fit, up to ten times; here all ten are drawn
+    at once and the first that fits is taken, which is the same law without a loop. If none fits,
+    the largest centred box whose shape `ratio` allows is taken.
+
+    Raises:
+        ValueError: `scale` or `ratio` is not an increasing pair of positive numbers, or `scale`
+            asks for more than the whole image.
+    """
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"Crop scale must be 0 < smallest <= largest <= 1, not {scale}.")
+    if not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(f"Crop ratio must be 0 < smallest <= largest, not {ratio}.")
+    random = torch.rand(4, count, ATTEMPTS, generator=generator, dtype=torch.float64)
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * random[0])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    shape = torch.exp(low + (high - low) * random[1])
+    heights = torch.round(torch.sqrt(area / shape)).long()
+    widths = torch.round(torch.sqrt(area * shape)).long()
+    fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
+
+    # argmax takes the first of equal values; on booleans it needs integers.
+    first = fits.long().argmax(1, keepdim=True)
+    h, w, u, v = (x.gather(1, first)[:, 0] for x in (heights, widths, random[2], random[3]))
+    # u < 1 in float64 and the factor is small, so the floor never reaches height - h + 1.
+    boxes = torch.stack(((u * (height - h + 1)).long(), (v * (width - w + 1)).long(), h, w), 1)
+    fallback = torch.tensor(_central_box(height, width, ratio))
+    return torch.where(fits.any(1, keepdim=True), boxes, fallback)
+
+
+def draw_flips(
+    count: int, generator: torch.Generator, probability: float = 0.5
+) -> Bool[Tensor, "B"]:
+    """Which images of a batch are mirrored left to right."""
+    return torch.rand(count, generator=generator) < probability
+
+
+def crop_and_resize(
+    images: UInt8[Tensor, "B H W 3"],
+    boxes: Int64[Tensor, "B 4"],
+    flips: Bool[Tensor, "B"],
+    size: int,
+) -> Float[Tensor, "B 3 S S"]:
+    """Cuts a box out of each image, resizes it to `size` by `size`, mirrors it where `flips` says.
+
+    Equals `F.interpolate(crop, mode="bilinear", align_corners=False)` of each crop (no
+    antialiasing), values in [0, 1]. `boxes` are (top, left, height, width) inside the image;
+    boxes and flips are moved to the device of the images.
+    """
+    height, width = images.shape[1:3]
+    boxes = boxes.to(images.device, non_blocking=True)
+    flips = flips.to(images.device, non_blocking=True)
+    top, left, box_height, box_width = boxes.unbind(1)
+    y = _sample_positions(top, box_height, size)
+    x = _sample_positions(left, box_width, size)
+    x = torch.where(flips[:, None], x.flip(1), x)
+    # grid_sample's coordinates: pixel centres at (2 i + 1) / n - 1.
+    y = ((2 * y + 1) / height - 1)[:, :, None].expand(-1, size, size)
+    x = ((2 * x + 1) / width - 1)[:, None, :].expand(-1, size, size)
+    return F.grid_sample(
+        to_unit(images), torch.stack((x, y), -1), padding_mode="border", align_corners=False
+    )
+
+
+def to_unit(images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
+    """Bytes, channels last, to float32 in [0, 1], channels first."""
+    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+def channel_statistics(
+    images: UInt8[Tensor, "N H W 3"],
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of each channel over all pixels, in units of [0, 1]."""
+    total, squares = torch.zeros(2, 3, dtype=torch.float64)
+    # Chunks bound the memory; sums of bytes and of their squares are exact in float64.
+    for chunk in images.split(2048):
+        values = chunk.reshape(-1, 3).cpu().double()
+        total += values.sum(0)
+        squares += values.square().sum(0)
+    pixels = images.shape[0] * images.shape[1] * images.shape[2]
+    mean = total / pixels
+    std = (squares / pixels - mean.square()).clamp(min=0).sqrt()
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+
+
+def _sample_positions(
+    start: Int64[Tensor, "B"], length: Int64[Tensor, "B"], size: int
+) -> Float[Tensor, "B S"]:
+    """Where, in pixels of the image, the `size` samples of each crop lie along one axis."""
+    steps = torch.arange(size, device=start.device) + 0.5
+    position = steps * (length[:, None] / size) - 0.5
+    # Samples past the outermost pixel centres of the crop take the edge pixel. Without the clamp
+    # they would mix in pixels from outside the crop.
+    position = torch.minimum(position.clamp(min=0), (length[:, None] - 1).float())
+    return position + start[:, None]
+
+
+def _central_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    box_height, box_width = height, width
+    if width / height < ratio[0]:
+        box_height = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        box_width = round(height * ratio[1])
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width

@@ -1,0 +1,1 @@
+"""Masks, encoder and predictor on timm parts, group penalties, and the JEPA loss."""

@@ -1,0 +1,142 @@
+"""Multi-block masks: which patches the context encoder keeps, and which the predictor predicts.
+
+Masks here are *kept indices* (into the raster of patches), never Boolean drops.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+# A row whose targets leave fewer than `context_length` patches draws its targets anew this often.
+_REDRAWS = 4
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Multi-block sampling, I-JEPA (2301.08243) §3 and appendix A.1."""
+
+    grid: int = 8  # patches along a side; 32 pixels / patch 4
+    targets: int = 4  # M, target blocks an image; I-JEPA
+    target_scale: tuple[float, float] = (0.15, 0.2)  # block area / image area; I-JEPA
+    target_aspect: tuple[float, float] = (0.75, 1.5)  # height / width; I-JEPA
+    context_scale: tuple[float, float] = (0.85, 1.0)  # context block area / image area; I-JEPA
+    context_length: int = 16  # K, patches kept for the context encoder; ours, see the appendix
+
+    def __post_init__(self) -> None:
+        for name in ("target_scale", "target_aspect", "context_scale"):
+            pair = getattr(self, name)
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1] < math.inf:
+                raise ValueError(f"{name} {pair} must be two positive numbers, the smaller first.")
+        if self.targets < 1:
+            raise ValueError(f"targets {self.targets} must be at least 1.")
+        targets = [
+            block_shape(self.grid, scale, aspect)
+            for scale in self.target_scale
+            for aspect in self.target_aspect
+        ]
+        contexts = [block_shape(self.grid, scale, 1.0) for scale in self.context_scale]
+        sides = [side for shape in targets + contexts for side in shape]
+        if min(sides) < 1 or max(sides) > self.grid:
+            raise ValueError(
+                f"Blocks of target_scale {self.target_scale}, target_aspect {self.target_aspect} "
+                f"and context_scale {self.context_scale} do not all fit a {self.grid}x{self.grid} "
+                f"grid; change the scales or the patch size."
+            )
+        largest = (max(h for h, _ in targets), max(w for _, w in targets))
+        room = math.prod(contexts[0]) - math.prod(largest)
+        if not 1 <= self.context_length <= room:
+            advice = f"choose 1 to {room}" if room > 0 else "use smaller targets"
+            raise ValueError(
+                f"context_length {self.context_length} does not fit: on a {self.grid}x{self.grid} "
+                f"grid a {contexts[0][0]}x{contexts[0][1]} context block less one "
+                f"{largest[0]}x{largest[1]} target leaves {max(room, 0)} patches; {advice}."
+            )
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Kept patch indices of a batch. Context and targets of an image never overlap."""
+
+    context: Int64[Tensor, "B K"]  # in random order, distinct
+    targets: Int64[Tensor, "B M T"]  # raster order within a block; blocks of an image may overlap
+
+    def to(self, device: torch.device) -> "Masks":
+        return Masks(
+            self.context.to(device, non_blocking=True), self.targets.to(device, non_blocking=True)
+        )
+
+    def rows(self, start: int, stop: int) -> "Masks":
+        """The masks of images `start` to `stop - 1`, for one process of several."""
+        return Masks(self.context[start:stop], self.targets[start:stop])
+
+
+def block_shape(grid: int, scale: float, aspect: float) -> tuple[int, int]:
+    """Height and width in patches of a block of area `scale`·grid² and height/width `aspect`."""
+    area = scale * grid * grid
+    return round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+
+
+def sample_masks(config: MaskConfig, count: int, generator: torch.Generator) -> Masks:
+    """Draws context and target patches for `count` images, all as tensor operations.
+
+    As in the official code one block size serves a whole batch, so that shapes are static; scale
+    and aspect ratio are two independent numbers and every position that fits is equally likely
+    (the official sampler uses one number for both and never reaches the last row and column).
+    The context is a uniform random subset of K of the patches that lie in the context block and in
+    no target. An image whose targets leave fewer than K draws new targets, up to a few times;
+    after that its targets coincide, which leaves enough by the check in `MaskConfig`.
+    """
+    scale, aspect, context_scale = (
+        low + (high - low) * torch.rand((), generator=generator).item()
+        for low, high in (config.target_scale, config.target_aspect, config.context_scale)
+    )
+    shape = block_shape(config.grid, scale, aspect)
+    in_context, _ = _draw_blocks(
+        config.grid, block_shape(config.grid, context_scale, 1.0), (count,), generator
+    )
+    in_targets, targets = _draw_blocks(config.grid, shape, (count, config.targets), generator)
+    allowed = in_context & ~in_targets.any(1)
+    for _ in range(_REDRAWS):
+        short = (allowed.sum(1) < config.context_length).nonzero()[:, 0]
+        if not len(short):
+            break
+        in_targets[short], targets[short] = _draw_blocks(
+            config.grid, shape, (len(short), config.targets), generator
+        )
+        allowed = in_context & ~in_targets.any(1)
+    short = allowed.sum(1) < config.context_length
+    targets[short] = targets[short][:, :1]
+    allowed[short] = in_context[short] & ~in_targets[short, 0]
+    # The K largest of independent uniform keys are a uniform random subset.
+    keys = torch.rand(allowed.shape, generator=generator) + allowed
+    return Masks(keys.topk(config.context_length, dim=1).indices, targets)
+
+
+def _draw_blocks(
+    grid: int, shape: tuple[int, int], size: tuple[int, ...], generator: torch.Generator
+) -> tuple[Bool[Tensor, "*size P"], Int64[Tensor, "*size T"]]:
+    """Blocks of one shape at uniform positions: membership of every patch, and kept indices."""
+    height, width = shape
+    top = torch.randint(0, grid - height + 1, (*size, 1), generator=generator)
+    left = torch.randint(0, grid - width + 1, (*size, 1), generator=generator)
+    offsets = (torch.arange(height)[:, None] * grid + torch.arange(width)).flatten()
+    kept = top * grid + left + offsets
+    member = torch.zeros(*size, grid * grid, dtype=torch.bool)
+    return member.scatter_(-1, kept, True), kept
+
+
+def coverage(config: MaskConfig, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """How often each patch is context and target: maps `[grid, grid]`, mean count per image."""
+    context, targets = torch.zeros(config.grid**2), torch.zeros(config.grid**2)
+    # One block size a batch: small batches, so that the map averages over sizes too.
+    batch = 16
+    for _ in range(-(-count // batch)):
+        masks = sample_masks(config, batch, generator)
+        context += torch.bincount(masks.context.flatten(), minlength=config.grid**2)
+        targets += torch.bincount(masks.targets.flatten(), minlength=config.grid**2)
+    drawn = -(-count // batch) * batch
+    square = (config.grid, config.grid)
+    return {"context": (context / drawn).view(square), "target": (targets / drawn).view(square)}

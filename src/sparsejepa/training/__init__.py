@@ -1,0 +1,1 @@
+"""Pure schedules, atomic checkpoints, the one training loop."""

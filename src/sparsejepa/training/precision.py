@@ -1,0 +1,44 @@
+"""Which number format a device computes in, and how attention runs there."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Outcome of `choose_precision`. Weights, EMA, targets and losses are float32 in every case."""
+
+    name: str  # fp32, bf16 or fp16
+    autocast: torch.dtype | None  # dtype of matrix products, None for float32
+    scale_loss: bool  # float16 gradients underflow unless the loss is scaled
+    fused_attention: bool  # PyTorch's fused kernel; on CPUs the plain form is faster
+
+
+def choose_precision(
+    device: torch.device, wish: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+) -> Precision:
+    """bf16 where the hardware really has it, else float16 on CUDA, else float32.
+
+    `is_bf16_supported()` alone says yes on a T4, which only emulates it, slowly.
+
+    Raises:
+        ValueError: an unknown wish; fp16 on a device without loss scaling (a CPU).
+    """
+    dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if wish not in ("auto", *dtypes):
+        raise ValueError(f"precision must be auto, {', '.join(dtypes)}, not {wish!r}.")
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        name = ("bf16" if native else "fp16") if wish == "auto" else wish
+    else:
+        name = ("bf16" if _cpu_has_bf16() else "fp32") if wish == "auto" else wish
+        if name == "fp16":
+            raise ValueError(f"precision fp16 needs a CUDA device, not {device.type}; use bf16.")
+    return Precision(name, dtypes[name], name == "fp16", device.type == "cuda")
+
+
+def _cpu_has_bf16() -> bool:
+    # Without these instructions bf16 products are emulated and slower than float32.
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,147 @@
+"""What training changes: network, optimisers, progress. All of it goes into a checkpoint."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sparsejepa.model.objective import Jepa
+from sparsejepa.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsejepa.training.precision import Precision
+
+
+@dataclass
+class Progress:
+    """How far a run has come, and what it has seen in the epoch under way."""
+
+    step: int = 0  # optimiser steps taken
+    seconds: float = 0.0  # spent in steps
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry an epoch
+    loss_sum: float = 0.0  # over the steps of this epoch
+    spread_sum: float = 0.0  # over the steps of this epoch
+    counted: int = 0  # steps in the two sums
+    pending: list[Tensor] = field(default_factory=list)  # (loss, spread) not yet read back
+
+    def record(self, measures: Float[Tensor, "2"]) -> None:
+        """Keeps a step's loss and spread on the device: reading them at once would stall a GPU."""
+        self.pending.append(measures)
+        self.step += 1
+        if len(self.pending) >= 20:
+            self.settle()
+
+    def settle(self) -> None:
+        """Reads the pending measures back.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        for offset, (loss, spread) in enumerate(
+            torch.stack(self.pending).tolist() if self.pending else []
+        ):
+            step = self.step - len(self.pending) + offset
+            if not abs(loss) < float("inf"):
+                raise FloatingPointError(
+                    f"The loss is {loss} at step {step}; the last checkpoint before it is kept. "
+                    f"Lower the learning rate, or use precision fp32."
+                )
+            self.loss_sum += loss
+            self.spread_sum += spread
+            self.counted += 1
+        self.pending.clear()
+
+    def end_epoch(self, measures: dict[str, float]) -> None:
+        """Closes the epoch: its mean loss and spread, with what was measured after it."""
+        self.history.append(
+            {
+                "epoch": len(self.history) + 1,
+                "step": self.step,
+                "seconds": self.seconds,
+                "loss": self.loss_sum / self.counted,
+                "target_spread": self.spread_sum / self.counted,
+                **measures,
+            }
+        )
+        self.loss_sum, self.spread_sum, self.counted = 0.0, 0.0, 0
+
+
+class TrainingState:
+    """Network and optimisers. AdamW steps all but a penalty's own parameters, plain SGD those."""
+
+    def __init__(self, jepa: Jepa, precision: Precision) -> None:
+        self.jepa, self.precision = jepa, precision
+        own = jepa.penalty.own_parameters()
+        self.adamw = torch.optim.AdamW(parameter_groups(jepa, own), lr=0.0, fused=True)
+        self.sgd = torch.optim.SGD(own, lr=0.0) if own else None
+        self.scaler = torch.amp.GradScaler(enabled=precision.scale_loss)
+
+    def apply_gradients(self, learning_rate: float, weight_decay: float, sgd_rate: float) -> None:
+        """One step of both optimisers, then whatever the penalty does after a step."""
+        for group in self.adamw.param_groups:
+            group["lr"] = learning_rate
+            group["weight_decay"] = weight_decay if group["decays"] else 0.0
+        self.scaler.step(self.adamw)
+        if self.sgd:
+            self.sgd.param_groups[0]["lr"] = sgd_rate
+            self.scaler.step(self.sgd)
+        self.scaler.update()
+        self.jepa.penalty.after_step(sgd_rate)
+        self.jepa.zero_grad(set_to_none=True)
+
+    def save(self, path: Path, progress: Progress) -> None:
+        """Writes all that a bit-equal resume needs; random draws need nothing but the step.
+
+        Raises:
+            FloatingPointError: a tensor is not finite: an earlier file is better, and is kept.
+            OSError: the file can't be written.
+        """
+        tensors = {f"jepa.{name}": value for name, value in self.jepa.state_dict().items()}
+        for index, moments in self.adamw.state_dict()["state"].items():
+            tensors |= {f"adamw.{index}.{name}": value for name, value in moments.items()}
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise FloatingPointError(
+                    f"{name} is not finite after {progress.step} steps; the last checkpoint before "
+                    f"it is kept. Lower the learning rate, or use precision fp32."
+                )
+        facts = {
+            name: getattr(progress, name)
+            for name in ("step", "seconds", "history", "loss_sum", "spread_sum", "counted")
+        }
+        save_checkpoint(path, tensors, {"progress": facts, "scaler": self.scaler.state_dict()})
+
+    def load(self, path: Path) -> Progress:
+        """Restores what `save` wrote.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        tensors, facts = load_checkpoint(path)
+        self.jepa.load_state_dict(
+            {name.removeprefix("jepa."): t for name, t in tensors.items() if name[:5] == "jepa."}
+        )
+        moments: dict[int, dict[str, Any]] = {}
+        for name, tensor in tensors.items():
+            if name[:6] == "adamw.":
+                _, index, key = name.split(".")
+                moments.setdefault(int(index), {})[key] = tensor
+        self.adamw.load_state_dict(self.adamw.state_dict() | {"state": moments})
+        # Empty if the run began on a device without loss scaling, and goes on on one with it.
+        if facts["scaler"]:
+            self.scaler.load_state_dict(facts["scaler"])
+        return Progress(**facts["progress"])
+
+
+def parameter_groups(jepa: Jepa, apart: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """AdamW's groups: matrices decay; biases, norms and the mask token (all 1-D) do not.
+
+    The official code stores its mask token with three axes and hence decays it; we do not.
+    """
+    identities = {id(parameter) for parameter in apart}
+    trained = [p for p in jepa.parameters() if p.requires_grad and id(p) not in identities]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "decays": True},
+        {"params": [p for p in trained if p.ndim <= 1], "decays": False},
+    ]
