@@ -11,6 +11,9 @@ from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 SHAPES = ("sphere", "cube", "cylinder", "cone")
+COLOURS = ("red", "yellow", "green", "blue")
+# Positions of the colours on the colour circle, in turns.
+HUES = (0.0, 0.14, 0.36, 0.61)
 # Pixels on a side.
 SIZE = 32
 # Pixels per unit of size at depth 1.
@@ -171,7 +174,7 @@ def _object_colours(
 ) -> Float[Tensor, "N K 3"]:
     """A shade of the named colour for each object."""
     jitter = torch.rand(3, *colour.shape, generator=generator)
-    hue = torch.tensor([0.0, 0.14, 0.36, 0.61])[colour] + 0.07 * (jitter[0] - 0.5)
+    hue = torch.tensor(HUES)[colour] + 0.07 * (jitter[0] - 0.5)
     return _hsv_to_rgb(hue, 0.6 + 0.35 * jitter[1], 0.7 + 0.3 * jitter[2])
 
 

@@ -15,11 +15,8 @@ from torch import Tensor
 
 from sparsejepa import randomness
 from sparsejepa.data import rendering
-from sparsejepa.data.rendering import FOCAL_LENGTH, SHAPES, SIZE
+from sparsejepa.data.rendering import COLOURS, FOCAL_LENGTH, SHAPES, SIZE
 
-COLOURS = ("red", "yellow", "green", "blue")
-# Position on the colour circle, in turns.
-HUES = (0.0, 0.14, 0.36, 0.61)
 FEWEST, MOST = 3, 10
 # Depths in units of the ground plane, along the line of sight: the nearest object stands between
 # the first two, all others behind it.
@@ -95,7 +92,7 @@ def _draw_tables(
         "light_azimuth": uniform(-1.3, 1.3),
         "light_elevation": uniform(0.4, 1.2),
         "exposure": uniform(0.75, 1.15),
-        "ground_hue": uniform(0, 1),
+        "ground_hue": uniform(0.0, 1.0),
         "camera_height": uniform(2.5, 2.75),
         "horizon": uniform(4.5, 6.0),
     }

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from sparsejepa.model.masks import Masks
 from sparsejepa.model.sparsity import Penalty, SparsityConfig, make_groups, make_penalty
-from sparsejepa.model.vit import Encoder, EncoderConfig, Predictor, PredictorConfig, gather_tokens
+from sparsejepa.model.vit import (
+    Encoder,
+    EncoderConfig,
+    Predictor,
+    PredictorConfig,
+    gather_tokens,
+    initialise,
+)
 from sparsejepa.randomness import generator
 
 
@@ -43,8 +50,7 @@ class Jepa(nn.Module):
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             projection = nn.Linear(encoder.width, predictor.width)
-        nn.init.trunc_normal_(projection.weight, std=0.02, generator=generator(seed, "projection"))
-        nn.init.zeros_(projection.bias)
+        initialise(projection, generator(seed, "initial projection"))
         self.predictor = Predictor(
             predictor, encoder, projection, generator(seed, "initial predictor")
         )

@@ -5,7 +5,7 @@ The paper leaves open what exactly is penalised. A *reading* answers that behind
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -38,6 +38,7 @@ class SparsityConfig:
             )
 
 
+@runtime_checkable
 class Penalty(Protocol):
     """What a reading adds to JEPA."""
 

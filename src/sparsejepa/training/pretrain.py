@@ -42,7 +42,8 @@ class PretrainConfig:
     batch_size: int = 256  # images a step, over all processes
     crop_scale: tuple[float, float] = (0.3, 1.0)  # RandomResizedCrop area; I-JEPA
     flip: bool = True  # mirror half of the images; I-JEPA does not, see the appendix
-    peak_learning_rate: float = 1.5e-3  # AdamW; I-JEPA has 1e-3 at batch 2048
+    optimizer: Literal["adamw", "muon"] = "adamw"  # of block matrices; all else has AdamW (I-JEPA)
+    peak_learning_rate: float = 1.5e-3  # AdamW and Muon; I-JEPA has 1e-3 at batch 2048
     warmup: float = 0.1  # share of the steps with rising learning rate; I-JEPA 40 of 300 epochs
     final_learning_rate: float = 1e-6  # at the last step; I-JEPA
     weight_decay: tuple[float, float] = (0.04, 0.4)  # first and last step, cosine; I-JEPA
@@ -64,7 +65,7 @@ class PretrainResult:
     """A finished run."""
 
     jepa: Jepa  # probe jepa.target_encoder, as I-JEPA does
-    history: list[dict[str, float]]  # one entry an epoch
+    history: list[dict[str, int | float]]  # one entry an epoch
     steps: int  # optimiser steps taken
     seconds: float  # time in steps, over all resumed parts, without the watch
     precision: Precision  # number format that was used
@@ -176,7 +177,7 @@ def _new_state(
 ) -> TrainingState:
     jepa = Jepa(config.model, config.seed).to(accelerator.device)
     use_fused_attention(jepa, precision.fused_attention)
-    return TrainingState(jepa, precision)
+    return TrainingState(jepa, precision, config.optimizer)
 
 
 def _planned_steps(

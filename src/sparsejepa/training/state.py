@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ class Progress:
 
     step: int = 0  # optimiser steps taken
     seconds: float = 0.0  # spent in steps
-    history: list[dict[str, float]] = field(default_factory=list)  # one entry an epoch
+    history: list[dict[str, int | float]] = field(default_factory=list)  # one entry an epoch
     loss_sum: float = 0.0  # over the steps of this epoch
     spread_sum: float = 0.0  # over the steps of this epoch
     counted: int = 0  # steps in the two sums
@@ -68,21 +68,41 @@ class Progress:
 
 
 class TrainingState:
-    """Network and optimisers. AdamW steps all but a penalty's own parameters, plain SGD those."""
+    """Network and optimisers: AdamW, plain SGD for a penalty's own parameters, and Muon if chosen.
 
-    def __init__(self, jepa: Jepa, precision: Precision) -> None:
+    Muon (Jordan et al. 2024, torch's own) takes the matrices inside transformer blocks from AdamW.
+    Its updates are scaled to AdamW's usual size, so both share one learning rate.
+    """
+
+    def __init__(
+        self,
+        jepa: Jepa,
+        precision: Precision,
+        optimizer: Literal["adamw", "muon"] = "adamw",
+    ) -> None:
         self.jepa, self.precision = jepa, precision
         own = jepa.penalty.own_parameters()
-        self.adamw = torch.optim.AdamW(parameter_groups(jepa, own), lr=0.0, fused=True)
+        matrices = block_matrices(jepa) if optimizer == "muon" else []
+        self.adamw = torch.optim.AdamW(
+            parameter_groups(jepa, [*own, *matrices]), lr=0.0, fused=True
+        )
         self.sgd = torch.optim.SGD(own, lr=0.0) if own else None
+        self.muon = (
+            torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw")
+            if matrices
+            else None
+        )
         self.scaler = torch.amp.GradScaler(enabled=precision.scale_loss)
 
     def apply_gradients(self, learning_rate: float, weight_decay: float, sgd_rate: float) -> None:
-        """One step of both optimisers, then whatever the penalty does after a step."""
+        """One step of all optimisers, then whatever the penalty does after a step."""
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate
             group["weight_decay"] = weight_decay if group["decays"] else 0.0
         self.scaler.step(self.adamw)
+        if self.muon:
+            self.muon.param_groups[0] |= {"lr": learning_rate, "weight_decay": weight_decay}
+            self.scaler.step(self.muon)
         if self.sgd:
             self.sgd.param_groups[0]["lr"] = sgd_rate
             self.scaler.step(self.sgd)
@@ -98,8 +118,9 @@ class TrainingState:
             OSError: the file can't be written.
         """
         tensors = {f"jepa.{name}": value for name, value in self.jepa.state_dict().items()}
-        for index, moments in self.adamw.state_dict()["state"].items():
-            tensors |= {f"adamw.{index}.{name}": value for name, value in moments.items()}
+        for kind, optimiser in self._with_memory().items():
+            for index, moments in optimiser.state_dict()["state"].items():
+                tensors |= {f"{kind}.{index}.{name}": value for name, value in moments.items()}
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise FloatingPointError(
@@ -122,16 +143,31 @@ class TrainingState:
         self.jepa.load_state_dict(
             {name.removeprefix("jepa."): t for name, t in tensors.items() if name[:5] == "jepa."}
         )
-        moments: dict[int, dict[str, Any]] = {}
-        for name, tensor in tensors.items():
-            if name[:6] == "adamw.":
-                _, index, key = name.split(".")
-                moments.setdefault(int(index), {})[key] = tensor
-        self.adamw.load_state_dict(self.adamw.state_dict() | {"state": moments})
+        for kind, optimiser in self._with_memory().items():
+            moments: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in tensors.items():
+                if name.startswith(f"{kind}."):
+                    _, index, key = name.split(".")
+                    moments.setdefault(int(index), {})[key] = tensor
+            optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
         # Empty if the run began on a device without loss scaling, and goes on on one with it.
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         return Progress(**facts["progress"])
+
+
+    def _with_memory(self) -> dict[str, torch.optim.Optimizer]:
+        """Optimisers that remember earlier steps; plain SGD does not."""
+        return {"adamw": self.adamw} | ({"muon": self.muon} if self.muon else {})
+
+
+def block_matrices(jepa: Jepa) -> list[nn.Parameter]:
+    """Weight matrices inside the transformer blocks of context encoder and predictor."""
+    return [
+        p
+        for name, p in jepa.named_parameters()
+        if p.requires_grad and p.ndim == 2 and ".blocks." in name
+    ]
 
 
 def parameter_groups(jepa: Jepa, apart: list[nn.Parameter]) -> list[dict[str, Any]]:

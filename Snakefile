@@ -1,0 +1,52 @@
+# A study: the runs of a preset that are missing or stale, in the order in which they need each
+# other. `sparsejepa reproduce --preset P` calls this; for a cluster, call it with an executor:
+#
+#     snakemake --config preset=paper --executor slurm --jobs 4
+#
+# What is stale is decided by content (sparsejepa.companion.study), not by the times of files,
+# which mean nothing after a git clone. The files that Snakemake watches are marks of the runs made
+# in this call; the runs themselves are put in place by `sparsejepa run`, whole or not at all.
+
+import shutil
+import sys
+from pathlib import Path
+
+from sparsejepa.companion.study import stale_runs
+
+ROOT = Path(config.get("root", workflow.basedir))
+PRESET = config.get("preset", "demo")
+MARKS = ROOT / "book" / "runs" / "attempts" / "marks"
+STALE = [run for run, _ in stale_runs(ROOT, PRESET)]
+
+if workflow.is_main_process:
+    shutil.rmtree(MARKS / PRESET, ignore_errors=True)
+
+
+def mark(run):
+    return str(MARKS / run.folder)
+
+
+def marks_of_needs(wildcards):
+    run = next(r for r in STALE if r.folder == Path(PRESET, wildcards.notebook, wildcards.run))
+    return [mark(other) for other in STALE if other.notebook in run.needs]
+
+
+rule all:
+    input:
+        [mark(run) for run in STALE],
+
+
+rule run_notebook:
+    input:
+        marks_of_needs,
+    output:
+        touch(str(MARKS / PRESET / "{notebook}" / "{run}")),
+    # A run uses all cores itself, so runs go one at a time.
+    threads: workflow.cores
+    params:
+        python=sys.executable,
+        root=str(ROOT),
+        preset=PRESET,
+    shell:
+        "cd {params.root:q} && {params.python:q} -m sparsejepa.cli run"
+        " notebooks/{wildcards.notebook}.ipynb --preset {params.preset:q} --run {wildcards.run:q}"

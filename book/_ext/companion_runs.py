@@ -1,0 +1,169 @@
+"""Sphinx extension: pages show committed runs of the notebooks, and fail when these do not stand.
+
+On reading `notebooks/X` the text is replaced by the executed notebook of the run that the
+configuration value `companion_runs` gives for that page; a run's own page
+`book/runs/<preset>/<notebook>/<run>/executed` shows itself. Both get a provenance card. A run that
+is missing (`companion.missing`) or stale (`companion.stale`) is a warning, hence fails `-W`.
+"""
+
+import json
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+from companion_card import provenance_card
+from companion_files import Run, depends_on, run_of_page, stale_because
+from companion_markdown import code, text
+from companion_own import MARKER, own_runs_page
+from companion_results import ResultRole
+
+logger = logging.getLogger(__name__)
+
+# The card says what was in force; the defaults beside the injected values would mislead.
+_HIDDEN_TAGS = {"parameters", "injected-parameters"}
+
+
+def show_run(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Puts runs into the page that Sphinx just read (`source-read`)."""
+    # The repository's address has one place, which a fork changes: the configuration.
+    repository = app.config.html_theme_options.get("repository_url", "")
+    source[0] = source[0].replace("@REPOSITORY@", repository)
+    if any(line.strip() == MARKER for line in source[0].splitlines()):
+        # New runs may have come since: no file that exists now could tell.
+        app.env.note_reread()
+        source[0] = own_runs_page(app.srcdir, source[0])
+        return
+    run = run_of_page(app.srcdir, docname, app.config.companion_runs)
+    if run is None:
+        return
+    for path in depends_on(run):
+        app.env.note_dependency(str(path))
+    source[0] = json.dumps(page_of_run(run, docname, source[0]))
+
+
+def page_of_run(run: Run, docname: str, source: str) -> dict[str, Any]:
+    """The notebook that the page shows, as a JSON object; warns where the run does not stand."""
+    try:
+        missing = run.missing()
+        if missing:
+            raise ValueError(f"has no {', '.join(missing)}")
+        notebook = run.read("executed.ipynb")
+        manifest = run.read("manifest.json")
+        run.read("results.json")
+    except ValueError as error:
+        logger.warning(
+            "%s: the run %s %s; run `%s`.",
+            *(docname, run.id, error, f"sparsejepa reproduce --preset {run.preset}"),
+            location=docname,
+            type="companion",
+            subtype="missing",
+        )
+        return with_cells(json.loads(source), [admonition("No run to show", _MISSING, run)])
+    cells = [provenance_card(run, manifest)]
+    reasons = stale_because(run)
+    if reasons:
+        logger.warning(
+            "%s: the run %s is stale: %s.",
+            *(docname, run.id, "; ".join(reasons)),
+            location=docname,
+            type="companion",
+            subtype="stale",
+        )
+        cells.insert(0, admonition("This run is stale", _STALE + "; ".join(reasons) + ".", run))
+    show_current_prose(notebook, json.loads(run.source.read_text(encoding="utf-8")))
+    hide_parameters(notebook)
+    name_title(notebook, run.name)
+    return with_cells(notebook, cells)
+
+
+_MISSING = (
+    "No finished run of this notebook lies where the book looks for it. Below is the bare source."
+)
+_STALE = "It was made by another version of the notebook or of the library: "
+
+
+def admonition(title: str, body: str, run: Run) -> str:
+    """A warning for the reader of a page whose run does not stand."""
+    return f":::{{warning}}\n**{title}.** {text(body)} (run {code(run.id)})\n:::"
+
+
+def with_cells(notebook: dict[str, Any], markdown: list[str]) -> dict[str, Any]:
+    """The notebook with Markdown cells after its first Markdown cell, the one with the title."""
+    cells = notebook["cells"]
+    first = next((i for i, c in enumerate(cells) if c["cell_type"] == "markdown"), -1)
+    new = [
+        {"cell_type": "markdown", "id": f"companion-{i}", "metadata": {}, "source": cell}
+        for i, cell in enumerate(markdown)
+    ]
+    return {**notebook, "cells": [*cells[: first + 1], *new, *cells[first + 1 :]]}
+
+
+def show_current_prose(notebook: dict[str, Any], clean: dict[str, Any]) -> None:
+    """Takes prose from the clean notebook (in place): only code makes a run stale."""
+    prose = {c.get("id"): c["source"] for c in clean["cells"] if c["cell_type"] == "markdown"}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = prose.get(cell.get("id"), cell["source"])
+
+
+def hide_parameters(notebook: dict[str, Any]) -> None:
+    """Takes the parameter cells out of the shown page (in place)."""
+    for cell in notebook["cells"]:
+        tags = cell.get("metadata", {}).get("tags", [])
+        if _HIDDEN_TAGS.intersection(tags):
+            cell["metadata"]["tags"] = sorted({*tags, "remove-cell"})
+
+
+def name_title(notebook: dict[str, Any], name: str) -> None:
+    """Adds the run's name to the title (in place): several pages show the same notebook."""
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown" and source.startswith("# "):
+            title, _, rest = source.partition("\n")
+            cell["source"] = f"{title.rstrip()}: {name}\n{rest}"
+            return
+
+
+def point_buttons_at_source(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Colab, GitHub and edit buttons of a run's page open the clean notebook, not the output."""
+    run = run_of_page(app.srcdir, pagename, {})
+    if run is not None:
+        redirect(context.get("header_buttons", []), pagename, run.source_page)
+
+
+def redirect(buttons: list[dict[str, Any]], pagename: str, source_page: str) -> None:
+    """Changes the addresses of buttons and groups of buttons in place."""
+    for button in buttons:
+        redirect(button.get("buttons", []), pagename, source_page)
+        # Downloads are relative addresses and stay those of the executed notebook.
+        if "://" in button.get("url", ""):
+            button["url"] = button["url"].replace(f"{pagename}.ipynb", f"{source_page}.ipynb")
+
+
+def drop_thebe(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Takes Thebe's files out: unused, loaded twice (an error in the console), not offline."""
+    for kind in ("script_files", "css_files"):
+        files = context.get(kind, [])
+        files[:] = [file for file in files if not _is_thebe(file)]
+
+
+def _is_thebe(file: Any) -> bool:
+    # Inline scripts carry their text as an attribute `body`.
+    body = getattr(file, "attributes", {}).get("body") or ""
+    name = str(getattr(file, "filename", file) or "")
+    return "sphinx-thebe" in name or "THEBE_JS_URL" in body
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_config_value("companion_runs", {}, "env")
+    app.add_role("result", ResultRole())
+    app.connect("source-read", show_run)
+    # After the theme (501) has made its buttons.
+    app.connect("html-page-context", point_buttons_at_source, priority=900)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

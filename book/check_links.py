@@ -1,0 +1,136 @@
+"""Checks built HTML: every internal link, anchor and image exists, every image has an alternative
+text, nothing is loaded from another host.
+
+    python book/check_links.py _build/html
+
+Sphinx's strict build misses some of this: a figure can be lost between a notebook's outputs and the
+page without a warning. Only the standard library is used.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+# What a browser fetches on its own when it opens a page: tag -> attribute.
+LOADED = {
+    "img": "src",
+    "script": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+    "embed": "src",
+    "object": "data",
+}
+# A <link> with one of these is fetched as well; others, such as next and prev, only name a page.
+LOADED_RELATIONS = {"stylesheet", "icon", "preload", "modulepreload", "preconnect", "prefetch"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """What one HTML file refers to, and what can be referred to in it."""
+
+    anchors: set[str] = field(default_factory=set)  # ids and names
+    links: list[str] = field(default_factory=list)  # addresses a reader may follow
+    loads: list[str] = field(default_factory=list)  # addresses a browser fetches
+    without_alt: list[str] = field(default_factory=list)  # images with no or empty alt
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attributes}
+        self.anchors.update(given[name] for name in ("id", "name") if given.get(name))
+        if given.get("href") and tag == "a":
+            self.links.append(given["href"])
+        if given.get("href") and tag == "link":
+            loaded = LOADED_RELATIONS.intersection(given.get("rel", "").lower().split())
+            (self.loads if loaded else self.links).append(given["href"])
+        if given.get(LOADED.get(tag, "")):
+            self.loads.append(given[LOADED[tag]])
+        # An image inside a labelled link or button may be decoration, which it has to say.
+        decoration = given.get("role") == "presentation" or given.get("aria-hidden") == "true"
+        if tag == "img" and not given.get("alt", "").strip() and not decoration:
+            self.without_alt.append(given.get("src", "(no src)"))
+
+
+def read_page(path: Path) -> Page:
+    page = Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    return page
+
+
+def problems(site: Path) -> list[str]:
+    """One sentence for each fault in the HTML files below `site`.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    site = site.resolve()
+    # Sphinx's static folder is the theme's, not the book's.
+    files = [p for p in sorted(site.rglob("*.html")) if "_static" not in p.relative_to(site).parts]
+    if not files:
+        raise FileNotFoundError(f"There is no HTML in {site}; build the book first.")
+    pages = {path: read_page(path) for path in files}
+    found = []
+    for path, page in pages.items():
+        name = path.relative_to(site)
+        found += [
+            f"{name}: the image {_short(src)} has no alternative text" for src in page.without_alt
+        ]
+        for address in page.loads:
+            if urlsplit(address).netloc:
+                found.append(f"{name}: {address} is loaded from another host")
+            elif fault := _fault(address, path, site, pages):
+                found.append(f"{name}: {fault}")
+        for address in page.links:
+            if not urlsplit(address).netloc and (fault := _fault(address, path, site, pages)):
+                found.append(f"{name}: {fault}")
+    return sorted(set(found))
+
+
+def _fault(address: str, path: Path, site: Path, pages: dict[Path, Page]) -> str | None:
+    """What is wrong with an address without host on the page `path`, if anything."""
+    parts = urlsplit(address)
+    if parts.scheme:
+        return None  # data:, mailto: and the like
+    base = site if parts.path.startswith("/") else path.parent
+    target = (base / unquote(parts.path).lstrip("/")).resolve() if parts.path else path
+    if target.is_dir():
+        target /= "index.html"
+    if not target.is_file():
+        return f"{_short(address)} does not exist"
+    fragment = unquote(parts.fragment)
+    if fragment and target in pages and fragment not in pages[target].anchors:
+        return f"{_short(address)} names a place that is not on that page"
+    return None
+
+
+def _short(address: str) -> str:
+    return address if len(address) <= 100 else address[:97] + "..."
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("Usage: python book/check_links.py FOLDER", file=sys.stderr)
+        return 2
+    try:
+        found = problems(Path(arguments[0]))
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for line in found:
+        print(line)
+    print(
+        f"{len(found)} faults"
+        if found
+        else "All internal links, images and alternative texts are fine."
+    )
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

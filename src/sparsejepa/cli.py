@@ -1,0 +1,127 @@
+"""The command line: `sparsejepa doctor | run | reproduce`."""
+
+import contextlib
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsejepa.companion.environment import cores as usable_cores
+from sparsejepa.companion.environment import repository_root
+
+app = typer.Typer(
+    help="Runs the notebooks of the SparseJEPA companion.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+PRESET = typer.Option(help="Settings from notebooks/presets: demo, reference, colab or paper.")
+
+
+@app.command()
+def doctor() -> None:
+    """Says whether notebooks can run here, with which device and data, and what is missing."""
+    from sparsejepa.companion.doctor import examine
+
+    with _one_sentence():
+        failed = False
+        for finding in examine(repository_root()):
+            failed |= finding.state == "fail"
+            typer.echo(f"{finding.state:4}  {finding.text}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    notebook: Annotated[Path, typer.Argument(help="As notebooks/01_pretrain.ipynb.")],
+    preset: Annotated[str, PRESET] = "demo",
+    run: Annotated[str | None, typer.Option(help="A run that the preset names.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", help="name=value, over the preset's; may be repeated."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Ignore an interrupted run's checkpoints.")] = False,
+) -> None:
+    """Runs one notebook; an interrupted run goes on when the command is given again."""
+    from sparsejepa.companion.parameters import parse_overrides
+    from sparsejepa.companion.runs import find_notebook, run_notebook
+
+    with _one_sentence():
+        root = repository_root()
+        source = find_notebook(root, notebook)
+        overrides = parse_overrides(source, parameter or [])
+        run_notebook(source, preset, run, overrides, fresh, root)
+
+
+@app.command()
+def reproduce(
+    preset: Annotated[str, PRESET] = "demo",
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Cores for the study; all if not given.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is stale.")] = False,
+) -> None:
+    """Makes every run of a preset that is missing or stale, and only those.
+
+    An interrupted study goes on where it was when the command is given again.
+    """
+    from sparsejepa.companion.study import stale_runs
+
+    with _one_sentence():
+        root = repository_root()
+        stale = stale_runs(root, preset)
+        for study_run, reasons in stale:
+            typer.echo(f"{study_run.folder.as_posix()}: {'; '.join(reasons)}")
+        if not stale:
+            typer.echo(f"Every run of {preset} is fresh.")
+        if dry_run or not stale:
+            return
+        _snakemake(root, preset, cores or usable_cores())
+        left = stale_runs(root, preset)
+        typer.echo(f"{len(stale) - len(left)} of {len(stale)} runs were made.")
+    if left:
+        typer.echo(f"Not made: {', '.join(r.folder.as_posix() for r, _ in left)}.", err=True)
+        raise typer.Exit(1)
+
+
+def _snakemake(root: Path, preset: str, cores: int) -> None:
+    if not importlib.util.find_spec("snakemake"):
+        raise ValueError("Studies need Snakemake: run pip install -e '.[study]' first.")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+    command += ["--directory", str(root), "--cores", str(cores)]
+    # Runs that need nothing of a failed one are still made. Each run holds its own lock, which,
+    # unlike Snakemake's, does not outlive a killed process.
+    command += ["--keep-going", "--nolock", "--quiet", "rules", "progress", "host"]
+    command += ["--config", f"root={root}", f"preset={preset}"]
+    subprocess.run(command, check=False)
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Errors that a user can mend are one sentence, not a traceback."""
+    from sparsejepa.companion.runs import RunFailed
+
+    try:
+        yield
+    except RunFailed as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo("Interrupted: the same command goes on from the last checkpoint.", err=True)
+        raise typer.Exit(130) from error
+    except (ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None)
+        advice = "mend this and give the same command again"
+        # The system's own errors name a file and a reason, but not what to do.
+        typer.echo(f"{error.filename}: {reason}; {advice}." if reason else str(error), err=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""Running notebooks, provenance, intervals and figures."""

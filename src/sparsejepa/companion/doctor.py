@@ -1,0 +1,132 @@
+"""Looks at this machine and says what is missing, and what to do about it."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsejepa.companion.environment import cores, cpu_model
+
+# Without these no notebook runs: modules, with the distribution that brings each.
+NEEDED = {
+    "torch": "torch",
+    "timm": "timm",
+    "accelerate": "accelerate",
+    "safetensors": "safetensors",
+    "papermill": "papermill",
+    "ipykernel": "ipykernel",
+    "matplotlib": "matplotlib",
+    "seaborn": "seaborn",
+    "sklearn": "scikit-learn",
+}
+
+# Checkpoints, executed notebooks and the decoded CIFAR-100 together stay below this.
+FREE_DISK_GB = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    state: str  # "ok"; "note": works, but worth knowing; "fail": notebooks cannot run
+    text: str  # what is the case and, unless it is ok, what to do
+
+
+def examine(root: Path) -> Iterator[Finding]:
+    """Everything worth knowing before a run in the checkout `root`, line by line."""
+    yield _python()
+    yield from _packages(root)
+    yield Finding("ok", f"{cores()} cores of {cpu_model()}")
+    if importlib.util.find_spec("torch"):
+        yield _device()
+    yield Finding("ok", "data set scenes: drawn on the spot, needs nothing")
+    yield _cifar100()
+    yield _disk(root)
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        return Finding("ok", f"Python {version}")
+    state = "fail" if sys.version_info < (3, 11) else "note"
+    return Finding(state, f"Python {version} is untested: make an environment with 3.11 to 3.13")
+
+
+def _packages(root: Path) -> Iterator[Finding]:
+    missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
+    if missing:
+        text = f"not installed: {', '.join(missing)}: run pip install -e '.[train,book]'"
+        yield Finding("fail", text)
+    if not importlib.util.find_spec("snakemake"):
+        yield Finding("note", "no snakemake, for whole studies: run pip install -e '.[study]'")
+    constraints = root / "constraints.txt"
+    if not constraints.is_file():
+        yield Finding("note", "no constraints.txt here: versions were not compared")
+        return
+    tested = dict(
+        re.findall(r"^([\w.-]+)==([^\s;#]+)", constraints.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    other = []
+    for name, version in tested.items():
+        try:
+            installed = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        # A build mark such as +cpu or +cu128 is not another version.
+        if installed.partition("+")[0] != version.partition("+")[0]:
+            other.append(f"{name} {installed} (tested {version})")
+    if other:
+        text = "other versions than tested, numbers may differ slightly: "
+        advice = "; for the tested ones: pip install -c constraints.txt -e '.[train,book]'"
+        yield Finding("note", text + ", ".join(other) + advice)
+    elif not missing:
+        yield Finding("ok", "packages are of the tested versions")
+
+
+def _device() -> Finding:
+    # Takes seconds, and only this line needs it.
+    import torch
+
+    from sparsejepa.training.precision import choose_precision
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = f"precision {choose_precision(device).name}, PyTorch {torch.__version__}"
+    if device.type == "cuda":
+        return Finding("ok", f"device cuda: {torch.cuda.get_device_name(0)}, {precision}")
+    text = f"device cpu, {precision}: made for it are the presets demo and reference"
+    return Finding("ok", text)
+
+
+def _cifar100() -> Finding:
+    variable = os.environ.get("SPARSEJEPA_DATA")
+    if variable:
+        folder = Path(variable) / "cifar100"
+        missing = [s for s in ("train", "test") if not list(folder.glob(f"{s}-*.parquet"))]
+        if not missing:
+            return Finding("ok", "data set cifar100: local Parquet under $SPARSEJEPA_DATA")
+        text = (
+            f"data set cifar100: $SPARSEJEPA_DATA/cifar100 has no {' and no '.join(missing)} "
+            "Parquet file, so it would come from the Hugging Face Hub: put the files there, or "
+            "unset the variable"
+        )
+        return Finding("note", text)
+    text = (
+        "data set cifar100: would be downloaded from the Hugging Face Hub (about 150 MB); without "
+        "a network, set SPARSEJEPA_DATA to a folder that holds cifar100/train-*.parquet"
+    )
+    return Finding("note", text)
+
+
+def _disk(root: Path) -> Finding:
+    free = shutil.disk_usage(root).free / 1e9
+    if not os.access(root, os.W_OK):
+        return Finding("fail", "the checkout cannot be written: clone it where you may write")
+    if free < FREE_DISK_GB:
+        return Finding("note", f"{free:.1f} GB of disk free: make room for {FREE_DISK_GB} GB")
+    return Finding("ok", f"{free:.0f} GB of disk free")

@@ -1,0 +1,243 @@
+"""Runs a notebook with checked parameters and keeps what it made."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from sparsejepa.companion.attempts import (
+    checkpoint_inputs,
+    only_one,
+    prepare_attempt,
+    publish,
+    recover,
+)
+from sparsejepa.companion.environment import repository_root
+from sparsejepa.companion.files import read_json, write_with
+from sparsejepa.companion.local_paths import clean_notebook
+from sparsejepa.companion.manifest import runs_root
+from sparsejepa.companion.parameters import (
+    RUN_FOLDER,
+    Value,
+    check_parameters,
+    effective_parameters,
+    notebook_label,
+    notebook_parameters,
+)
+from sparsejepa.companion.study import (
+    StudyRun,
+    find_run,
+    finished_needs,
+    load_study,
+    own_folder,
+    preset_parameters,
+)
+
+
+class RunFailed(RuntimeError):
+    """A notebook raised an error, or its kernel died, while it ran."""
+
+
+def run_notebook(
+    notebook: Path,
+    preset: str,
+    run: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    fresh: bool = False,
+    root: Path | None = None,
+) -> Path:
+    """Runs a notebook and puts the finished run in its folder; an earlier run stays till then.
+
+    The parameters are the notebook's defaults, under the preset's, under the named run's, under
+    `overrides`. A named run without overrides goes to `<preset>/<notebook>/<run>`, any other to
+    `own/<notebook>/...`, both below `book/runs`.
+
+    Args:
+        fresh: do not go on from the checkpoints of an interrupted attempt.
+        root: the checkout; found by `repository_root` if not given.
+
+    Returns: the run's folder.
+
+    Raises:
+        FileNotFoundError: no such notebook or preset.
+        ValueError: an unknown run or parameter, an ill-typed value, a needed run that is missing.
+        RunFailed: the notebook raised an error; `failed.ipynb` shows it.
+        OSError: something cannot be written.
+    """
+    root = root or repository_root()
+    source = find_notebook(root, notebook)
+    overrides = check_parameters(source, overrides or {})
+    given = preset_parameters(root, preset, source.stem)
+    named = needs = None
+    if run is not None:
+        study = load_study(root, preset)
+        named = find_run(study, preset, source.stem, run)
+        given, needs = named.parameters, finished_needs(root, study, named)
+    folder = _folder(preset, source.stem, named, overrides)
+    given = given | overrides
+    parameters = effective_parameters(source, given)
+    start = {
+        "preset": preset,
+        "run": folder.name,
+        "needs": needs or {},
+        "command": _command(source, preset, run, overrides),
+        "inputs": checkpoint_inputs(parameters, root / "src"),
+    }
+    attempt, run_folder = runs_root(root) / "attempts" / folder, runs_root(root) / folder
+    with only_one(attempt):
+        recover(attempt, run_folder)
+        print(f"{notebook_label(source)} as {folder.as_posix()}", flush=True)
+        message = prepare_attempt(attempt, start, fresh)
+        if message:
+            print(message, flush=True)
+        begun = time.monotonic()
+        _execute(source, attempt, run_folder, root, given)
+        _check_finished(attempt, parameters, source)
+        publish(attempt, run_folder)
+    minutes = (time.monotonic() - begun) / 60
+    print(f"Done in {minutes:.1f} min: results are in {run_folder.relative_to(root)}", flush=True)
+    return run_folder
+
+
+def find_notebook(root: Path, notebook: Path) -> Path:
+    """The notebook by its path from here or from the checkout, or by its bare name.
+
+    Raises:
+        FileNotFoundError: there is none; says which there are.
+    """
+    named = root / "notebooks" / f"{notebook.name.removesuffix('.ipynb')}.ipynb"
+    for candidate in (notebook, root / notebook, named):
+        if candidate.is_file():
+            return candidate.resolve()
+    notebook_parameters(named)
+    return named
+
+
+def _folder(
+    preset: str, notebook: str, named: StudyRun | None, overrides: Mapping[str, Value]
+) -> Path:
+    if named is not None and not overrides:
+        return named.folder
+    return own_folder(notebook, f"{preset}-{named.name}" if named else preset, overrides)
+
+
+def _command(source: Path, preset: str, run: str | None, overrides: Mapping[str, Value]) -> str:
+    settings = [f"-p {shlex.quote(f'{name}={value}')}" for name, value in overrides.items()]
+    named = [f"--run {shlex.quote(run)}"] if run else []
+    return " ".join(
+        [f"sparsejepa run {notebook_label(source)} --preset {preset}", *named, *settings]
+    )
+
+
+def _execute(
+    source: Path, attempt: Path, run_folder: Path, root: Path, given: Mapping[str, Value]
+) -> None:
+    """Executes the notebook into the attempt's `executed.ipynb`, relaying what it prints."""
+    # papermill is slow to import, and reading presets does not need it.
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    working, final = (folder.relative_to(root).as_posix() for folder in (attempt, run_folder))
+    output, failed = attempt / "executed.ipynb", attempt / "failed.ipynb"
+    cells = nbformat.read(source, as_version=4).cells
+    # papermill adds one with the given parameters.
+    total = 1 + sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
+    count, error = 0, ""
+
+    def announce(cell: Any, cell_index: int) -> None:
+        nonlocal count
+        count += 1
+        print(f"cell {count} of {total}", file=sys.stderr, flush=True)
+
+    try:
+        with _kernel_of_this_python(root):
+            papermill.execute_notebook(
+                source,
+                output,
+                {**given, RUN_FOLDER: working},
+                kernel_name="python3",
+                language="python",
+                cwd=root,
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                on_cell_execute=announce,
+            )
+    except papermill.PapermillExecutionError as failure:
+        text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", failure.evalue).split())
+        error = f"in cell {failure.exec_count}: {failure.ename}: {text}".rstrip(": ")
+    except DeadKernelError:
+        error = f"in cell {count}: the kernel died, perhaps for want of memory"
+    finally:
+        if output.is_file():
+            # After a failure too, and when the reader presses Ctrl-C.
+            _clean(output, source, root, {working: final})
+    if error:
+        os.replace(output, failed)
+        raise RunFailed(
+            f"{notebook_label(source)} failed {error} (see {failed.relative_to(root)}; an earlier "
+            "run is as it was, and the same command goes on from the last checkpoint)."
+        )
+
+
+def _clean(output: Path, source: Path, root: Path, replacements: Mapping[str, str]) -> None:
+    notebook = nbformat.read(output, as_version=4)
+    clean_notebook(notebook, root, replacements)
+    notebook.metadata["papermill"]["input_path"] = notebook_label(source)
+    notebook.metadata["papermill"]["output_path"] = "executed.ipynb"
+    write_with(output, lambda temporary: nbformat.write(notebook, temporary))
+
+
+def _check_finished(attempt: Path, parameters: Mapping[str, Value], source: Path) -> None:
+    label = notebook_label(source)
+    if not (attempt / "manifest.json").is_file():
+        raise RunFailed(f"{label} ended without run.finish(...): it must be its last act.")
+    recorded = read_json(attempt / "manifest.json")["parameters"]
+    for name in sorted(set(parameters) | set(recorded)):
+        if name not in recorded or recorded[name] != parameters.get(name):
+            raise RunFailed(
+                f"{label} must give all of its parameters to open_run unchanged, but {name} was "
+                f"{parameters.get(name)!r} and it gave {recorded.get(name)!r}."
+            )
+
+
+@contextlib.contextmanager
+def _kernel_of_this_python(root: Path) -> Iterator[None]:
+    """Makes "python3" the kernel of this interpreter, with this checkout's library, for a while.
+
+    Whatever kernels are installed on this machine, the run and its manifest speak of one Python.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        kernel = Path(folder) / "kernels" / "python3" / "kernel.json"
+        kernel.parent.mkdir(parents=True)
+        specification = {
+            "argv": [
+                *(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+                # Else it warns at every start that it talks to this machine without encryption.
+                "--IPKernelApp.log_level=ERROR",
+            ],
+            "display_name": "Python 3",
+            "language": "python",
+            # Progress bars are drawn seldom: every frame travels through the notebook.
+            "env": {"PYTHONPATH": os.pathsep.join(paths), "TQDM_MININTERVAL": "2"},
+        }
+        kernel.write_text(json.dumps(specification), encoding="utf-8")
+        before = os.environ.get("JUPYTER_PATH")
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["JUPYTER_PATH"]
+            else:
+                os.environ["JUPYTER_PATH"] = before

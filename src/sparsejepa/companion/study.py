@@ -1,0 +1,187 @@
+"""A study: all named runs of a preset, in the order in which they need each other."""
+
+import graphlib
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsejepa.companion.files import read_json
+from sparsejepa.companion.manifest import run_fingerprint, runs_root, staleness
+from sparsejepa.companion.parameters import Value, check_parameters
+
+SECTION_KEYS = ("parameters", "needs", "runs")
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One named run of a preset."""
+
+    preset: str  # the preset's name, as "reference"
+    notebook: str  # the notebook's name, as "01_pretrain"
+    name: str  # the run's name, as "jepa-seed0"
+    parameters: dict[str, Value]  # the preset's parameters, with the run's own over them
+    needs: tuple[str, ...]  # notebooks whose runs of this preset come first
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, relative to the folder of all runs."""
+        return Path(self.preset, self.notebook, self.name)
+
+
+def load_study(root: Path, preset: str) -> list[StudyRun]:
+    """Reads and checks `notebooks/presets/<preset>.yml`, needed runs first.
+
+    Raises:
+        FileNotFoundError: there is no such preset, or no notebook of a section's name.
+        ValueError: an unknown key, parameter or need, an ill-typed value, needs in a circle.
+    """
+    sections = _sections(root, preset)
+    order = graphlib.TopologicalSorter()
+    for notebook in sections:
+        order.add(notebook, *sections[notebook]["needs"])
+    try:
+        notebooks = list(order.static_order())
+    except graphlib.CycleError as error:
+        circle = " -> ".join(error.args[1])
+        raise ValueError(f"presets/{preset}.yml: notebooks need each other: {circle}.") from error
+    runs = []
+    for notebook in notebooks:
+        section, source = sections[notebook], notebook_path(root, notebook)
+        where = f"presets/{preset}.yml"
+        common = check_parameters(source, section["parameters"], where)
+        for name, own in section["runs"].items():
+            checked = check_parameters(source, own or {}, f"{where}, run {name}")
+            needs = tuple(section["needs"])
+            runs.append(StudyRun(preset, notebook, str(name), common | checked, needs))
+    return runs
+
+
+def preset_parameters(root: Path, preset: str, notebook: str) -> dict[str, Value]:
+    """What a preset gives to every run of a notebook; nothing if it does not mention it."""
+    section = _sections(root, preset).get(notebook, {"parameters": {}})
+    where = f"presets/{preset}.yml"
+    return check_parameters(notebook_path(root, notebook), section["parameters"], where)
+
+
+def find_run(study: list[StudyRun], preset: str, notebook: str, name: str) -> StudyRun:
+    """The run of that name.
+
+    Raises:
+        ValueError: the preset has no such run of the notebook; says which it has.
+    """
+    runs = {run.name: run for run in study if run.notebook == notebook}
+    if name not in runs:
+        raise ValueError(
+            f"presets/{preset}.yml has no run {name!r} of {notebook}; its runs are "
+            f"{', '.join(runs) or 'none'}."
+        )
+    return runs[name]
+
+
+def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
+    """The runs of a study that have to be made, needed runs first, each with the reasons."""
+    stale: list[tuple[StudyRun, list[str]]] = []
+    study = load_study(root, preset)
+    for run in study:
+        folder, source = runs_root(root) / run.folder, notebook_path(root, run.notebook)
+        reasons = staleness(folder, source, root / "src", run.parameters)
+        needs = needed_runs(study, run)
+        if not reasons:
+            made_from = set(read_json(folder / "manifest.json")["needs"])
+            if made_from != {need.folder.as_posix() for need in needs}:
+                reasons.append("its inputs are other runs now")
+        again = {other.folder for other, _ in stale}
+        reasons += [
+            f"its input {need.folder.as_posix()} has to be run"
+            for need in needs
+            if need.folder in again
+        ]
+        if reasons:
+            stale.append((run, reasons))
+    return stale
+
+
+def needed_runs(study: list[StudyRun], run: StudyRun) -> list[StudyRun]:
+    """The runs whose results `run` reads."""
+    return [other for other in study if other.notebook in run.needs]
+
+
+def finished_needs(root: Path, study: list[StudyRun], run: StudyRun) -> dict[str, str]:
+    """Which executions of the needed runs are there, for the manifest of `run`.
+
+    Raises:
+        ValueError: one of them has not been run.
+    """
+    found = {}
+    for need in needed_runs(study, run):
+        fingerprint = run_fingerprint(runs_root(root) / need.folder)
+        if fingerprint is None:
+            raise ValueError(
+                f"{run.notebook} needs {need.folder.as_posix()}, which has not been run: "
+                f"run `sparsejepa reproduce --preset {run.preset}`."
+            )
+        found[need.folder.as_posix()] = fingerprint
+    return found
+
+
+def own_folder(notebook: str, base: str, overrides: Mapping[str, Value]) -> Path:
+    """Where a run goes that is no named run, relative to the folder of all runs.
+
+    Different overrides never share a folder, and named runs are never overwritten.
+
+    Args:
+        base: the preset, with the run's name if one was named.
+    """
+    pieces = [base]
+    for name, value in sorted(overrides.items()):
+        pieces.append(f"{name}=" + re.sub(r"[^A-Za-z0-9._+-]", "_", str(value)))
+    slug = "-".join(pieces)
+    if len(slug) > 100 or any(re.search(r"[^A-Za-z0-9.+-]", str(v)) for v in overrides.values()):
+        exact = repr(sorted(overrides.items())).encode()
+        slug = f"{slug[:90]}-{hashlib.sha256(exact).hexdigest()[:8]}"
+    return Path("own", notebook, slug)
+
+
+def notebook_path(root: Path, notebook: str) -> Path:
+    """The source of a notebook of that name."""
+    return root / "notebooks" / f"{notebook}.ipynb"
+
+
+def _sections(root: Path, preset: str) -> dict[str, dict[str, Any]]:
+    """The preset file's sections by notebook, each with all of `SECTION_KEYS`."""
+    folder = root / "notebooks" / "presets"
+    path = folder / f"{preset}.yml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yml")))
+        raise FileNotFoundError(
+            f"There is no preset {preset!r}; the presets are {known or 'none'}."
+        )
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"presets/{preset}.yml is not YAML: {error}") from error
+    if not isinstance(sections, dict):
+        raise ValueError(f"presets/{preset}.yml must be a mapping of notebooks to settings.")
+    empty = {"parameters": {}, "needs": [], "runs": {}}
+    return {
+        notebook: {**empty, **_section(section or {}, notebook, set(sections), preset)}
+        for notebook, section in sections.items()
+    }
+
+
+def _section(section: Any, notebook: str, known: set[str], preset: str) -> dict[str, Any]:
+    where = f"presets/{preset}.yml, {notebook}"
+    if not isinstance(section, dict) or not isinstance(section.get("runs") or {}, dict):
+        raise ValueError(f"{where}: must be a mapping with {', '.join(SECTION_KEYS)}.")
+    for key in section:
+        if key not in SECTION_KEYS:
+            raise ValueError(f"{where}: unknown key {key!r}; it takes {', '.join(SECTION_KEYS)}.")
+    for need in section.get("needs") or []:
+        if need not in known:
+            raise ValueError(f"{where}: needs {need!r}, of which the preset has no section.")
+    return {key: value for key, value in section.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Frozen features, linear and nearest-neighbour probes, and measures of collapse."""

@@ -1,0 +1,32 @@
+"""Timing of alternatives against each other on a machine that others use too."""
+
+import time
+from collections.abc import Callable
+
+from jaxtyping import config
+
+
+def best_seconds(alternatives: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Best time of each alternative; they take turns, so that a busy spell slows all of them.
+
+    The checks of shapes and types that tests switch on are off meanwhile.
+    """
+    best: dict[str, float] = {}
+    config.update("jaxtyping_disable", True)
+    for run in alternatives.values():
+        run()
+    for _ in range(rounds):
+        for name, run in alternatives.items():
+            start = time.perf_counter()
+            run()
+            took = time.perf_counter() - start
+            best[name] = min(best.get(name, took), took)
+    config.update("jaxtyping_disable", False)
+    return best
+
+
+def ratio_table(title: str, seconds: dict[str, float], items: int) -> str:
+    """One line an alternative: items a second, and how many times the first one's speed."""
+    first = next(iter(seconds.values()))
+    rows = [f"  {name:<48} {items / s:>12,.0f}/s {first / s:>8.1f}x" for name, s in seconds.items()]
+    return "\n".join(["", title, *rows])

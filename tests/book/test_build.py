@@ -1,0 +1,104 @@
+"""A strict build of a small book with the real configuration and extension."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.book.tiny_book import make_book, make_run
+from tests.repository import ROOT, address
+
+RUN_PAGE = "book/runs/reference/01_pretrain/sparsejepa-seed0/executed.html"
+
+
+def build(root: Path) -> subprocess.CompletedProcess:
+    main = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", main, "build", ".", "-W", "-n", "--keep-going"]
+    # A proxy at which nobody listens: a build that needs the network fails.
+    offline = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    return subprocess.run(
+        command,
+        cwd=root,
+        env=os.environ | offline | {"PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("book")
+    make_book(root)
+    make_run(root, "demo/01_pretrain/jepa-seed0")
+    done = build(root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root / "_build" / "html"
+
+
+def test_links_images_and_texts_are_sound(site: Path):
+    """The check of the built pages, as `make book` runs it, finds nothing."""
+    check = [sys.executable, str(ROOT / "book" / "check_links.py"), str(site)]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_run_shows_outputs_card_and_downloads(site: Path):
+    """Executed image with its alternative text, provenance, results to download."""
+    for page in ("notebooks/01_pretrain.html", RUN_PAGE):
+        html = (site / page).read_text()
+        assert 'alt="Loss over epochs."' in html
+        assert "Where this comes from" in html
+        assert "run_folder" not in html.split("<article", 1)[1].split("</article>")[0]
+        assert html.count('class="reference download internal"') == 2
+
+
+def test_numbers_in_prose_come_from_the_results(site: Path):
+    """The role shows the value, its interval, and on hovering the file."""
+    html = (site / "book" / "index.html").read_text()
+    assert "27.0\u202f% [26.1, 27.9]</abbr>" in html
+    assert "in book/runs/reference/01_pretrain/jepa-seed0/results.json" in html
+
+
+def test_buttons_open_the_clean_notebook(site: Path):
+    """On the notebook's page as on a run's page."""
+    clean = "/blob/main/notebooks/01_pretrain.ipynb"
+    for page in ("notebooks/01_pretrain.html", RUN_PAGE):
+        html = (site / page).read_text()
+        path = address().removeprefix("https://github.com")
+        assert f"https://colab.research.google.com/github{path}{clean}" in html
+        assert "main/book/runs" not in html
+
+
+def test_own_runs_are_on_their_page(site: Path):
+    """Figures with alternative texts, accuracies, provenance."""
+    html = (site / "book" / "your_runs.html").read_text()
+    assert "Loss: it &quot;falls&quot;, see # 1." in html
+    assert "demo/01_pretrain/jepa-seed0" in html
+
+
+def test_formulas_need_no_network(site: Path):
+    """MathJax is the vendored one; no script comes from elsewhere, Thebe is dropped."""
+    html = (site / "notebooks" / "01_pretrain.html").read_text()
+    assert "_static/mathjax/tex-mml-chtml.js" in html
+    assert (site / "_static" / "mathjax" / "output" / "chtml" / "fonts").is_dir()
+    for network in ("jsdelivr", "unpkg.com", "cdnjs", "sphinx-thebe", "thebe_js_url"):
+        assert network not in html.lower()
+
+
+def test_stale_missing_and_unknown_fail_the_build(tmp_path: Path):
+    """Each fault is a warning of its own; all are reported by one build."""
+    make_book(tmp_path)
+    (tmp_path / "src" / "sparsejepa" / "used.py").write_text("answer = 43\n")
+    runs = tmp_path / "book" / "runs" / "reference" / "01_pretrain"
+    (runs / "sparsejepa-seed0" / "results.json").unlink()
+    index = tmp_path / "book" / "index.md"
+    index.write_text(index.read_text().replace("last block.linear", "last block.median"))
+    done = build(tmp_path)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "the run reference/01_pretrain/jepa-seed0 is stale" in said
+    assert "sparsejepa-seed0 has no results.json" in said
+    assert "no 'median' in accuracy.jepa, last block (there: linear)" in said
+    assert "This run is stale" in (tmp_path / "_build/html/notebooks/01_pretrain.html").read_text()

@@ -1,0 +1,161 @@
+"""A whole book in a few small files: one notebook, runs of it, and the real configuration."""
+
+import base64
+import copy
+import json
+import shutil
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsejepa.companion.hashes import file_hash, source_hash
+from tests.repository import ROOT
+
+NOTEBOOK = "01_pretrain"
+TOC = {
+    "format": "jb-book",
+    "root": "book/index",
+    "chapters": [
+        {
+            "file": f"notebooks/{NOTEBOOK}",
+            "sections": [{"file": f"book/runs/reference/{NOTEBOOK}/sparsejepa-seed0/executed"}],
+        },
+        {"file": "book/your_runs"},
+    ],
+}
+PARAMETERS = """run_folder: str = ''
+seed: int = 0
+note: str = "a `b` | *c*"
+rate: float = 0.001"""
+RESULTS = {
+    "method": "jepa",
+    "steps": 1200,
+    "accuracy": {
+        "jepa, last block": {"linear": {"value": 0.27, "interval": [0.261, 0.279]}},
+        "raw pixels": {"linear": {"value": 0.177, "interval": [0.17, 0.184]}},
+    },
+    "majority_accuracy": 0.1,
+    "untrained": {"knn": 0.115},
+    "history": [{"loss": 0.4}],
+}
+
+
+def png() -> bytes:
+    """One grey pixel."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(b"\0\x80"))
+        + chunk(b"IEND", b"")
+    )
+
+
+def cell(kind: str, source: str, tags: tuple[str, ...] = (), **metadata: Any) -> dict[str, Any]:
+    made = {"cell_type": kind, "metadata": {"tags": list(tags), **metadata}, "source": source}
+    return made | ({"outputs": [], "execution_count": None} if kind == "code" else {})
+
+
+def notebook() -> dict[str, Any]:
+    """A clean notebook, as in notebooks/."""
+    cells = [
+        cell("markdown", "# Pretraining\n\nWith $x^2$ and\n\n$$\\lambda \\sum_g \\|W^{(g)}\\|$$"),
+        cell("code", "import os  # Colab", ("remove-cell",)),
+        cell("code", PARAMETERS, ("parameters",)),
+        cell("markdown", "## Curves"),
+        cell("code", "plot()", mystnb={"image": {"alt": "Loss over epochs."}}),
+    ]
+    for index, one in enumerate(cells):
+        one["id"] = f"cell-{index}"
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def executed() -> dict[str, Any]:
+    """The notebook as papermill leaves it."""
+    ran = copy.deepcopy(notebook())
+    injected = cell("code", "seed = 0", ("injected-parameters",)) | {"id": "injected"}
+    ran["cells"].insert(3, injected)
+    picture = base64.b64encode(png()).decode()
+    ran["cells"][-1]["outputs"] = [
+        {"output_type": "display_data", "data": {"image/png": picture}, "metadata": {}}
+    ]
+    return ran
+
+
+def make_book(root: Path) -> None:
+    """Writes the book with two reference runs."""
+    (root / "notebooks" / "presets").mkdir(parents=True)
+    write_json(root / "notebooks" / f"{NOTEBOOK}.ipynb", notebook())
+    runs = {f"{method}-seed0": {"seed": 0} for method in ("jepa", "sparsejepa")}
+    preset = {NOTEBOOK: {"parameters": {}, "needs": [], "runs": runs}}
+    (root / "notebooks" / "presets" / "reference.yml").write_text(yaml.safe_dump(preset))
+    library = root / "src" / "sparsejepa"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text("")
+    (library / "used.py").write_text("answer = 42\n")
+    (root / "book").mkdir()
+    for name in ("_static", "_ext"):
+        shutil.copytree(ROOT / "book" / name, root / "book" / name)
+    for name in ("references.bib", "your_runs.md"):
+        shutil.copy(ROOT / "book" / name, root / "book")
+    shutil.copy(ROOT / "_config.yml", root)
+    (root / "_toc.yml").write_text(yaml.safe_dump(TOC))
+    (root / "book" / "index.md").write_text(
+        "# A book\n\nTop 1 is {result}"
+        f"`reference/{NOTEBOOK}/jepa-seed0:accuracy.jepa, last block.linear|.1%`, "
+        "see {cite}`assran2023ijepa`.\n\n```{bibliography}\n```\n"
+    )
+    for name in runs:
+        make_run(root, f"reference/{NOTEBOOK}/{name}")
+
+
+def make_run(root: Path, run_id: str) -> Path:
+    """Writes a finished run that stands for the notebook and library in `root`."""
+    preset, stem, name = run_id.split("/")
+    folder = root / "book" / "runs" / run_id
+    write_json(folder / "executed.ipynb", executed())
+    write_json(folder / "results.json", RESULTS)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "curves.png").write_bytes(png())
+    manifest = {
+        "notebook": stem,
+        "preset": preset,
+        "run": name,
+        "command": f"sparsejepa run notebooks/{stem}.ipynb --preset {preset} -p note='a `b`'",
+        "parameters": {"seed": 0, "note": "a `b` | *c*", "rate": 0.001},
+        "seed": 0,
+        "precision": "bf16",
+        "data": {
+            "name": "scenes",
+            "split": "train",
+            "origin": "drawn",
+            "pixel_sha256": "0123456789abcdef" * 4,
+        },
+        "commit": "fedcba9876543210" * 2 + "fedcba98-dirty",
+        "versions": {"python": "3.11.7", "torch": "2.14.1"},
+        "hardware": {"system": "Linux", "cpu": "A_CPU*", "cores": 2, "gpus": [], "threads": 2},
+        "started_utc": "2026-01-02T03:04:05Z",
+        "wall_seconds": 61.3,
+        "resumed": False,
+        "peak_memory_gb": 1.25,
+        "figures": [{"file": "figures/curves.png", "alt": 'Loss: it "falls", see # 1.'}],
+        "source_sha256": source_hash(root / "notebooks" / f"{stem}.ipynb"),
+        "library_sha256": {"sparsejepa.used": file_hash(root / "src" / "sparsejepa" / "used.py")},
+        "needs": {},
+    }
+    write_json(folder / "manifest.json", manifest)
+    return folder
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))

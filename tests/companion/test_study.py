@@ -1,0 +1,131 @@
+"""Presets become lists of runs, and what is stale is decided by content."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsejepa.companion.files import read_json, write_json
+from sparsejepa.companion.manifest import runs_root
+from sparsejepa.companion.runs import run_notebook
+from sparsejepa.companion.study import load_study, own_folder, stale_runs
+from tests.companion.tiny_repository import PRESET, TOY, make_repository, write_preset
+
+VALUES = st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False), st.text())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_repository(tmp_path / "checkout")
+
+
+def two_notebooks(root: Path) -> dict:
+    """`report` comes first in the file and needs `toy`."""
+    notebooks = root / "notebooks"
+    text = (notebooks / "toy.ipynb").read_text()
+    (notebooks / "report.ipynb").write_text(text.replace('open_run(\\"toy', 'open_run(\\"report'))
+    return {"report": {"needs": ["toy"], "runs": {"all": None}}, **copy.deepcopy(PRESET)}
+
+
+def test_runs_come_after_what_they_need(root: Path):
+    """Whatever the order in the preset; a run's own parameters lie over the preset's."""
+    write_preset(root, two_notebooks(root))
+    study = load_study(root, "demo")
+    assert [(run.notebook, run.name) for run in study] == [
+        ("toy", "jepa-seed0"),
+        ("toy", "jepa-seed1"),
+        ("report", "all"),
+    ]
+    assert study[1].parameters == {"rate": 0.25, "seed": 1}
+    assert study[1].folder == Path("demo/toy/jepa-seed1")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"runs": {"a": {"sed": 1}}}, "presets/demo.yml, run a: notebooks/toy.ipynb has no param"),
+        ({"parameters": {"seed": "x"}}, "presets/demo.yml: notebooks/toy.ipynb: seed must be int"),
+        ({"rns": {}}, "presets/demo.yml, toy: unknown key 'rns'"),
+        ({"needs": ["tyo"]}, "presets/demo.yml, toy: needs 'tyo'"),
+        ({"needs": ["toy"]}, "presets/demo.yml: notebooks need each other: toy -> toy"),
+        ({"runs": ["a"]}, "presets/demo.yml, toy: must be a mapping"),
+    ],
+)
+def test_a_wrong_preset_is_one_sentence(root: Path, section: dict, message: str):
+    """Which names the file and the place in it."""
+    write_preset(root, {"toy": section})
+    with pytest.raises(ValueError) as error:
+        load_study(root, "demo")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_yaml_reads_numbers_as_people_do(root: Path):
+    """1e-3, which YAML takes for a word, and 1 are floats where a float is wanted."""
+    preset = "toy: {runs: {a: {rate: 1e-3}, b: {rate: 1}}}"
+    (root / "notebooks" / "presets" / "demo.yml").write_text(preset)
+    assert [run.parameters["rate"] for run in load_study(root, "demo")] == [0.001, 1.0]
+
+
+def test_own_runs_have_readable_folders():
+    """Which say what was changed, and never are a named run's."""
+    overrides = {"seed": 1, "minutes": 3.0, "method": "sparsejepa"}
+    expected = Path("own/01_pretrain/reference-method=sparsejepa-minutes=3.0-seed=1")
+    assert own_folder("01_pretrain", "reference", overrides) == expected
+    assert own_folder("toy", "demo", {}) == Path("own/toy/demo")
+    unusual = own_folder("toy", "demo", {"path": "../../x y"}).parts
+    assert unusual[:2] == ("own", "toy") and len(unusual) == 3 and " " not in unusual[2]
+
+
+@given(
+    *[st.dictionaries(st.sampled_from(["seed", "rate", "weight_decay"]), VALUES, max_size=3)] * 2
+)
+def test_other_overrides_have_another_folder(one: dict, other: dict):
+    """No run overwrites a run with other parameters, however odd their values."""
+    same = {k: str(v) for k, v in one.items()} == {k: str(v) for k, v in other.items()}
+    folders = own_folder("toy", "demo", one), own_folder("toy", "demo", other)
+    assert len(folders[0].name) <= 110
+    if not same:
+        assert folders[0] != folders[1]
+
+
+def reproduce(root: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(root / "src")}
+    command = [sys.executable, "-m", "sparsejepa.cli", "reproduce", "--preset", "demo"]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+
+
+def test_a_study_makes_what_is_stale_and_only_that(root: Path):
+    """In the order of needs; what is fresh stays, whatever the times of its files."""
+    write_preset(root, two_notebooks(root))
+    demo = runs_root(root) / "demo"
+    seed0, seed1, report = (demo / n for n in ("toy/jepa-seed0", "toy/jepa-seed1", "report/all"))
+    run_notebook(Path("toy"), "demo", "jepa-seed0", root=root)
+    before = (seed0 / "manifest.json").read_bytes()
+    with pytest.raises(ValueError, match="report needs demo/toy/jepa-seed1, which has not been"):
+        run_notebook(Path("report"), "demo", "all", root=root)
+    made = reproduce(root)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "2 of 2 runs were made" in made.stdout
+    assert (seed0 / "manifest.json").read_bytes() == before
+    order = [read_json(folder / "manifest.json")["started_utc"] for folder in (seed1, report)]
+    assert order == sorted(order)
+    # As after a git clone: times of files mean nothing.
+    for index, path in enumerate(root.rglob("*")):
+        os.utime(path, (1e9 - index, 1e9 - index))
+    fresh = reproduce(root)
+    assert (fresh.returncode, fresh.stdout) == (0, "Every run of demo is fresh.\n")
+    toy = root / "src" / "sparsejepa" / "toy.py"
+    toy.write_text(TOY.replace("42", "43"))
+    stale = {run.name: reasons for run, reasons in stale_runs(root, "demo")}
+    assert stale["jepa-seed0"] == ["src/sparsejepa/toy.py has changed since the run"]
+    assert "its input demo/toy/jepa-seed0 has to be run" in stale["all"]
+    toy.write_text(TOY)
+    write_json(seed1 / "manifest.json", read_json(seed1 / "manifest.json") | {"wall_seconds": 1e6})
+    (run, reasons), *rest = stale_runs(root, "demo")
+    assert (run.notebook, rest) == ("report", [])
+    assert reasons == ["its input demo/toy/jepa-seed1 was run again since"]

@@ -1,0 +1,198 @@
+"""Random resized crops, flips and epoch orders."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsejepa.data.batches import (
+    channel_statistics,
+    crop_and_resize,
+    draw_crops,
+    draw_flips,
+    epoch_order,
+    to_unit,
+)
+from sparsejepa.randomness import generator
+
+KEEP = torch.zeros(64, dtype=torch.bool)
+
+
+def random_images(count: int, height: int = 32, width: int = 32) -> torch.Tensor:
+    shape = (count, height, width, 3)
+    return torch.randint(256, shape, dtype=torch.uint8, generator=generator(0, "images"))
+
+
+def crop_one_by_one(images, boxes, flips, size):
+    """The definition: cut out, interpolate, mirror, for each image in float64."""
+    rows = []
+    for image, (top, left, height, width), flip in zip(images, boxes, flips, strict=True):
+        crop = image[top : top + height, left : left + width].permute(2, 0, 1).double() / 255
+        crop = F.interpolate(crop[None], (size, size), mode="bilinear", align_corners=False)[0]
+        rows.append(crop.flip(2) if flip else crop)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 32), (20, 44, 32), (48, 40, 17)])
+def test_batched_crops_equal_cropping_one_by_one(height, width, size):
+    """A batched crop equals crop, then bilinear interpolation, then flip, on every image."""
+    images = random_images(64, height, width)
+    boxes = draw_crops(64, height, width, generator(0, "crops"), scale=(0.05, 1.0))
+    flips = draw_flips(64, generator(0, "flips"))
+    assert flips.any() and not flips.all()
+    batched = crop_and_resize(images, boxes, flips, size)
+    expected = crop_one_by_one(images, boxes, flips, size)
+    assert batched.dtype == torch.float32
+    torch.testing.assert_close(batched.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_batched_crops_equal_torchvision():
+    """torchvision's `resized_crop` without antialiasing gives the same pixels."""
+    from torchvision.transforms.functional import resized_crop
+
+    images = random_images(64)
+    boxes = draw_crops(64, 32, 32, generator(1, "crops"))
+    expected = torch.stack(
+        [
+            resized_crop(image, *box.tolist(), [32, 32], antialias=False)
+            for image, box in zip(to_unit(images), boxes, strict=True)
+        ]
+    )
+    torch.testing.assert_close(
+        crop_and_resize(images, boxes, KEEP, 32), expected, atol=1e-5, rtol=0
+    )
+
+
+def test_pixels_outside_the_crop_have_no_influence():
+    """What lies outside the box never leaks in, not even at the edges of an enlarged crop."""
+    images = random_images(64)
+    boxes = draw_crops(64, 32, 32, generator(2, "crops"), scale=(0.1, 0.5))
+    changed = 255 - images
+    for image, original, (top, left, height, width) in zip(changed, images, boxes, strict=True):
+        inside = (slice(top, top + height), slice(left, left + width))
+        image[inside] = original[inside]
+    before = crop_and_resize(images, boxes, KEEP, 32)
+    # Rounding of a coordinate at the crop's edge may weigh a neighbour with some 1e-7.
+    torch.testing.assert_close(crop_and_resize(changed, boxes, KEEP, 32), before, atol=1e-5, rtol=0)
+
+
+def test_whole_image_crop_is_the_identity_and_a_flip_mirrors_it():
+    """The box of the whole image gives the image back; a flip reverses its columns."""
+    images = random_images(64)
+    boxes = torch.tensor([[0, 0, 32, 32]]).expand(64, -1)
+    unit = to_unit(images)
+    assert unit.is_contiguous() and unit.min() >= 0 and unit.max() <= 1
+    same = crop_and_resize(images, boxes, KEEP, 32)
+    torch.testing.assert_close(same, unit, atol=1e-5, rtol=0)
+    mirrored = crop_and_resize(images, boxes, ~KEEP, 32)
+    torch.testing.assert_close(mirrored, unit.flip(3), atol=1e-5, rtol=0)
+
+
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    seed=st.integers(0, 1000),
+    smallest=st.floats(0.01, 1.0),
+    ratio=st.tuples(st.floats(0.2, 1.0), st.floats(1.0, 5.0)),
+)
+def test_boxes_lie_inside_the_image(height, width, seed, smallest, ratio):
+    """Every box has an area and fits, for all image shapes, also where no attempt fitted."""
+    boxes = draw_crops(50, height, width, generator(seed), scale=(smallest, 1.0), ratio=ratio)
+    top, left, box_height, box_width = boxes.unbind(1)
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (box_height >= 1).all() and (box_width >= 1).all()
+    assert (top + box_height <= height).all() and (left + box_width <= width).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 90)])
+def test_boxes_follow_torchvisions_law(height, width):
+    """Area, shape and position have torchvision's distributions (two-sample KS test, p > 0.001)."""
+    from scipy.stats import ks_2samp
+    from torchvision.transforms import RandomResizedCrop
+
+    count, scale, ratio = 3000, (0.3, 1.0), (3 / 4, 4 / 3)
+    ours = draw_crops(count, height, width, generator(3), scale, ratio).double()
+    blank = torch.zeros(3, height, width)
+    # torchvision knows the global generator only; fork_rng gives it back untouched.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        draws = [RandomResizedCrop.get_params(blank, scale, ratio) for _ in range(count)]
+    theirs = torch.tensor(draws, dtype=torch.float64)
+    for column in range(4):
+        assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 0.001
+    area, their_area = ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]
+    assert ks_2samp(area, their_area).pvalue > 0.001
+
+
+def test_boxes_that_never_fit_fall_back_to_the_centre():
+    """Where no shape within `ratio` fits, the largest centred box that `ratio` allows is taken."""
+    wide = draw_crops(20, 10, 100, generator(0), scale=(0.9, 1.0), ratio=(0.5, 2.0))
+    assert (wide == torch.tensor([0, 40, 10, 20])).all()
+    high = draw_crops(20, 100, 10, generator(0), scale=(0.9, 1.0), ratio=(0.5, 2.0))
+    assert (high == torch.tensor([40, 0, 20, 10])).all()
+
+
+@pytest.mark.parametrize("scale", [(0.0, 1.0), (0.5, 0.3), (0.5, 1.5)])
+def test_impossible_scale_is_an_error(scale):
+    """A scale that no crop can have is refused with its value."""
+    with pytest.raises(ValueError, match=r"Crop scale must be .*, not \("):
+        draw_crops(1, 32, 32, generator(0), scale=scale)
+
+
+def test_impossible_ratio_is_an_error():
+    """A ratio that no crop can have is refused with its value."""
+    with pytest.raises(ValueError, match=r"Crop ratio must be .*, not \(2.0, 1.0\)"):
+        draw_crops(1, 32, 32, generator(0), ratio=(2.0, 1.0))
+
+
+def test_draws_depend_on_the_generator_alone():
+    """Equal generators give equal crops and flips; the global generator is not touched."""
+    state = torch.random.get_rng_state()
+    a = draw_crops(100, 32, 32, generator(5)), draw_flips(100, generator(6))
+    b = draw_crops(100, 32, 32, generator(5)), draw_flips(100, generator(6))
+    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+    assert not torch.equal(a[0], draw_crops(100, 32, 32, generator(7)))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_flips_have_the_probability_asked_for():
+    """Half of the images by default; none and all at the ends."""
+    assert abs(draw_flips(10_000, generator(0)).float().mean() - 0.5) < 0.025  # five sigma
+    assert not draw_flips(100, generator(0), probability=0.0).any()
+    assert draw_flips(100, generator(0), probability=1.0).all()
+
+
+@given(count=st.integers(1, 300), seed=st.integers(0, 100), epoch=st.integers(0, 100))
+def test_epoch_order_visits_every_image_once(count, seed, epoch):
+    """The order is a permutation, and the same whenever it is asked for."""
+    order = epoch_order(count, seed, epoch)
+    assert torch.equal(order.sort().values, torch.arange(count))
+    assert torch.equal(order, epoch_order(count, seed, epoch))
+
+
+def test_epoch_order_differs_between_epochs_and_seeds():
+    """No two epochs and no two seeds share an order."""
+    orders = [epoch_order(100, seed, epoch) for seed in range(3) for epoch in range(3)]
+    assert len({tuple(order.tolist()) for order in orders}) == 9
+
+
+def test_channel_statistics_are_those_of_all_pixels():
+    """Mean and standard deviation equal the direct computation, over more than one chunk."""
+    images = random_images(5000, 4, 6)
+    mean, std = channel_statistics(images)
+    pixels = images.double().reshape(-1, 3) / 255
+    assert mean == pytest.approx(pixels.mean(0).tolist(), abs=1e-12)
+    assert std == pytest.approx(pixels.std(0, correction=0).tolist(), abs=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_crops_are_the_same_on_the_gpu():
+    """Boxes drawn on the CPU cut the same crops out of images on the GPU."""
+    images = random_images(64)
+    boxes, flips = draw_crops(64, 32, 32, generator(0)), draw_flips(64, generator(1))
+    there = crop_and_resize(images.cuda(), boxes, flips, 32)
+    assert there.is_cuda
+    here = crop_and_resize(images, boxes, flips, 32)
+    torch.testing.assert_close(there.cpu(), here, atol=1e-5, rtol=0)

@@ -1,0 +1,214 @@
+"""Encoder and predictor: timm compatibility, kept patches, positions, and initial values."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sparsejepa.model.vit import (
+    GAIN,
+    Encoder,
+    EncoderConfig,
+    Predictor,
+    PredictorConfig,
+    gather_tokens,
+    positions,
+    timm_arguments,
+    use_fused_attention,
+)
+from sparsejepa.randomness import generator
+
+TINY = EncoderConfig(
+    image_size=16, width=32, depth=2, heads=2, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3)
+)
+
+
+def tiny_encoder(seed: int = 0) -> Encoder:
+    return Encoder(TINY, generator(seed, "encoder")).eval()
+
+
+def tiny_predictor(config: PredictorConfig, encoder: EncoderConfig = TINY) -> Predictor:
+    projection = nn.Linear(encoder.width, config.width)
+    return Predictor(config, encoder, projection, generator(0, "predictor"))
+
+
+def images(count: int, size: int = 16) -> torch.Tensor:
+    return torch.rand(count, 3, size, size, generator=generator(1, "images"))
+
+
+@torch.no_grad()
+def test_the_weights_open_in_plain_timm():
+    """`encoder.vit`'s weights load into timm's class, no key renamed, and give the same features.
+
+    timm expects normalised images, the encoder normalises by itself.
+    """
+    from timm.models.vision_transformer import VisionTransformer
+
+    encoder = tiny_encoder()
+    plain = VisionTransformer(**timm_arguments(TINY)).eval()
+    plain.load_state_dict(encoder.vit.state_dict(), strict=True)
+    batch = images(3)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (TINY.mean, TINY.std))
+    features = plain.forward_features((batch - mean) / std)
+    torch.testing.assert_close(encoder(batch), features, rtol=0, atol=2e-6)
+    assert features.shape == (3, 16, 32)
+
+
+@torch.no_grad()
+def test_last_layers_are_those_of_timm():
+    """The last n blocks through the final norm, as `forward_intermediates` gives them."""
+    encoder, batch = tiny_encoder(), images(2)
+    mean, std = encoder.mean, encoder.std
+    layers = encoder.vit.forward_intermediates(
+        (batch - mean) / std, norm=True, output_fmt="NLC", intermediates_only=True
+    )
+    torch.testing.assert_close(
+        encoder.last_layers(batch, 2), torch.cat(layers, dim=-1), rtol=0, atol=2e-6
+    )
+    torch.testing.assert_close(encoder.last_layers(batch, 1), encoder(batch), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+def test_layers_that_are_not_there_are_refused(layers: int):
+    """An encoder of two blocks has one or two last layers."""
+    with pytest.raises(ValueError, match=f"layers {layers} must be 1 to the encoder's 2"):
+        tiny_encoder().last_layers(images(1), layers)
+
+
+@torch.no_grad()
+def test_kept_patches_enter_before_the_blocks():
+    """With all patches kept nothing changes; with some, they cannot see the others."""
+    encoder, batch = tiny_encoder(), images(2)
+    whole = encoder(batch)
+    everything = torch.arange(16).expand(2, -1)
+    torch.testing.assert_close(encoder(batch, everything), whole, rtol=0, atol=0)
+    keep = torch.tensor([[0, 3, 7, 9], [15, 2, 4, 1]])
+    alone = encoder.vit.norm(encoder.vit.blocks(gather_tokens(encoder.embed(batch), keep)))
+    torch.testing.assert_close(encoder(batch, keep), alone, rtol=0, atol=0)
+    assert not torch.allclose(encoder(batch, keep), gather_tokens(whole, keep), atol=1e-4)
+
+
+@torch.no_grad()
+def test_encoder_is_equivariant_to_the_order_of_kept_patches():
+    """A patch carries its position with it: another order of `keep` only reorders the tokens."""
+    encoder, batch = tiny_encoder(), images(2)
+    keep, order = torch.tensor([[0, 3, 7, 9], [15, 2, 4, 1]]), torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(
+        encoder(batch, keep[:, order]), encoder(batch, keep)[:, order], rtol=0, atol=2e-6
+    )
+
+
+def test_gather_tokens_closed_form():
+    """tokens[b, indices[b, k]], in the order of the indices."""
+    tokens = torch.arange(24.0).view(2, 4, 3)
+    got = gather_tokens(tokens, torch.tensor([[3, 0], [1, 1]]))
+    assert got.tolist() == [[[9, 10, 11], [0, 1, 2]], [[15, 16, 17], [15, 16, 17]]]
+
+
+def test_positions_closed_form():
+    """Row (y, x) is [sin yω, sin xω, cos yω, cos xω], ω_i = 10000^(-4i / width), in raster order.
+
+    The same numbers as I-JEPA's [sin x, cos x, sin y, cos y] (same ω), with the quarters permuted.
+    """
+    grid, width = 5, 16
+    frequencies = [10000 ** (-i / (width / 4)) for i in range(width // 4)]
+    expected = [
+        [f(place * w) for f in (math.sin, math.cos) for place in (y, x) for w in frequencies]
+        for y in range(grid)
+        for x in range(grid)
+    ]
+    torch.testing.assert_close(positions(grid, width), torch.tensor(expected), rtol=0, atol=1e-6)
+    assert len(positions(grid, width).unique(dim=0)) == grid * grid
+
+
+def test_positions_are_fixed():
+    """Positions are no trained parameter, of encoder's or predictor's own width, and are saved."""
+    encoder, predictor = tiny_encoder(), tiny_predictor(PredictorConfig(width=24, depth=1, heads=2))
+    trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    assert {name for name, _ in encoder.named_parameters()} - trained == {"vit.pos_embed"}
+    assert torch.equal(encoder.vit.state_dict()["pos_embed"][0], positions(4, 32))
+    assert "positions" not in dict(predictor.named_parameters())
+    assert torch.equal(predictor.positions, positions(4, 24))
+
+
+def test_predictor_has_its_own_width_and_heads():
+    """A predictor narrower than the encoder, with other heads, returns the encoder's width."""
+    predictor = tiny_predictor(PredictorConfig(width=24, depth=1, heads=3))
+    assert [block.attn.num_heads for block in predictor.blocks] == [3]
+    assert predictor.blocks[0].attn.head_dim == 8
+    context, indices = torch.rand(2, 5, 32, generator=generator(2)), torch.arange(5).expand(2, -1)
+    targets = torch.tensor([[[6, 7], [8, 9], [10, 11]]]).expand(2, -1, -1)
+    assert predictor(context, indices, targets).shape == (2, 3, 2, 32)
+
+
+def test_initial_weights_have_one_spread():
+    """Std GAIN / √fan-in in every block: no rescaling by depth; zero biases; mask token 0.02.
+
+    At I-JEPA's width of 1280 that is its 0.02. Sampling error of a std over n numbers: 1/√(2n).
+    """
+    assert pytest.approx(0.02, rel=0.01) == GAIN / math.sqrt(1280)
+    config = EncoderConfig(width=64, depth=4)
+    encoder = Encoder(config, generator(3))
+    predictor = tiny_predictor(PredictorConfig(width=256, depth=2, heads=4), config)
+    layers = [encoder.vit.patch_embed.proj, predictor.output]
+    for block in [*encoder.vit.blocks, *predictor.blocks]:
+        layers += [block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2]
+    for layer in layers:
+        expected = GAIN / math.sqrt(layer.weight[0].numel())
+        assert layer.weight.std().item() == pytest.approx(expected, rel=0.05)
+        assert layer.bias.abs().max() == 0
+    assert predictor.mask_token.std().item() == pytest.approx(0.02, rel=0.2)
+    assert predictor.mask_token.shape == (256,)
+
+
+def test_initial_weights_depend_on_the_generator_alone():
+    """Equal seeds give equal weights; the global generator is neither used nor changed."""
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = tiny_encoder(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(1)
+    again, other = tiny_encoder(4), tiny_encoder(5)
+    name = "vit.blocks.1.mlp.fc2.weight"
+    assert torch.equal(first.state_dict()[name], again.state_dict()[name])
+    assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
+
+
+def test_a_projection_keeps_its_own_initial_values():
+    """The predictor initialises all but the projection that it is given."""
+    projection = nn.Linear(32, 24)
+    nn.init.constant_(projection.weight, 0.5)
+    predictor = Predictor(PredictorConfig(24, 1, 2), TINY, projection, generator(6))
+    assert (predictor.projection.weight == 0.5).all()
+
+
+@torch.no_grad()
+def test_fused_attention_is_a_matter_of_speed():
+    """Both forms of attention give the same tokens, and the switch reaches every block."""
+    encoder, batch = tiny_encoder(), images(2)
+    outputs = []
+    for fused in (False, True):
+        use_fused_attention(encoder, fused)
+        assert {block.attn.fused_attn for block in encoder.vit.blocks} == {fused}
+        outputs.append(encoder(batch))
+    torch.testing.assert_close(*outputs, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "sentence"),
+    [
+        (EncoderConfig, {"patch_size": 5}, "image_size 32 is no multiple of patch_size 5"),
+        (EncoderConfig, {"patch_size": 0}, "image_size 32 is no multiple of patch_size 0"),
+        (EncoderConfig, {"width": 130}, "Encoder width 130 must be a multiple of 4"),
+        (EncoderConfig, {"heads": 3}, "heads 3"),
+        (EncoderConfig, {"heads": 0}, "above 0"),
+        (PredictorConfig, {"width": 30, "heads": 2}, "Predictor width 30 must be a multiple of 4"),
+        (PredictorConfig, {"heads": 5}, "heads 5"),
+        (PredictorConfig, {"depth": 0}, "above 0"),
+    ],
+)
+def test_impossible_sizes_are_refused(config: type, settings: dict, sentence: str):
+    """Sizes that no transformer can have are refused before anything is built."""
+    with pytest.raises(ValueError, match=sentence):
+        config(**settings)

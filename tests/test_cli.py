@@ -1,0 +1,119 @@
+"""The command line: what is wrong is one sentence on stderr, and the exit code says whose fault."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sparsejepa.cli import app
+from sparsejepa.companion import doctor
+from sparsejepa.companion.parameters import parse_overrides
+from sparsejepa.companion.runs import RunFailed
+from tests.companion.tiny_repository import make_repository
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(make_repository(tmp_path / "checkout"))
+    return Path.cwd()
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "sed=1"], "notebooks/toy.ipynb has no parameter 'sed'; did you mean 'seed'?"),
+        (["-p", "seed=one"], "seed must be int, not 'one'"),
+        (["-p", "seed"], "Write a parameter as name=value, not 'seed'"),
+        (["--run", "jepa"], "has no run 'jepa'"),
+        (["--preset", "dmo"], "no preset 'dmo'"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(root: Path, arguments: list[str], message: str):
+    """Exit code 2, no traceback, nothing made."""
+    result = call("run", "notebooks/toy.ipynb", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr and result.stderr.count("\n") == 1
+    assert not (root / "book").exists()
+
+
+def test_parameters_are_read_as_the_notebook_types_them(root: Path):
+    """A word stays a word even where YAML sees a truth value or a number."""
+    typed = ["method=yes", "seed=7", "rate=1e-3", "crash=true"]
+    values = {"method": "yes", "seed": 7, "rate": 0.001, "crash": True}
+    source = root / "notebooks" / "toy.ipynb"
+    assert parse_overrides(source, typed) == values
+    assert parse_overrides(source, ["method=a=b"]) == {"method": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RunFailed("toy failed"), 1), (OSError("disk full"), 2), (KeyboardInterrupt(), 130)],
+)
+def test_exit_codes(root: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int):
+    """A run that failed, a machine that is in the way, a user who pressed Ctrl-C."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sparsejepa.companion.runs.run_notebook", fail)
+    result = call("run", "toy")
+    assert result.exit_code == code
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_unwritable_checkout_is_one_sentence(root: Path):
+    """With the place; nothing is run."""
+    (root / "book").touch()
+    result = call("run", "toy")
+    assert result.exit_code == 2
+    assert str(root / "book") in result.stderr and "Not a directory" in result.stderr
+
+
+def test_a_dry_run_says_what_is_stale(root: Path):
+    """With the reason, and makes nothing."""
+    result = call("reproduce", "--dry-run")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        f"demo/toy/jepa-seed{seed}: it has not been run yet (there is no manifest.json)"
+        for seed in (0, 1)
+    ]
+    assert not (root / "book").exists()
+
+
+def test_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The sentence says what to do."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sparsejepa.companion.environment.__file__", str(tmp_path / "a.py"))
+    result = call("doctor")
+    assert result.exit_code == 2 and "clone the repository" in result.stderr
+
+
+def test_doctor_finds_what_is_there(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """Local data, and versions that are not the tested ones, with what to do."""
+    sets = root / "sets" / "cifar100"
+    sets.mkdir(parents=True)
+    monkeypatch.setenv("SPARSEJEPA_DATA", str(sets.parent))
+    (sets / "train-0.parquet").touch()
+    (root / "constraints.txt").write_text("# tested\npapermill==0.0.1\nnot-installed==1.0\n")
+    result = call("doctor")
+    assert result.exit_code == 0, result.output
+    assert "ok    Python 3." in result.stdout
+    assert "has no test Parquet file" in result.stdout
+    assert "(tested 0.0.1); for the tested ones: pip install -c" in result.stdout
+    (sets / "test-0.parquet").touch()
+    assert "ok    data set cifar100: local Parquet" in call("doctor").stdout
+
+
+def test_doctor_fails_on_what_prevents_runs(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """A missing package or an old Python: exit code 1, and the command that mends it."""
+    monkeypatch.setitem(doctor.NEEDED, "no_such_module", "no-such-package")
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert "fail  not installed: no-such-package: run pip install" in result.stdout
+    monkeypatch.setattr(sys, "version_info", (3, 10, 0))
+    assert next(doctor.examine(root)).state == "fail"

@@ -1,0 +1,92 @@
+"""Which number format is chosen, and that only matrix products are computed in it."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from sparsejepa.model.masks import sample_masks
+from sparsejepa.model.objective import Jepa
+from sparsejepa.randomness import generator
+from sparsejepa.training import precision as module
+from sparsejepa.training.precision import choose_precision
+from tests.training.tiny import MODEL, tiny_config, train, weights
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    """A GPU on which PyTorch says yes to bf16, by emulation if not `native`."""
+
+    def supported(including_emulation: bool = True) -> bool:
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+
+
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch: pytest.MonkeyPatch):
+    """A T4 emulates bf16 slowly: it gets float16, with a scaled loss and fused attention."""
+    pretend(monkeypatch, native=False)
+    chosen = choose_precision(CUDA)
+    assert (chosen.name, chosen.autocast) == ("fp16", torch.float16)
+    assert chosen.scale_loss and chosen.fused_attention
+
+
+def test_a_gpu_with_bf16_uses_it_without_scaling(monkeypatch: pytest.MonkeyPatch):
+    """bf16 has float32's range: a scaled loss would be dead weight."""
+    pretend(monkeypatch, native=True)
+    chosen = choose_precision(CUDA)
+    assert (chosen.name, chosen.autocast) == ("bf16", torch.bfloat16)
+    assert not chosen.scale_loss and chosen.fused_attention
+
+
+@pytest.mark.parametrize(("has_bf16", "name"), [(True, "bf16"), (False, "fp32")])
+def test_a_cpu_computes_in_bf16_only_in_hardware(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, name: str
+):
+    """Without the instructions bf16 is slower than float32; attention is the plain one."""
+    monkeypatch.setattr(module, "_cpu_has_bf16", lambda: has_bf16)
+    chosen = choose_precision(CPU)
+    assert chosen.name == name and not chosen.scale_loss and not chosen.fused_attention
+    assert (chosen.autocast is None) == (name == "fp32")
+
+
+@pytest.mark.parametrize("wish", ["fp32", "bf16"])
+def test_a_wish_is_granted(wish: Any):
+    """Both formats that a CPU can compute in are had for the asking."""
+    assert choose_precision(CPU, wish).name == wish
+
+
+def test_fp16_on_a_cpu_is_refused():
+    """There is no loss scaling there, so gradients would vanish."""
+    with pytest.raises(ValueError, match="fp16 needs a CUDA device, not cpu"):
+        choose_precision(CPU, "fp16")
+
+
+def test_an_unknown_format_is_named():
+    """The error lists what there is. (The check of annotations in tests would come before it.)"""
+    unchecked = choose_precision.__wrapped__
+    with pytest.raises(ValueError, match="must be auto, fp32, bf16, fp16, not 'half'"):
+        unchecked(CPU, "half")
+
+
+def test_targets_and_losses_are_float32_under_autocast():
+    """bf16 is for matrix products: targets, losses and spread come out in float32."""
+    jepa, config = Jepa(MODEL, seed=0), tiny_config()
+    images = torch.rand(4, 3, 16, 16, generator=generator(0, "images"))
+    masks = sample_masks(config.masks, 4, generator(0, "masks"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output, targets = jepa(images, masks), jepa.targets(images, masks.targets)
+    exact = jepa(images, masks)
+    for value in (targets, output.loss, output.prediction_loss, output.target_spread):
+        assert value.dtype == torch.float32
+    assert 0 < abs(output.loss.item() - exact.loss.item()) < 1e-2
+
+
+def test_weights_and_their_average_stay_float32(tmp_path):
+    """A bf16 run ends with float32 weights, close to those of a float32 run but not equal."""
+    half, full = train(tmp_path / "bf16", precision="bf16"), train(tmp_path / "fp32")
+    assert half.precision.name == "bf16" and full.precision.name == "fp32"
+    assert {value.dtype for value in weights(half).values()} == {torch.float32}
+    losses = [run.history[-1]["loss"] for run in (half, full)]
+    assert losses[0] != losses[1] and losses == pytest.approx([losses[1]] * 2, abs=1e-2)

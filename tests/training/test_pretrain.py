@@ -1,0 +1,201 @@
+"""The training loop: what it computes, what it refuses, and what it leaves alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+
+from sparsejepa.data.batches import crop_and_resize
+from sparsejepa.model.masks import MaskConfig
+from sparsejepa.model.objective import Jepa
+from sparsejepa.training import pretrain as module
+from sparsejepa.training.checkpoint import load_checkpoint
+from sparsejepa.training.pretrain import pretrain
+from tests.training.tiny import (
+    MODEL,
+    SPARSE,
+    nothing,
+    same_bits,
+    timeless,
+    tiny_config,
+    tiny_images,
+    train,
+    weights,
+)
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+def test_a_seed_fixes_everything(tmp_path: Path):
+    """Same seed: weights and history equal to the bit. Another seed: every matrix differs."""
+    first, again, other = (train(tmp_path / n, seed=s) for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    assert same_bits(weights(first), weights(again))
+    assert timeless(first.history) == timeless(again.history)
+    for name, value in weights(first).items():
+        fixed = "pos" in name or name.endswith((".mean", ".std"))
+        if value.ndim > 1:
+            assert torch.equal(value, weights(other)[name]) == fixed, name
+
+
+def test_the_global_generator_is_left_alone(tmp_path: Path):
+    """A run neither reads nor moves PyTorch's global random state."""
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = train(tmp_path / "a", epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert same_bits(weights(first), weights(train(tmp_path / "b", epochs=1)))
+
+
+def test_the_loss_falls(tmp_path: Path):
+    """20 steps on eight images that never change: an ordinary run learns something."""
+    history = train(tmp_path, tiny_images(8), epochs=20, checkpoint_minutes=9.0).history
+    losses = [epoch["loss"] for epoch in history]
+    assert len(losses) == 20 and sum(losses[-5:]) < 0.95 * sum(losses[:5])
+
+
+def test_the_first_step_moves_the_target_by_the_first_momentum(tmp_path: Path):
+    """After one step target = 0.996 · initial + 0.004 · new context, for every tensor.
+
+    So the average is taken after the optimiser's step, and starts from the initial weights.
+    """
+    result = train(tmp_path, tiny_images(8), epochs=1)
+    initial = Jepa(MODEL, seed=0).target_encoder.state_dict()
+    context = result.jepa.context_encoder.state_dict()
+    moved = 0
+    for name, value in result.jepa.target_encoder.state_dict().items():
+        mean = 0.996 * initial[name].double() + 0.004 * context[name].double()
+        torch.testing.assert_close(value.double(), mean, rtol=0, atol=1e-7)
+        moved += not torch.equal(value, initial[name])
+    assert moved > 10
+
+
+def test_the_target_takes_no_gradient(tmp_path: Path):
+    """With momentum 1 from first to last step the target ends as it began; the context does not."""
+    result = train(tmp_path, ema=(1.0, 1.0), epochs=1)
+    initial = Jepa(MODEL, seed=0)
+    target, context = result.jepa.target_encoder, result.jepa.context_encoder
+    assert same_bits(dict(target.state_dict()), dict(initial.target_encoder.state_dict()))
+    assert not same_bits(dict(context.state_dict()), dict(initial.context_encoder.state_dict()))
+    assert all(p.grad is None for p in target.parameters())
+
+
+def test_sparsejepa_makes_exact_zeros_while_it_trains(tmp_path: Path):
+    """With a penalty, columns of W^(g) become exactly zero; the log counts the same share."""
+    result = train(tmp_path, model=SPARSE, epochs=4)
+    blocks = result.jepa.predictor.projection.weight.detach().view(2, 4, 16)
+    zero = (blocks == 0).all(1)
+    assert 0 < zero.sum() < zero.numel()
+    shares = [epoch["zero_columns"] for epoch in result.history]
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(zero.float().mean().item())
+
+
+def test_history_has_an_entry_an_epoch(tmp_path: Path):
+    """Steps, means and what the watch measured on the target; images that fill no batch wait."""
+    seen = []
+
+    def watch(encoder) -> dict[str, float]:
+        seen.append(encoder)
+        return {"seen": float(len(seen))}
+
+    config = tiny_config(epochs=3)
+    result = pretrain(config, tiny_images(45), tmp_path, watch, device="cpu")
+    assert [e["step"] for e in result.history] == [5, 10, 15] and result.steps == 15
+    assert [e["epoch"] for e in result.history] == [1, 2, 3]
+    assert [e["seen"] for e in result.history] == [1, 2, 3]
+    assert all(encoder is result.jepa.target_encoder for encoder in seen)
+    assert 0 < result.history[0]["seconds"] < result.history[-1]["seconds"] == result.seconds
+
+
+def test_an_epoch_visits_every_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Batches of an epoch part the images; two epochs differ in their order."""
+    orders = []
+
+    def spy(images, *arguments):
+        orders.append(images[:, 0, 0, 0].tolist())
+        return crop_and_resize(images, *arguments)
+
+    monkeypatch.setattr(module, "crop_and_resize", spy)
+    images = tiny_images()
+    images[:, 0, 0, 0] = torch.arange(40)
+    train(tmp_path, images)
+    epochs = [sum(orders[:5], []), sum(orders[5:], [])]
+    assert [sorted(order) for order in epochs] == [list(range(40))] * 2 and epochs[0] != epochs[1]
+
+
+def test_too_few_images_are_an_error(tmp_path: Path):
+    """Fewer than a batch: both numbers are named, and nothing is written."""
+    with pytest.raises(ValueError, match="7 images do not fill one batch of 8"):
+        train(tmp_path / "run", tiny_images(7))
+    assert not (tmp_path / "run").exists()
+
+
+def test_configurations_that_make_no_sense_are_refused():
+    """No epochs, no batch, or masks that belong to another grid than the encoder's."""
+    for changes in ({"epochs": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="must be > 0"):
+            tiny_config(**changes)
+    with pytest.raises(ValueError, match="masks.grid 8 is not the encoder's 4"):
+        tiny_config(masks=MaskConfig(grid=8))
+
+
+def test_a_run_names_no_path_of_this_machine(tmp_path: Path):
+    """Neither the plan nor a checkpoint holds the folder they lie in: runs can be published."""
+    train(tmp_path / "run", epochs=1)
+    files = list((tmp_path / "run").iterdir())
+    assert {file.name for file in files} == {"plan.json", "checkpoint.safetensors"}
+    for file in files:
+        for folder in (tmp_path, Path.cwd(), Path.home()):
+            assert str(folder).encode() + b"/" not in file.read_bytes()
+
+
+def test_each_call_gets_the_device_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """accelerate's memory of an earlier device of the process decides nothing."""
+
+    def stop(device: torch.device, wish: str) -> None:
+        raise InterruptedError(device.type)
+
+    train(tmp_path / "cpu", epochs=1)
+    monkeypatch.setattr(PartialState, "default_device", torch.device("meta"))
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError, match="meta"):
+        patch.setattr(module, "choose_precision", stop)
+        pretrain(tiny_config(), tiny_images(), tmp_path / "other", nothing)
+    assert AcceleratorState().device.type == "meta"
+    assert train(tmp_path / "back", epochs=1).jepa.predictor.mask_token.device.type == "cpu"
+
+
+def test_the_launcher_does_not_change_the_precision(tmp_path: Path, monkeypatch):
+    """`accelerate launch --mixed_precision bf16` leaves a float32 run a float32 run."""
+    plain = train(tmp_path / "plain", epochs=1)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert same_bits(weights(train(tmp_path / "launched", epochs=1)), weights(plain))
+
+
+def stop_after(epochs: int):
+    """A watch that ends a run like a kill, after its checkpoints of earlier epochs."""
+    left = iter(range(epochs))
+
+    def watch(encoder) -> dict[str, float]:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return {}
+
+    return watch
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpu_trains_and_resumes(tmp_path: Path, precision: str):
+    """A few finite steps on CUDA in each format; an interrupted run ends at the same loss."""
+    config = tiny_config(epochs=4, precision=precision)
+    whole = pretrain(config, tiny_images(), tmp_path / "whole", nothing)
+    assert whole.jepa.predictor.mask_token.is_cuda and whole.precision.name == precision
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config, tiny_images(), tmp_path / "cut", stop_after(2))
+    facts = load_checkpoint(tmp_path / "cut" / "checkpoint.safetensors")[1]
+    assert 10 <= facts["progress"]["step"] < 20 and bool(facts["scaler"]) == (precision == "fp16")
+    resumed = pretrain(config, tiny_images(), tmp_path / "cut", nothing)
+    for one, other in zip(whole.history, resumed.history, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=2e-2)

@@ -1,0 +1,82 @@
+"""Schedules against values computed by hand, and their shape for any length of a run."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsejepa.training.schedules import cosine, learning_rate, linear
+
+lengths = st.integers(min_value=2, max_value=400)
+shares = st.floats(min_value=0.0, max_value=0.9)
+
+
+def test_learning_rate_by_hand():
+    """Warm-up is a straight line that reaches the peak at step `warmup`; then half a cosine."""
+    rates = [learning_rate(step, 9, 4, peak=2.0, start=0.4, final=0.0) for step in range(9)]
+    # Four steps of (2.0 - 0.4) / 4, then 1 + cos of 0, 45, 90, 135 and 180 degrees.
+    root = math.sqrt(0.5)
+    assert rates == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0, 1 + root, 1.0, 1 - root, 0.0])
+
+
+def test_cosine_by_hand():
+    """At thirds of the way, half a cosine has gone 1/4 and 3/4 of the distance."""
+    decay = [cosine(step, 4, 0.04, 0.4) for step in range(4)]
+    assert decay == pytest.approx([0.04, 0.13, 0.31, 0.4])
+
+
+def test_linear_by_hand():
+    """I-JEPA's momentum: 0.996 at the first step, 1 at the last, equal increments between."""
+    momenta = [linear(step, 5, 0.996, 1.0) for step in range(5)]
+    assert momenta == pytest.approx([0.996, 0.997, 0.998, 0.999, 1.0], abs=1e-15)
+
+
+@given(lengths, shares)
+def test_ends_are_exact(steps: int, share: float):
+    """First and last step have exactly the values that were asked for."""
+    warmup = round(share * steps)
+    last = steps - 1
+    if warmup:
+        assert learning_rate(0, steps, warmup, 3.0, start=0.5, final=0.25) == 0.5
+    if warmup < last:
+        assert learning_rate(warmup, steps, warmup, 3.0, start=0.5, final=0.25) == 3.0
+        assert learning_rate(last, steps, warmup, 3.0, start=0.5, final=0.25) == 0.25
+    for schedule in (cosine, linear):
+        assert schedule(0, steps, 0.04, 0.4) == pytest.approx(0.04, rel=1e-15)
+        assert schedule(last, steps, 0.04, 0.4) == pytest.approx(0.4, rel=1e-15)
+
+
+@given(lengths, shares)
+def test_shapes_are_monotone(steps: int, share: float):
+    """The learning rate rises to the peak and falls after it; the other two never turn back."""
+    warmup = round(share * steps)
+    rates = [learning_rate(step, steps, warmup, 1.0) for step in range(steps)]
+    assert all(a < b for a, b in zip(rates[:warmup], rates[1 : warmup + 1], strict=False))
+    assert all(a > b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
+    assert max(rates) == 1.0
+    for schedule in (cosine, linear):
+        values = [schedule(step, steps, 0.04, 0.4) for step in range(steps)]
+        assert values == sorted(values) and len(set(values)) == steps
+
+
+@given(lengths, st.data())
+def test_a_cosine_is_symmetric(steps: int, data: st.DataObject):
+    """Values equally far from both ends add up to the sum of the ends."""
+    step = data.draw(st.integers(0, steps - 1))
+    pair = cosine(step, steps, 1.5, 0.5) + cosine(steps - 1 - step, steps, 1.5, 0.5)
+    assert pair == pytest.approx(2.0)
+
+
+def test_the_shortest_runs_have_schedules_too():
+    """One step, no warm-up, nothing but warm-up: no division by zero, the first value counts."""
+    assert learning_rate(0, 1, 0, peak=2.0) == 2.0
+    assert learning_rate(0, 1, 1, peak=2.0, start=0.5) == 0.5
+    assert [learning_rate(step, 3, 3, peak=3.0) for step in range(3)] == [0.0, 1.0, 2.0]
+    assert cosine(0, 1, 1.0, 0.5) == linear(0, 1, 1.0, 0.5) == 1.0
+
+
+def test_nothing_overshoots_after_the_end():
+    """Asked beyond the last step, every schedule stays at its last value."""
+    assert learning_rate(99, 10, 2, peak=1.0, final=0.125) == 0.125
+    assert cosine(99, 10, 1.0, 0.5) == linear(99, 10, 1.0, 0.5) == 0.5

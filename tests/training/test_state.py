@@ -1,0 +1,223 @@
+"""What training changes: which parameters decay, how the target follows, what is saved."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsejepa.model.objective import Jepa
+from sparsejepa.randomness import generator
+from sparsejepa.training.checkpoint import load_checkpoint
+from sparsejepa.training.precision import Precision
+from sparsejepa.training.state import Progress, TrainingState, parameter_groups
+from tests.training.tiny import MODEL, SPARSE, same_bits
+
+FP32 = Precision("fp32", None, scale_loss=False, fused_attention=False)
+BLOCK = {"attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"}
+MATRICES = {
+    "context_encoder.vit.patch_embed.proj.weight",
+    *(f"context_encoder.vit.blocks.0.{layer}.weight" for layer in BLOCK),
+    *(f"predictor.blocks.0.{layer}.weight" for layer in BLOCK),
+    "predictor.output.weight",
+    "predictor.projection.weight",
+}
+VECTORS = {
+    "context_encoder.vit.patch_embed.proj.bias",
+    *(f"context_encoder.vit.blocks.0.{layer}.bias" for layer in BLOCK),
+    *(f"predictor.blocks.0.{layer}.bias" for layer in BLOCK),
+    *(
+        f"context_encoder.vit.{norm}.weight"
+        for norm in ("norm", "blocks.0.norm1", "blocks.0.norm2")
+    ),
+    *(f"context_encoder.vit.{norm}.bias" for norm in ("norm", "blocks.0.norm1", "blocks.0.norm2")),
+    *(f"predictor.{norm}.weight" for norm in ("norm", "blocks.0.norm1", "blocks.0.norm2")),
+    *(f"predictor.{norm}.bias" for norm in ("norm", "blocks.0.norm1", "blocks.0.norm2")),
+    "predictor.output.bias",
+    "predictor.projection.bias",
+    "predictor.mask_token",
+}
+
+
+def fresh(model=MODEL) -> TrainingState:
+    return TrainingState(Jepa(model, seed=0), FP32)
+
+
+def names(jepa: Jepa, parameters: list[torch.nn.Parameter]) -> set[str]:
+    """Names of the given parameters, each of which the network must have."""
+    known = {id(parameter): name for name, parameter in jepa.named_parameters()}
+    return {known[id(parameter)] for parameter in parameters}
+
+
+def pretend_gradients(state: TrainingState, scale: float) -> None:
+    """Random gradients of the given size on everything that is trained."""
+    draws = generator(0, "gradients")
+    for parameter in state.jepa.parameters():
+        if parameter.requires_grad:
+            parameter.grad = scale * torch.randn(parameter.shape, generator=draws)
+
+
+def test_matrices_decay_and_nothing_else():
+    """The two groups by name: no bias, norm or mask token decays; positions are in neither."""
+    jepa = Jepa(MODEL, seed=0)
+    decaying, others = parameter_groups(jepa, [])
+    assert names(jepa, decaying["params"]) == MATRICES and decaying["decays"]
+    assert names(jepa, others["params"]) == VECTORS and not others["decays"]
+
+
+def test_weight_decay_shrinks_matrices_and_spares_the_rest():
+    """100 steps with zero gradients: matrices times (1 - rate · decay)^100, vectors untouched."""
+    state = fresh()
+    pretend_gradients(state, 1.0)
+    state.apply_gradients(0.01, 0.0, 0.0)  # moves biases away from zero
+    state.adamw.state.clear()
+    before = copy.deepcopy(state.jepa.state_dict())
+    for _ in range(100):
+        pretend_gradients(state, 0.0)
+        state.apply_gradients(0.01, 0.4, 0.0)
+    for name, parameter in state.jepa.named_parameters():
+        factor = (1 - 0.01 * 0.4) ** 100 if name in MATRICES else 1.0
+        torch.testing.assert_close(parameter, factor * before[name], rtol=1e-4, atol=1e-7)
+        assert name in MATRICES or torch.equal(parameter, before[name])
+
+
+def test_the_maps_of_r1_are_stepped_by_sgd_alone():
+    """AdamW lacks W and has all the rest; SGD has W, without momentum or decay."""
+    state = fresh(SPARSE)
+    own = {"predictor.projection.weight"}
+    adamw = [p for group in state.adamw.param_groups for p in group["params"]]
+    assert names(state.jepa, adamw) == (MATRICES | VECTORS) - own
+    assert names(state.jepa, state.sgd.param_groups[0]["params"]) == own
+    assert state.sgd.param_groups[0]["momentum"] == state.sgd.param_groups[0]["weight_decay"] == 0
+    assert fresh().sgd is None
+
+
+def test_a_step_of_r1_is_descent_and_shrinkage():
+    """W <- prox(W - rate · gradient): computed here column by column from the formula."""
+    state, rate = fresh(SPARSE), 0.1
+    weight = state.jepa.predictor.projection.weight
+    pretend_gradients(state, 0.01)
+    moved = weight.detach() - rate * weight.grad
+    state.apply_gradients(0.0, 0.0, rate)
+    threshold = rate * SPARSE.sparsity.strength
+    for rows in (slice(0, 4), slice(4, 8)):
+        for column in range(weight.shape[1]):
+            part = moved[rows, column]
+            expected = part * max(0.0, 1 - threshold / part.norm().item())
+            torch.testing.assert_close(weight[rows, column].detach(), expected)
+
+
+def test_no_optimiser_holds_the_target():
+    """The target has no gradients to take, and none appear in a backward pass."""
+    state = fresh(SPARSE)
+    target = {id(parameter) for parameter in state.jepa.target_encoder.parameters()}
+    for optimiser in (state.adamw, state.sgd):
+        assert not target & {id(p) for group in optimiser.param_groups for p in group["params"]}
+    assert not any(p.requires_grad for p in state.jepa.target_encoder.parameters())
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.25, 0.996, 1.0])
+def test_the_target_is_a_moving_average(momentum: float):
+    """target <- m · target + (1 - m) · context for every tensor; m = 0 copies, m = 1 freezes."""
+    jepa = Jepa(MODEL, seed=0)
+    with torch.no_grad():
+        for parameter in jepa.context_encoder.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator(3)))
+    context = copy.deepcopy(jepa.context_encoder.state_dict())
+    before = copy.deepcopy(jepa.target_encoder.state_dict())
+    jepa.update_target(momentum)
+    after = jepa.target_encoder.state_dict()
+    assert after.keys() == context.keys()
+    for name, value in after.items():
+        mean = momentum * before[name].double() + (1 - momentum) * context[name].double()
+        torch.testing.assert_close(value.double(), mean, rtol=0, atol=3e-7)
+    assert same_bits(jepa.context_encoder.state_dict(), context)
+    if momentum in (0.0, 1.0):
+        assert same_bits(after, before if momentum else context)
+
+
+@pytest.mark.parametrize("model", [MODEL, SPARSE], ids=["jepa", "sparsejepa"])
+def test_a_loaded_state_goes_on_to_the_bit(tmp_path: Path, model):
+    """Network, moments and progress: after loading, the next steps equal those without a pause."""
+    state, path = fresh(model), tmp_path / "x.safetensors"
+    progress = Progress(3, 1.5, [{"epoch": 1, "loss": 0.5}], 0.25, 0.75, 2)
+    for _ in range(3):
+        pretend_gradients(state, 0.1)
+        state.apply_gradients(0.01, 0.1, 0.01)
+    state.save(path, progress)
+    other = TrainingState(Jepa(model, seed=1), FP32)
+    assert other.load(path) == progress
+    for one in (state, other):
+        for _ in range(2):
+            pretend_gradients(one, 0.2)
+            one.apply_gradients(0.01, 0.1, 0.01)
+            one.jepa.update_target(0.9)
+    assert same_bits(state.jepa.state_dict(), other.jepa.state_dict())
+
+
+def test_a_run_may_go_on_where_losses_are_scaled(tmp_path: Path):
+    """bf16 on one GPU, float16 on the next one lent: the scale starts anew, the rest is loaded.
+
+    The way back works as well: a scale that nothing needs is dropped.
+    """
+    path, fp16 = tmp_path / "x.safetensors", fresh()
+    fresh().save(path, Progress(step=5))
+    fp16.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    assert fp16.load(path).step == 5 and fp16.scaler.get_scale() == 8.0
+    fp16.save(path, Progress(step=6))
+    assert fresh().load(path).step == 6
+
+
+def test_a_scale_is_restored(tmp_path: Path):
+    """A scaled loss goes on with the scale that it had reached."""
+    path, state, other = tmp_path / "x.safetensors", fresh(), fresh()
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=32.0)
+    other.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    state.save(path, Progress())
+    other.load(path)
+    assert other.scaler.get_scale() == 32.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, bad: float):
+    """A gradient can overflow while the loss is fine: the good file before it must survive."""
+    state, path = fresh(), tmp_path / "x.safetensors"
+    state.save(path, Progress(step=1))
+    with torch.no_grad():
+        state.jepa.predictor.output.bias[0] = bad
+    with pytest.raises(FloatingPointError, match="predictor.output.bias is not finite after 2 "):
+        state.save(path, Progress(step=2))
+    assert load_checkpoint(path)[1]["progress"]["step"] == 1
+
+
+def measured(loss: float, spread: float) -> torch.Tensor:
+    return torch.tensor([loss, spread])
+
+
+def test_an_epoch_is_the_mean_of_its_steps():
+    """Read back every 20 steps or when asked, in whatever portions: the means are the same."""
+    progress = Progress()
+    for step in range(45):
+        progress.record(measured(step, 2.0 * step))
+        assert len(progress.pending) < 20
+    progress.settle()
+    progress.end_epoch({"rankme": 3.0})
+    progress.record(measured(5.0, 7.0))
+    progress.settle()
+    progress.end_epoch({})
+    first, second = progress.history
+    assert (first["loss"], first["target_spread"], first["rankme"]) == (22.0, 44.0, 3.0)
+    assert (first["epoch"], first["step"]) == (1, 45)
+    assert (second["epoch"], second["step"], second["loss"]) == (2, 46, 5.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("step", [0, 7, 19, 20, 33])
+def test_a_loss_that_is_not_finite_names_its_step(bad: float, step: int):
+    """Steps count from 0, wherever the bad one stands among those not yet read back."""
+    progress = Progress()
+    with pytest.raises(FloatingPointError, match=f"loss is {bad} at step {step};"):
+        for index in range(40):
+            progress.record(measured(bad if index == step else 0.5, 1.0))
+        progress.settle()

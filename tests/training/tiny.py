@@ -1,0 +1,109 @@
+"""Runs of well under a second, and processes that may be killed."""
+
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsejepa.model.masks import MaskConfig
+from sparsejepa.model.objective import ModelConfig
+from sparsejepa.model.sparsity import SparsityConfig
+from sparsejepa.model.vit import EncoderConfig, PredictorConfig
+from sparsejepa.randomness import generator
+from sparsejepa.training.pretrain import PretrainConfig, PretrainResult, pretrain
+
+MODEL = ModelConfig(
+    EncoderConfig(image_size=16, patch_size=4, width=16, depth=1, heads=2),
+    PredictorConfig(width=8, depth=1, heads=2),
+)
+SPARSE = ModelConfig(MODEL.encoder, MODEL.predictor, SparsityConfig("R1", groups=2, strength=0.05))
+
+
+def tiny_config(**changes: Any) -> PretrainConfig:
+    """Five steps an epoch on 40 images, a checkpoint an epoch unless `changes` say otherwise."""
+    masks = MaskConfig(grid=4, context_length=4)
+    defaults = {"epochs": 2, "batch_size": 8, "precision": "fp32", "checkpoint_minutes": 9.0}
+    return PretrainConfig(**({"model": MODEL, "masks": masks} | defaults | changes))
+
+
+def tiny_images(count: int = 40, seed: int = 0) -> Tensor:
+    """Random bytes [count, 16, 16, 3]."""
+    draws = generator(seed, "images")
+    return torch.randint(0, 256, (count, 16, 16, 3), dtype=torch.uint8, generator=draws)
+
+
+def nothing(encoder: torch.nn.Module) -> dict[str, float]:
+    """Measures nothing after an epoch."""
+    return {}
+
+
+def train(folder: Path, images: Tensor | None = None, **changes: Any) -> PretrainResult:
+    """A tiny run on the CPU."""
+    images = tiny_images() if images is None else images
+    return pretrain(tiny_config(**changes), images, folder, nothing, device="cpu")
+
+
+def weights(result: PretrainResult) -> dict[str, Tensor]:
+    """Every tensor of the network."""
+    return dict(result.jepa.state_dict())
+
+
+def timeless(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """A history without what no two runs have in common."""
+    return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history]
+
+
+def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """The same names with the same bits, NaN equal to itself."""
+    return first.keys() == second.keys() and all(
+        a.dtype == second[name].dtype and a.numpy().tobytes() == second[name].numpy().tobytes()
+        for name, a in first.items()
+    )
+
+
+def start(target: Any, *arguments: Any) -> tuple[BaseProcess, Connection]:
+    """Runs `target(pipe, *arguments)` in a process of its own, forked from one with torch loaded.
+
+    A fork of this process itself would inherit its autograd threads.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["timm.models.vision_transformer", "sparsejepa.training.pretrain"]
+    )
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def train_here(pipe: Connection, folder: Path, changes: dict[str, Any]) -> None:
+    """A tiny run in a process that `start` started; says when it begins."""
+    torch.set_num_threads(1)
+    pipe.send("begins")
+    train(folder, **changes)
+
+
+def train_until(
+    pipe: Connection, folder: Path, changes: dict[str, Any], name: str, count: int, after: bool
+) -> None:
+    """As `train_here`, but kills itself at the `count`-th call of `os.<name>`, or right after."""
+    real, calls = getattr(os, name), iter(range(1, 10**6))
+
+    def fatal(*arguments: Any) -> Any:
+        last = next(calls) == count
+        if last and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        value = real(*arguments)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return value
+
+    setattr(os, name, fatal)
+    train_here(pipe, folder, changes)
