@@ -1,56 +1,94 @@
-"""How many times faster batched mask sampling is than a Python loop over images."""
+"""How many times faster batched mask sampling is than a loop over images."""
 
 import random
 
 import pytest
+import torch
+from torch import Tensor
 
 from sparsejepa.model.masks import MaskConfig, block_shape, sample_masks
 from sparsejepa.randomness import generator
 from tests.benchmarks.interleaved import best_seconds, ratio_table
 
 CONFIG = MaskConfig()
+ROUNDS = 10
 
 
-def sample_by_image(config: MaskConfig, count: int, source: random.Random) -> list[tuple]:
-    """The same law as `sample_masks`, image by image, as a DataLoader's collate function would."""
-    height, width = block_shape(
-        config.grid, source.uniform(*config.target_scale), source.uniform(*config.target_aspect)
-    )
-    side, _ = block_shape(config.grid, source.uniform(*config.context_scale), 1.0)
+def with_tensors(count: int, source: torch.Generator) -> list[tuple[Tensor, list[Tensor]]]:
+    """The law of `sample_masks` as a DataLoader's collate function usually draws it.
+
+    Image by image and block by block: a mask of the grid with a rectangle set, its non-zero
+    indices, and the targets' complement for the context.
+    """
+    grid = CONFIG.grid
+
+    def number(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand(1, generator=source).item()
+
+    def block(height: int, width: int) -> Tensor:
+        top = torch.randint(0, grid - height + 1, (1,), generator=source).item()
+        left = torch.randint(0, grid - width + 1, (1,), generator=source).item()
+        mask = torch.zeros(grid, grid, dtype=torch.bool)
+        mask[top : top + height, left : left + width] = True
+        return mask
+
+    shape = block_shape(grid, number(*CONFIG.target_scale), number(*CONFIG.target_aspect))
+    context_shape = block_shape(grid, number(*CONFIG.context_scale), 1.0)
+    drawn = []
+    while len(drawn) < count:
+        targets = [block(*shape) for _ in range(CONFIG.targets)]
+        allowed = block(*context_shape)
+        for target in targets:
+            allowed &= ~target
+        kept = allowed.flatten().nonzero()[:, 0]
+        if len(kept) < CONFIG.context_length:
+            continue
+        order = torch.randperm(len(kept), generator=source)[: CONFIG.context_length]
+        drawn.append((kept[order], [target.flatten().nonzero()[:, 0] for target in targets]))
+    return drawn
+
+
+def with_lists(count: int, source: random.Random) -> list[tuple[list[int], list[list[int]]]]:
+    """The same without tensors, in Python numbers: the fastest plain loop."""
+    grid = CONFIG.grid
 
     def block(height: int, width: int) -> list[int]:
-        top = source.randint(0, config.grid - height)
-        left = source.randint(0, config.grid - width)
-        return [(top + y) * config.grid + left + x for y in range(height) for x in range(width)]
+        top, left = source.randint(0, grid - height), source.randint(0, grid - width)
+        return [(top + y) * grid + left + x for y in range(height) for x in range(width)]
 
-    masks = []
-    for _ in range(count):
-        context = block(side, side)
-        while True:
-            targets = [block(height, width) for _ in range(config.targets)]
-            hidden = {patch for target in targets for patch in target}
-            allowed = [patch for patch in context if patch not in hidden]
-            if len(allowed) >= config.context_length:
-                break
-        masks.append((source.sample(allowed, config.context_length), targets))
-    return masks
+    shape = block_shape(
+        grid, source.uniform(*CONFIG.target_scale), source.uniform(*CONFIG.target_aspect)
+    )
+    context_shape = block_shape(grid, source.uniform(*CONFIG.context_scale), 1.0)
+    drawn = []
+    while len(drawn) < count:
+        targets = [block(*shape) for _ in range(CONFIG.targets)]
+        hidden = set().union(*targets)
+        allowed = [patch for patch in block(*context_shape) if patch not in hidden]
+        if len(allowed) >= CONFIG.context_length:
+            drawn.append((source.sample(allowed, CONFIG.context_length), targets))
+    return drawn
 
 
 @pytest.mark.slow
 @pytest.mark.benchmark
 @pytest.mark.parametrize("count", [256, 1024])
 def test_mask_ratio(count: int, capsys):
-    """Both draw masks of the same sizes; the ratio of their best times is printed, not asserted."""
-    plain_source, source = random.Random(0), generator(0)
-    context, targets = sample_by_image(CONFIG, 1, plain_source)[0]
-    masks = sample_masks(CONFIG, 1, source)
-    assert (len(context), len(targets)) == (masks.context.shape[1], masks.targets.shape[1])
+    """All draw masks of one kind; the ratios of their best times are printed, not asserted."""
+    source, plain_source = generator(0), random.Random(0)
+    masks = sample_masks(CONFIG, count, source)
+    for drawn in (with_tensors(count, source), with_lists(count, plain_source)):
+        assert {len(context) for context, _ in drawn} == {masks.context.shape[1]}
+        assert {len(targets) for _, targets in drawn} == {masks.targets.shape[1]}
+        assert len(drawn) == len(masks.context)
+        assert all(set(map(int, c)).isdisjoint(map(int, b)) for c, t in drawn for b in t)
     seconds = best_seconds(
         {
-            "a Python loop over images": lambda: sample_by_image(CONFIG, count, plain_source),
+            "loop over images, tensors, as in a collator": lambda: with_tensors(count, source),
+            "loop over images, Python lists": lambda: with_lists(count, plain_source),
             "sample_masks": lambda: sample_masks(CONFIG, count, source),
         },
-        rounds=15,
+        ROUNDS,
     )
     with capsys.disabled():
         print(ratio_table(f"masks for a batch of {count}", seconds, count))

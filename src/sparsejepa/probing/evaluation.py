@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 

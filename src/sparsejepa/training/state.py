@@ -88,9 +88,7 @@ class TrainingState:
         )
         self.sgd = torch.optim.SGD(own, lr=0.0) if own else None
         self.muon = (
-            torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw")
-            if matrices
-            else None
+            torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw") if matrices else None
         )
         self.scaler = torch.amp.GradScaler(enabled=precision.scale_loss)
 
@@ -154,7 +152,6 @@ class TrainingState:
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         return Progress(**facts["progress"])
-
 
     def _with_memory(self) -> dict[str, torch.optim.Optimizer]:
         """Optimisers that remember earlier steps; plain SGD does not."""

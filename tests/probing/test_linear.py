@@ -1,0 +1,148 @@
+import dataclasses
+
+import jaxtyping
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from sparsejepa.probing.linear import VALIDATION_FRACTION, WEIGHT_DECAYS, linear_probe
+from sparsejepa.randomness import generator
+
+
+def problem(count: int, classes: int, width: int, gap: float, seed: int = 0):
+    """Gaussian classes seen through a badly conditioned mixing, as features of an encoder are."""
+    draw = generator(seed, "problem")
+    centres = gap * torch.randn(classes, width, generator=draw)
+    labels = torch.randint(classes, (count,), generator=draw)
+    labels[:classes] = torch.arange(classes)
+    x = centres[labels] + torch.randn(count, width, generator=draw)
+    mixing = torch.randn(width, width, generator=draw) * torch.logspace(0, -2, width)[:, None]
+    return x @ mixing + 3, labels
+
+
+def halves(x: torch.Tensor, y: torch.Tensor, count: int):
+    return x[:count], y[:count], x[count:], y[count:]
+
+
+def scikit_learn_top1(train_x, train_y, test_x, test_y, seed: int) -> float:
+    """Logistic regression to convergence, C chosen on the probe's own validation rows."""
+    order = torch.randperm(len(train_x), generator=generator(seed, "probe split"))
+    held, rest = order.tensor_split([round(VALIDATION_FRACTION * len(order))])
+
+    def fit(rows: torch.Tensor, decay: float):
+        x = train_x[rows].double()
+        mean, std = x.mean(0), x.std(0)
+        model = LogisticRegression(C=1 / (decay * len(rows)), max_iter=5000, tol=1e-6)
+        model.fit((x - mean) / std, train_y[rows])
+        return lambda a, b: model.score((a.double() - mean) / std, b)
+
+    best = max(WEIGHT_DECAYS, key=lambda decay: fit(rest, decay)(train_x[held], train_y[held]))
+    return fit(order, best)(test_x, test_y)
+
+
+def test_planted_separable_features_give_100_percent() -> None:
+    """Classes that a hyperplane separates are separated."""
+    x, y = problem(600, 7, 16, gap=5.0)
+    result = linear_probe(*halves(x, y, 400), seed=0, steps=300)
+    assert result.top1 == result.top5 == result.validation_top1 == 1.0
+    assert result.correct.all() and torch.equal(result.predictions, y[400:])
+
+
+def test_agrees_with_scikit_learn() -> None:
+    """Within 0.3 points of logistic regression on 10,000 test rows, its C chosen alike."""
+    data = halves(*problem(14_000, 8, 24, gap=0.45), 4_000)
+    result = linear_probe(*data, seed=0)
+    assert result.top1 == pytest.approx(scikit_learn_top1(*data, seed=0), abs=0.003)
+    # The problem is neither trivial nor hopeless, and five of eight is easier than one.
+    assert 0.3 < result.top1 < result.top5 < 1.0
+
+
+def test_test_labels_do_not_influence_the_choice() -> None:
+    """Permuted test labels change the score and nothing else."""
+    train_x, train_y, test_x, test_y = halves(*problem(500, 5, 8, gap=0.7), 400)
+    options = {"seed": 0, "steps": 100}
+    result = linear_probe(train_x, train_y, test_x, test_y, **options)
+    permuted = linear_probe(train_x, train_y, test_x, test_y.flip(0), **options)
+    for name in ("learning_rate", "weight_decay", "validation_top1"):
+        assert getattr(permuted, name) == getattr(result, name)
+    assert torch.equal(permuted.predictions, result.predictions)
+    assert permuted.top1 != result.top1
+
+
+def test_deterministic_to_the_bit_and_by_seed() -> None:
+    """The same seed gives the same result; another splits and orders the rows otherwise."""
+    data = halves(*problem(500, 5, 8, gap=0.5), 400)
+    first, again, other = (linear_probe(*data, seed=s, steps=50) for s in (0, 0, 1))
+    for field in dataclasses.fields(first):
+        one, two = getattr(first, field.name), getattr(again, field.name)
+        assert torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two
+    assert first.validation_top1 != other.validation_top1
+
+
+def test_all_probes_in_one_pass_equal_each_alone() -> None:
+    """The sweep finds what the chosen probe, trained alone, gives: probes do not mix."""
+    data = halves(*problem(500, 5, 8, gap=0.7), 400)
+    sweep = linear_probe(*data, seed=0, steps=100)
+    alone = linear_probe(
+        *data,
+        seed=0,
+        steps=100,
+        learning_rates=(sweep.learning_rate,),
+        weight_decays=(sweep.weight_decay,),
+    )
+    assert torch.equal(alone.predictions, sweep.predictions)
+    assert alone.validation_top1 == sweep.validation_top1
+
+
+def test_units_of_features_do_not_matter() -> None:
+    """Features are standardised: other units and offsets leave the predictions as they are."""
+    train_x, train_y, test_x, test_y = halves(*problem(500, 5, 8, gap=0.7), 400)
+    scale, shift = torch.logspace(-2, 2, 8), torch.linspace(-3, 3, 8)
+    one = linear_probe(train_x, train_y, test_x, test_y, seed=0, steps=100)
+    two = linear_probe(
+        train_x * scale + shift, train_y, test_x * scale + shift, test_y, seed=0, steps=100
+    )
+    assert (one.predictions == two.predictions).double().mean() >= 0.98
+
+
+def test_constant_and_repeated_features_are_harmless() -> None:
+    """Dead and duplicate units make the covariance singular, not the probe."""
+    x, y = problem(600, 4, 8, gap=4.0)
+    wide = torch.cat([x, x, torch.full((600, 3), 0.3)], dim=1)
+    assert linear_probe(*halves(wide, y, 400), seed=0, steps=300).top1 == 1.0
+
+
+def test_top5_of_few_classes_is_one() -> None:
+    """With at most five classes every label is among the best five."""
+    x, y = problem(200, 3, 4, gap=0.1)
+    assert linear_probe(*halves(x, y, 100), seed=0, steps=20).top5 == 1.0
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        (1, -1, "training label -1 is outside 0 to 3"),
+        (3, 9, "test label 9 is outside 0 to 3"),
+        (3, -2, "test label -2 is outside 0 to 3"),
+        (0, float("nan"), "training features contain NaN"),
+        (2, float("inf"), "test features contain NaN or infinity"),
+    ],
+)
+def test_bad_values_are_refused(part: int, value: float, message: str) -> None:
+    """A label outside the range and features that are not finite, each by name."""
+    data = [t.clone() for t in halves(*problem(60, 4, 3, gap=1.0), 40)]
+    data[part][7] = value
+    with pytest.raises(ValueError, match=message):
+        linear_probe(*data, seed=0)
+
+
+def test_lengths_must_match() -> None:
+    """Users run without the checks of shapes that tests run with: the sentence is ours."""
+    x, y = problem(60, 4, 3, gap=1.0)
+    checking = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match="40 training features but 39 labels"):
+            linear_probe(x[:40], y[:39], x[40:], y[40:], seed=0)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", checking)

@@ -1,0 +1,118 @@
+import math
+from collections import Counter
+
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from sparsejepa.probing.neighbours import choose_knn, knn_accuracy, knn_predict, nearest, vote
+from sparsejepa.randomness import generator
+
+
+def clusters(count: int, classes: int, width: int, noise: float, seed: int = 0):
+    """Unit-norm class centres plus noise."""
+    draw = generator(seed, "clusters")
+    centres = torch.nn.functional.normalize(torch.randn(classes, width, generator=draw))
+    labels = torch.randint(classes, (count,), generator=draw)
+    return centres[labels] + noise * torch.randn(count, width, generator=draw), labels
+
+
+def test_agrees_with_scikit_learn_for_equal_votes() -> None:
+    """An infinite temperature is scikit-learn's cosine classifier with uniform weights."""
+    x, y = clusters(600, 6, 12, 0.5)
+    reference = KNeighborsClassifier(9, metric="cosine", algorithm="brute").fit(x[:400], y[:400])
+    predicted = knn_predict(x[:400], y[:400], x[400:], k=9, temperature=math.inf)
+    assert predicted.tolist() == reference.predict(x[400:]).tolist()
+
+
+def test_agrees_with_a_loop() -> None:
+    """The weighted vote, written row by row in plain Python, in float64."""
+    x, y = clusters(200, 5, 8, 0.6)
+    bank, queries = x[:150].double(), x[150:].double()
+    expected = []
+    for query in queries:
+        similarity = [(query @ row / (query.norm() * row.norm())).item() for row in bank]
+        votes: Counter = Counter()
+        for i in sorted(range(150), key=lambda i: -similarity[i])[:20]:
+            votes[int(y[i])] += math.exp(similarity[i] / 0.07)
+        expected.append(max(votes, key=lambda label: votes[label]))
+    assert knn_predict(x[:150], y[:150], x[150:]).tolist() == expected
+
+
+@pytest.mark.parametrize("rows", [1, 7, 50, 10_000])
+def test_chunks_change_nothing(rows: int) -> None:
+    """The bound on memory does not show in the predictions."""
+    x, y = clusters(300, 4, 8, 0.6)
+    chunked = knn_predict(x[:200], y[:200], x[200:], chunk_bytes=4 * 200 * rows)
+    assert torch.equal(chunked, knn_predict(x[:200], y[:200], x[200:]))
+
+
+def test_scale_of_a_feature_vector_is_ignored() -> None:
+    """Cosine similarity: stretching rows of the bank and queries changes nothing."""
+    x, y = clusters(300, 4, 8, 0.6)
+    stretch = 0.5 + torch.rand(300, 1, generator=generator(1))
+    expected = knn_predict(x[:200], y[:200], x[200:])
+    assert torch.equal(knn_predict((x * stretch)[:200], y[:200], (x * stretch)[200:]), expected)
+
+
+def test_own_neighbour_first() -> None:
+    """A row of the bank is its own nearest neighbour, with similarity 1, best first."""
+    x, _ = clusters(50, 4, 8, 1.0)
+    similarities, indices = nearest(x, x, 5)
+    assert torch.equal(indices[:, 0], torch.arange(50))
+    torch.testing.assert_close(similarities[:, 0], torch.ones(50))
+    assert (similarities.diff(dim=1) <= 0).all()
+
+
+def test_temperature_weighs_votes() -> None:
+    """Two far neighbours outvote a near one when it is warm, not when it is cold."""
+    similarities, labels = torch.tensor([[0.9, 0.5, 0.5]]), torch.tensor([[1, 0, 0]])
+    # exp(0.4 / T) against 2: the break-even point is T = 0.4 / log 2 = 0.577.
+    assert vote(similarities, labels, 0.57, 2).item() == 1
+    assert vote(similarities, labels, 0.59, 2).item() == 0
+
+
+def test_cold_votes_do_not_overflow() -> None:
+    """exp(1 / 0.001) is infinite in float32; the nearest neighbour decides all the same."""
+    similarities, labels = torch.tensor([[0.999, 0.99, 0.99]]), torch.tensor([[2, 0, 0]])
+    assert vote(similarities, labels, 1e-3, 3).item() == 2
+
+
+def test_separated_clusters_are_found() -> None:
+    """Planted clusters give 100 %, and labels without relation to the features chance."""
+    x, y = clusters(400, 4, 16, 0.05)
+    assert knn_accuracy(x[:300], y[:300], x[300:], y[300:]) == 1.0
+    random = torch.randint(4, (400,), generator=generator(2))
+    assert knn_accuracy(x[:300], random[:300], x[300:], random[300:]) < 0.5
+
+
+def test_choice_is_made_on_the_bank_and_sensible() -> None:
+    """Where half of the labels are wrong, many neighbours are chosen over one."""
+    x, y = clusters(1000, 3, 16, 0.2)
+    wrong = torch.rand(1000, generator=generator(3)) < 0.5
+    y = torch.where(wrong, torch.randint(3, (1000,), generator=generator(4)), y)
+    choice = choose_knn(x, y, seed=0, ks=(1, 50), temperatures=(0.2,))
+    assert choice.k == 50
+    assert choice.validation_top1 == pytest.approx(2 / 3, abs=0.2)
+    assert choice == choose_knn(x, y, seed=0, ks=(1, 50), temperatures=(0.2,))
+
+
+@pytest.mark.parametrize("k", [0, 11])
+def test_k_must_fit_the_bank(k: int) -> None:
+    """k outside 1 to N is an error that names both numbers."""
+    x, y = clusters(10, 2, 4, 0.1)
+    with pytest.raises(ValueError, match=f"10 rows of the bank, not {k}"):
+        knn_predict(x, y, x, k=k)
+
+
+def test_refuses_what_has_no_neighbours() -> None:
+    """NaN features, negative labels, a temperature of zero, a fraction that holds out nothing."""
+    x, y = clusters(10, 2, 4, 0.1)
+    with pytest.raises(ValueError, match="NaN"):
+        knn_predict(x, y, x * math.nan, k=3)
+    with pytest.raises(ValueError, match="negative; the bank has -1"):
+        knn_predict(x, torch.where(y == 0, -1, y), x, k=3)
+    with pytest.raises(ValueError, match="positive, not 0"):
+        knn_predict(x, y, x, k=3, temperature=0.0)
+    with pytest.raises(ValueError, match="leaves no rows to predict"):
+        choose_knn(x, y, seed=0, fraction=0.01)
