@@ -65,13 +65,20 @@ def train_by_two(folder: Path, changes: dict[str, Any]) -> list[str | None]:
 
 
 def assert_same_run(folder: Path, other: Path) -> None:
-    """Final checkpoints agree to 1e-5: network, moments and history."""
+    """Final checkpoints agree to 1e-5: network, moments and history.
+
+    Without the biases of attention keys: the softmax takes them out again, so that their gradient
+    is nothing but rounding errors, which AdamW scales up to whole steps.
+    """
     (one, facts), (two, more) = (
         load_checkpoint(f / "checkpoint.safetensors") for f in (folder, other)
     )
     assert one.keys() == two.keys()
     for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-5)
+        a, b = one[name], two[name]
+        if name.endswith("attn.qkv.bias"):
+            a, b = (torch.cat([bias.chunk(3)[part] for part in (0, 2)]) for bias in (a, b))
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
     histories = [timeless(f["progress"]["history"]) for f in (facts, more)]
     for a, b in zip(*histories, strict=True):
         assert a.keys() == b.keys()
