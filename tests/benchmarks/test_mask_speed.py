@@ -70,8 +70,18 @@ def with_lists(count: int, source: random.Random) -> list[tuple[list[int], list[
     return drawn
 
 
+@pytest.fixture
+def one_thread():
+    """The loops have one thread as well."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
 @pytest.mark.benchmark
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("count", [256, 1024])
 def test_mask_ratio(count: int, capsys):
     """All draw masks of one kind; the ratios of their best times are printed, not asserted."""

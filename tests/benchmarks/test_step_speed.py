@@ -9,7 +9,7 @@ from sparsejepa.model.vit import use_fused_attention
 from sparsejepa.randomness import generator
 from tests.benchmarks.interleaved import best_seconds, ratio_table
 
-BATCH, ROUNDS = 128, 5
+BATCH, ROUNDS = 64, 4
 
 
 def step(jepa: Jepa, optimizer: torch.optim.Optimizer, bf16: bool, fused: bool) -> float:

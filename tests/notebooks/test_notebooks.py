@@ -18,47 +18,46 @@ TINY_PRETRAIN = TINY | {
     "predictor_width": 16,
     "groups": 4,
 }
-TINY_RUNS = {
-    "01_pretrain": [
-        TINY_PRETRAIN | {"method": "jepa"},
-        TINY_PRETRAIN | {"method": "sparsejepa", "strength": 0.001},
-    ],
-    "appendix_tuning": [TINY | {"epochs": 1, "variants": 2}],
-}
-CASES = [(name, parameters) for name, runs in TINY_RUNS.items() for parameters in runs]
+# In this order: the scorecard reads the pretraining runs.
+TINY_RUNS = [
+    ("01_pretrain", TINY_PRETRAIN | {"method": "jepa"}),
+    ("01_pretrain", TINY_PRETRAIN | {"method": "sparsejepa", "strength": 0.01}),
+    ("07_scorecard", {"preset": "own"}),
+    ("appendix_tuning", TINY | {"epochs": 1, "variants": 2}),
+]
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what a run needs, so that no test writes into this checkout's runs."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Run folders, made in a copy of what a run needs: none is written into this checkout."""
     root = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     shutil.copytree(ROOT / "src" / "sparsejepa", root / "src" / "sparsejepa")
-    return root
+    return [
+        run_notebook(Path(f"notebooks/{name}.ipynb"), "demo", overrides=parameters, root=root)
+        for name, parameters in TINY_RUNS
+    ]
 
 
 def test_every_notebook_is_run_here():
     """A new notebook comes with tiny parameters."""
-    assert set(TINY_RUNS) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {name for name, _ in TINY_RUNS} == {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")}
 
 
-@pytest.mark.parametrize(("name", "parameters"), CASES)
-def test_a_tiny_run_finishes(name: str, parameters: dict, checkout: Path):
-    """It ends with results, manifest and an executed copy that has every output and no error."""
-    folder = run_notebook(
-        Path("notebooks") / f"{name}.ipynb", "demo", overrides=parameters, root=checkout
-    )
+def test_every_run_keeps_its_parameters_and_no_local_path(runs: list[Path]):
+    """The manifest has what was asked for; the executed copy says nothing of this machine."""
+    for folder, (_, parameters) in zip(runs, TINY_RUNS, strict=True):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert parameters.items() <= manifest["parameters"].items()
+        assert str(folder.parents[4]) not in (folder / "executed.ipynb").read_text()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_pretraining_leaves_what_the_book_reads(runs: list[Path], index: int):
+    """Accuracies with intervals and controls, every figure, weights; zeros for SparseJEPA only."""
+    folder, (_, parameters) = runs[index], TINY_RUNS[index]
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert parameters.items() <= manifest["parameters"].items()
-    executed = (folder / "executed.ipynb").read_text()
-    assert str(checkout) not in executed
     results = json.loads((folder / "results.json").read_text())
-    if name == "01_pretrain":
-        check_pretraining(folder, results, manifest, parameters)
-
-
-def check_pretraining(folder: Path, results: dict, manifest: dict, parameters: dict) -> None:
-    """What the book's page and the later chapters read."""
     assert len(results["history"]) == parameters["epochs"]
     method = parameters["method"]
     for name in (f"{method}, last block", "untrained encoder, last block", "raw pixels"):
@@ -72,3 +71,16 @@ def check_pretraining(folder: Path, results: dict, manifest: dict, parameters: d
     assert all((folder / figure["file"]).is_file() for figure in manifest["figures"])
     for file in ("encoder.safetensors", "correct.safetensors"):
         assert (folder / file).is_file()
+
+
+def test_the_scorecard_pairs_runs_of_one_seed(runs: list[Path]):
+    """Both runs are in the table, and their difference is that of their accuracies."""
+    results = json.loads((runs[2] / "results.json").read_text())
+    (difference,) = results["differences"].values()
+    accuracy = [
+        json.loads((folder / "results.json").read_text())["accuracy"][f"{method}, last block"]
+        for folder, method in ((runs[0], "jepa"), (runs[1], "sparsejepa"))
+    ]
+    for probe, cell in difference.items():
+        assert cell["value"] == pytest.approx(accuracy[1][probe]["value"] - accuracy[0][probe]["value"])
+        assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]
