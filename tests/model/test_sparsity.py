@@ -55,12 +55,16 @@ seeds = st.integers(0, 10**6)
 thresholds = st.floats(0, 3)
 
 
-@given(seeds, thresholds, st.floats(0.01, 3))
-def test_proximal_step_is_the_argmin(seed: int, threshold: float, distance: float):
-    """A 1-strongly convex f is least at p if and only if f(v) >= f(p) + ½||v - p||² for all v."""
+@given(seeds, thresholds, st.sampled_from([0.0, 1.0, None]), st.floats(0.1, 1.5))
+def test_proximal_step_is_the_argmin(seed, threshold, shrink, distance):
+    """A 1-strongly convex f is least at p if and only if f(v) >= f(p) + ½||v - p||² for all v.
+
+    Here v lies on the way from p to 0, to W, or to anywhere (None), or beyond.
+    """
     weight, groups = matrices(seed), partition(seed)
     stepped = proximal(weight, groups, threshold)
-    other = stepped + distance * matrices(seed + 1)
+    goal = matrices(seed + 1) if shrink is None else shrink * weight
+    other = stepped + distance * (goal - stepped)
     gap = 0.5 * (other - stepped).double().square().sum().item()
     least = objective(stepped, weight, groups, threshold)
     assert objective(other, weight, groups, threshold) >= least + gap - 1e-5 * (1 + gap)

@@ -36,9 +36,8 @@ def test_known_spectrum_closed_form() -> None:
     """Singular values 4, 2, 1, 1: p = 1/2, 1/4, 1/8, 1/8 has entropy 7/4 log 2."""
     z = with_spectrum(torch.tensor([4.0, 2.0, 1.0, 1.0]).double())
     assert rankme(z) == pytest.approx(2**1.75, rel=1e-9)
-    # From the covariance's eigenvalues (16, 4, 1, 1) the number would be another.
-    p = torch.tensor([16.0, 4.0, 1.0, 1.0]) / 22
-    assert math.exp(-(p * p.log()).sum()) == pytest.approx(2.22, abs=0.01)
+    # Its covariance has their squares, from which the number would be another, 2.28.
+    assert spectrum(z).mul(200).tolist() == pytest.approx([16, 4, 1, 1], rel=1e-9)
 
 
 def test_agrees_with_singular_values() -> None:
