@@ -1,4 +1,4 @@
-"""Frozen dataclasses from plain mappings: unknown keys and wrong types are errors, not surprises."""
+"""Frozen dataclasses from plain mappings: unknown keys and wrong types are errors."""
 
 import dataclasses
 import types
@@ -32,6 +32,11 @@ def _checked(cls: type, key: str, hint: Any, value: Any) -> Any:
         return tuple(value)
     if hint is float and type(value) is int:
         return float(value)
+    if typing.get_origin(hint) is typing.Literal:
+        if value not in typing.get_args(hint):
+            choices = ", ".join(map(str, typing.get_args(hint)))
+            raise ValueError(f"{cls.__name__}.{key} must be one of {choices}, not {value!r}.")
+        return value
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     plain = tuple(typing.get_origin(a) or a for a in allowed)
     if not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain):

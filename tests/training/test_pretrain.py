@@ -8,7 +8,8 @@ from accelerate.state import AcceleratorState, PartialState
 
 from sparsejepa.data.batches import crop_and_resize
 from sparsejepa.model.masks import MaskConfig
-from sparsejepa.model.objective import Jepa
+from sparsejepa.model.objective import Jepa, ModelConfig
+from sparsejepa.model.sparsity import SparsityConfig, group_column_norms
 from sparsejepa.training import pretrain as module
 from sparsejepa.training.checkpoint import load_checkpoint
 from sparsejepa.training.pretrain import pretrain
@@ -83,7 +84,14 @@ def test_the_target_takes_no_gradient(tmp_path: Path):
 
 def test_sparsejepa_makes_exact_zeros_while_it_trains(tmp_path: Path):
     """With a penalty, columns of W^(g) become exactly zero; the log counts the same share."""
-    result = train(tmp_path, model=SPARSE, epochs=4)
+    initial = Jepa(SPARSE, seed=0)
+    middle = group_column_norms(initial.predictor.projection.weight.detach(), initial.groups)
+    # The thresholds of 20 steps (rate 0.1 at its peak, half of that on average) add up to 1 · lambda.
+    strength = middle.median().item()
+    sparse = ModelConfig(
+        MODEL.encoder, MODEL.predictor, SparsityConfig("R1", groups=2, strength=strength)
+    )
+    result = train(tmp_path, model=sparse, epochs=4)
     blocks = result.jepa.predictor.projection.weight.detach().view(2, 4, 16)
     zero = (blocks == 0).all(1)
     assert 0 < zero.sum() < zero.numel()

@@ -54,8 +54,8 @@ def saved_step(folder: Path) -> int:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"model": SPARSE}, {"precision": "bf16"}],
-    ids=["jepa", "sparsejepa", "bf16"],
+    [{}, {"model": SPARSE}, {"precision": "bf16"}, {"optimizer": "muon"}],
+    ids=["jepa", "sparsejepa", "bf16", "muon"],
 )
 def test_a_resumed_run_is_equal_to_the_bit(tmp_path: Path, changes: dict[str, Any]):
     """Stopped at the start, inside, at the end and after the end of an epoch: all the same."""

@@ -40,8 +40,8 @@ VECTORS = {
 }
 
 
-def fresh(model=MODEL) -> TrainingState:
-    return TrainingState(Jepa(model, seed=0), FP32)
+def fresh(model=MODEL, optimizer="adamw") -> TrainingState:
+    return TrainingState(Jepa(model, seed=0), FP32, optimizer)
 
 
 def names(jepa: Jepa, parameters: list[torch.nn.Parameter]) -> set[str]:
@@ -93,6 +93,22 @@ def test_the_maps_of_r1_are_stepped_by_sgd_alone():
     assert fresh().sgd is None
 
 
+def test_muon_takes_the_matrices_of_blocks():
+    """The block matrices of both trained networks, with AdamW's rate and decay; AdamW the rest."""
+    state = fresh(SPARSE, "muon")
+    own = {"predictor.projection.weight"}
+    blocks = {name for name in MATRICES if ".blocks." in name}
+    adamw = [p for group in state.adamw.param_groups for p in group["params"]]
+    assert names(state.jepa, state.muon.param_groups[0]["params"]) == blocks and len(blocks) == 8
+    assert names(state.jepa, adamw) == (MATRICES | VECTORS) - own - blocks
+    before = copy.deepcopy(state.jepa.state_dict())
+    pretend_gradients(state, 0.0)
+    state.apply_gradients(0.5, 0.25, 0.0)
+    for name in blocks:
+        torch.testing.assert_close(state.jepa.get_parameter(name), before[name] * (1 - 0.5 * 0.25))
+    assert fresh().muon is None
+
+
 def test_a_step_of_r1_is_descent_and_shrinkage():
     """W <- prox(W - rate · gradient): computed here column by column from the formula."""
     state, rate = fresh(SPARSE), 0.1
@@ -137,16 +153,17 @@ def test_the_target_is_a_moving_average(momentum: float):
         assert same_bits(after, before if momentum else context)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("model", [MODEL, SPARSE], ids=["jepa", "sparsejepa"])
-def test_a_loaded_state_goes_on_to_the_bit(tmp_path: Path, model):
+def test_a_loaded_state_goes_on_to_the_bit(tmp_path: Path, model, optimizer):
     """Network, moments and progress: after loading, the next steps equal those without a pause."""
-    state, path = fresh(model), tmp_path / "x.safetensors"
+    state, path = fresh(model, optimizer), tmp_path / "x.safetensors"
     progress = Progress(3, 1.5, [{"epoch": 1, "loss": 0.5}], 0.25, 0.75, 2)
     for _ in range(3):
         pretend_gradients(state, 0.1)
         state.apply_gradients(0.01, 0.1, 0.01)
     state.save(path, progress)
-    other = TrainingState(Jepa(model, seed=1), FP32)
+    other = TrainingState(Jepa(model, seed=1), FP32, optimizer)
     assert other.load(path) == progress
     for one in (state, other):
         for _ in range(2):

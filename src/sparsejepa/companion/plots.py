@@ -14,9 +14,7 @@ from sparsejepa.model.masks import Masks
 CONTEXT, TARGET = "#2a6f97", "#d1603d"
 
 
-def image_grid(
-    images: UInt8[Tensor, "N H W 3"], titles: Sequence[str], columns: int = 8
-) -> Figure:
+def image_grid(images: UInt8[Tensor, "N H W 3"], titles: Sequence[str], columns: int = 8) -> Figure:
     """Images in raster order, each under its title."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(

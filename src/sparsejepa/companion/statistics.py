@@ -1,12 +1,10 @@
-"""Intervals: over the test images of one run, of the difference of two, and over seeds.
-
-Needs numpy only, so that the book builds without torch.
-"""
+"""Intervals: over the test images of one run, of the difference of two, and over seeds."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -77,35 +75,11 @@ def seed_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         ValueError: as `bootstrap_interval`.
     """
     sample = _checked(values, level)
-    half = student_t_quantile((1 + level) / 2, len(sample) - 1) * (
+    half = stats.t.ppf((1 + level) / 2, len(sample) - 1) * (
         sample.std(ddof=1) / np.sqrt(len(sample))
     )
     mean = float(sample.mean())
     return Interval(mean, float(mean - half), float(mean + half), level)
-
-
-def student_t_quantile(probability: float, degrees: int) -> float:
-    """t such that P(T <= t) = probability, from 0.5 on, for whole degrees of freedom.
-
-    The distribution function is the finite sum of Abramowitz & Stegun 26.7.3 and 26.7.4 in
-    theta = arctan(t / sqrt(degrees)), inverted by bisection.
-    """
-    inside, low, high = 2 * probability - 1, 0.0, np.pi / 2
-    for _ in range(100):
-        theta = (low + high) / 2
-        low, high = (theta, high) if _student_t_inside(theta, degrees) < inside else (low, theta)
-    return float(np.tan(low) * np.sqrt(degrees))
-
-
-def _student_t_inside(theta: float, degrees: int) -> float:
-    """P(|T| <= sqrt(degrees) tan theta)."""
-    odd = degrees % 2
-    terms, term = 0.0, np.cos(theta) if odd else 1.0
-    for i in range(1 + odd, degrees, 2):
-        terms += term
-        term *= np.cos(theta) ** 2 * i / (i + 1)
-    inside = np.sin(theta) * terms
-    return 2 / np.pi * (theta + inside) if odd else inside
 
 
 def _checked(values: ArrayLike, level: float) -> np.ndarray:

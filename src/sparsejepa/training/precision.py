@@ -1,9 +1,12 @@
 """Which number format a device computes in, and how attention runs there."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+
+Wish = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Wish)
 
 
 @dataclass(frozen=True)
@@ -16,9 +19,7 @@ class Precision:
     fused_attention: bool  # PyTorch's fused kernel; on CPUs the plain form is faster
 
 
-def choose_precision(
-    device: torch.device, wish: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-) -> Precision:
+def choose_precision(device: torch.device, wish: Wish = "auto") -> Precision:
     """bf16 where the hardware really has it, else float16 on CUDA, else float32.
 
     `is_bf16_supported()` alone says yes on a T4, which only emulates it, slowly.

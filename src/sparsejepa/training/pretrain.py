@@ -23,7 +23,7 @@ from sparsejepa.model.objective import Jepa, ModelConfig
 from sparsejepa.model.vit import Encoder, use_fused_attention
 from sparsejepa.randomness import generator
 from sparsejepa.training.checkpoint import write_atomically
-from sparsejepa.training.precision import Precision, choose_precision
+from sparsejepa.training.precision import PRECISIONS, Precision, Wish, choose_precision
 from sparsejepa.training.schedules import cosine, learning_rate, linear
 from sparsejepa.training.state import Progress, TrainingState
 
@@ -48,12 +48,17 @@ class PretrainConfig:
     final_learning_rate: float = 1e-6  # at the last step; I-JEPA
     weight_decay: tuple[float, float] = (0.04, 0.4)  # first and last step, cosine; I-JEPA
     ema: tuple[float, float] = (0.996, 1.0)  # target momentum, first and last step, linear; I-JEPA
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: best the device really has
+    precision: Wish = "auto"  # auto: best the device really has
     checkpoint_minutes: float = 5.0  # longest training time that a kill can cost
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs {self.epochs} and batch_size {self.batch_size} must be > 0.")
+        for name, known in (("optimizer", ("adamw", "muon")), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}."
+                )
         if self.masks.grid != self.model.encoder.grid:
             raise ValueError(
                 f"masks.grid {self.masks.grid} is not the encoder's {self.model.encoder.grid}."
