@@ -1,3 +1,3 @@
-"""The SparseJEPA companion: pretrain, probe and measure joint embedding predictive architectures."""
+"""Pretrain, probe and measure joint embedding predictive architectures."""
 
 __version__ = "0.1.0"

@@ -82,5 +82,6 @@ def test_the_scorecard_pairs_runs_of_one_seed(runs: list[Path]):
         for folder, method in ((runs[0], "jepa"), (runs[1], "sparsejepa"))
     ]
     for probe, cell in difference.items():
-        assert cell["value"] == pytest.approx(accuracy[1][probe]["value"] - accuracy[0][probe]["value"])
+        expected = accuracy[1][probe]["value"] - accuracy[0][probe]["value"]
+        assert cell["value"] == pytest.approx(expected)
         assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]

@@ -95,7 +95,6 @@ def test_two_processes_equal_one(tmp_path: Path):
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
-@pytest.mark.slow
 def test_two_processes_go_on_where_one_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The number of processes is no part of a run: it may change when a run is resumed."""
     train(tmp_path / "one", **CHANGES)

@@ -86,7 +86,7 @@ def test_sparsejepa_makes_exact_zeros_while_it_trains(tmp_path: Path):
     """With a penalty, columns of W^(g) become exactly zero; the log counts the same share."""
     initial = Jepa(SPARSE, seed=0)
     middle = group_column_norms(initial.predictor.projection.weight.detach(), initial.groups)
-    # The thresholds of 20 steps (rate 0.1 at its peak, half of that on average) add up to 1 · lambda.
+    # The thresholds of 20 steps, 0.1 · lambda at their peak and half on average, sum to lambda.
     strength = middle.median().item()
     sparse = ModelConfig(
         MODEL.encoder, MODEL.predictor, SparsityConfig("R1", groups=2, strength=strength)

@@ -94,8 +94,7 @@ def pretrain(
         FloatingPointError: the loss is not finite; the last good checkpoint is kept.
         OSError: a checkpoint can't be written.
     """
-    # accelerate keeps the first device that a process asked for, whatever a later call says; and
-    # its own mixed precision, which `accelerate launch` can switch on, would come over ours.
+    # accelerate would keep a process's first device, and add `launch`'s mixed precision to ours.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")
     processes, batch = accelerator.num_processes, config.batch_size
