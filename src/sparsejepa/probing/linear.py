@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsejepa.randomness import generator
 
 LEARNING_RATES = (1e-2, 3e-2)
-WEIGHT_DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+WEIGHT_DECAYS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 VALIDATION_FRACTION = 0.1  # of the training rows, drawn by the seed
 
 

@@ -91,6 +91,9 @@ class TrainingState:
             torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw") if matrices else None
         )
         self.scaler = torch.amp.GradScaler(enabled=precision.scale_loss)
+        # Sum of gradients of the penalty's own parameters since their last step.
+        self.summed = [torch.zeros_like(p) for p in own]
+        self.summands = 0
 
     def apply_gradients(self, learning_rate: float, weight_decay: float, sgd_rate: float) -> None:
         """One step of all optimisers, then whatever the penalty does after a step."""
@@ -102,11 +105,27 @@ class TrainingState:
             self.muon.param_groups[0] |= {"lr": learning_rate, "weight_decay": weight_decay}
             self.scaler.step(self.muon)
         if self.sgd:
-            self.sgd.param_groups[0]["lr"] = sgd_rate
-            self.scaler.step(self.sgd)
+            self._step_apart(sgd_rate)
         self.scaler.update()
-        self.jepa.penalty.after_step(sgd_rate)
         self.jepa.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _step_apart(self, learning_rate: float) -> None:
+        """Plain SGD on the penalty's own parameters, once every `average_over` minibatches."""
+        own = self.sgd.param_groups[0]["params"]
+        for total, parameter in zip(self.summed, own, strict=True):
+            gradient = parameter.grad / self.scaler.get_scale()
+            # An overflow of scaled float16 gradients; AdamW skips such a step too.
+            total += gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        self.summands += 1
+        if self.summands == self.jepa.config.sparsity.average_over:
+            for total, parameter in zip(self.summed, own, strict=True):
+                parameter.grad = total / self.summands
+                total.zero_()
+            self.summands = 0
+            self.sgd.param_groups[0]["lr"] = learning_rate
+            self.sgd.step()
+            self.jepa.penalty.after_step(learning_rate)
 
     def save(self, path: Path, progress: Progress) -> None:
         """Writes all that a bit-equal resume needs; random draws need nothing but the step.
@@ -119,6 +138,7 @@ class TrainingState:
         for kind, optimiser in self._with_memory().items():
             for index, moments in optimiser.state_dict()["state"].items():
                 tensors |= {f"{kind}.{index}.{name}": value for name, value in moments.items()}
+        tensors |= {f"summed.{index}": total for index, total in enumerate(self.summed)}
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise FloatingPointError(
@@ -129,7 +149,8 @@ class TrainingState:
             name: getattr(progress, name)
             for name in ("step", "seconds", "history", "loss_sum", "spread_sum", "counted")
         }
-        save_checkpoint(path, tensors, {"progress": facts, "scaler": self.scaler.state_dict()})
+        others = {"scaler": self.scaler.state_dict(), "summands": self.summands}
+        save_checkpoint(path, tensors, {"progress": facts, **others})
 
     def load(self, path: Path) -> Progress:
         """Restores what `save` wrote.
@@ -148,6 +169,9 @@ class TrainingState:
                     _, index, key = name.split(".")
                     moments.setdefault(int(index), {})[key] = tensor
             optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
+        for index, total in enumerate(self.summed):
+            total.copy_(tensors[f"summed.{index}"])
+        self.summands = facts["summands"]
         # Empty if the run began on a device without loss scaling, and goes on on one with it.
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
