@@ -236,7 +236,7 @@ def test_no_scale_feigns_sparsity(seed: int, scale: float):
         ({"grouping": "blocks"}, "grouping 'blocks' is unknown"),
         ({"strength": -0.1}, "strength -0.1 must be at least 0"),
         ({"strength": float("nan")}, "strength nan"),
-        ({"learning_rate": 0.0}, "learning_rate 0.0 above 0"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0 and average_over 32 above 0"),
     ],
 )
 def test_unknown_readings_are_refused(settings: dict, sentence: str):

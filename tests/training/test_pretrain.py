@@ -89,7 +89,9 @@ def test_sparsejepa_makes_exact_zeros_while_it_trains(tmp_path: Path):
     # The thresholds of 20 steps, 0.1 · lambda at their peak and half on average, sum to lambda.
     strength = middle.median().item()
     sparse = ModelConfig(
-        MODEL.encoder, MODEL.predictor, SparsityConfig("R1", groups=2, strength=strength)
+        MODEL.encoder,
+        MODEL.predictor,
+        SparsityConfig("R1", groups=2, strength=strength, learning_rate=0.1, average_over=1),
     )
     result = train(tmp_path, model=sparse, epochs=4)
     blocks = result.jepa.predictor.projection.weight.detach().view(2, 4, 16)

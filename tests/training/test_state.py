@@ -110,12 +110,16 @@ def test_muon_takes_the_matrices_of_blocks():
 
 
 def test_a_step_of_r1_is_descent_and_shrinkage():
-    """W <- prox(W - rate · gradient): computed here column by column from the formula."""
+    """W <- prox(W - rate · mean gradient), once every 3 minibatches: by column from the formula."""
     state, rate = fresh(SPARSE), 0.1
     weight = state.jepa.predictor.projection.weight
-    pretend_gradients(state, 0.01)
-    moved = weight.detach() - rate * weight.grad
-    state.apply_gradients(0.0, 0.0, rate)
+    before = weight.detach().clone()
+    for size in (0.01, 0.02, 0.06):
+        torch.testing.assert_close(weight.detach(), before, rtol=0, atol=0)
+        pretend_gradients(state, size)
+        direction = weight.grad / size
+        state.apply_gradients(0.0, 0.0, rate)
+    moved = before - rate * 0.03 * direction
     threshold = rate * SPARSE.sparsity.strength
     for rows in (slice(0, 4), slice(4, 8)):
         for column in range(weight.shape[1]):

@@ -22,7 +22,8 @@ MODEL = ModelConfig(
     EncoderConfig(image_size=16, patch_size=4, width=16, depth=1, heads=2),
     PredictorConfig(width=8, depth=1, heads=2),
 )
-SPARSE = ModelConfig(MODEL.encoder, MODEL.predictor, SparsityConfig("R1", groups=2, strength=0.05))
+R1 = SparsityConfig("R1", groups=2, strength=0.05, learning_rate=0.1, average_over=3)
+SPARSE = ModelConfig(MODEL.encoder, MODEL.predictor, R1)
 
 
 def tiny_config(**changes: Any) -> PretrainConfig:
