@@ -85,12 +85,11 @@ def pretrain(
 ) -> PretrainResult:
     """Trains, or resumes from `folder`; on CPU the result is the same to the bit either way.
 
-    `watch` measures the target encoder after every epoch (online kNN, RankMe, …): the loss alone
-    misleads. All randomness comes from `randomness.generator(seed, purpose, step)`.
+    `watch` measures the target encoder after every epoch: the loss alone misleads.
 
     Raises:
-        ValueError: fewer images than a batch; a batch that the processes can't share; `folder`
-            holds a run of another configuration or a damaged checkpoint.
+        ValueError: fewer images than a batch; a batch that the processes can't share; another
+            configuration's run or a damaged checkpoint in `folder`.
         FloatingPointError: the loss is not finite; the last good checkpoint is kept.
         OSError: a checkpoint can't be written.
     """
@@ -191,11 +190,7 @@ def _planned_steps(
     accelerator: Accelerator,
     precision: Precision,
 ) -> int:
-    """Length of the run, fixed once: a resumed run keeps the plan that its first part made.
-
-    Raises:
-        ValueError: `folder` holds the plan of another configuration, or a damaged one.
-    """
+    """Length of the run, fixed once: a resumed run keeps the plan that its first part made."""
     path = folder / "plan.json"
     asked = json.loads(json.dumps(dataclasses.asdict(config)))
     asked["images"] = hashlib.sha256(images.cpu().contiguous().numpy()).hexdigest()
