@@ -1,7 +1,5 @@
 """How many times faster batched crops are than a torchvision transform in a DataLoader."""
 
-import time
-
 import pytest
 import torch
 from PIL import Image
@@ -9,8 +7,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from sparsejepa.data.batches import crop_and_resize, draw_crops, draw_flips, epoch_order
 from sparsejepa.randomness import generator
+from tests.benchmarks.interleaved import best_seconds, ratio_table
 
-COUNT, BATCH, ROUNDS = 4096, 512, 3
+COUNT, BATCH = 4096, 512
 
 
 class PerImage(Dataset):
@@ -54,16 +53,11 @@ def batched(images: torch.Tensor) -> int:
 def test_augmentation_ratio(capsys):
     """Both go through all images; the ratio of their best times is printed, never asserted."""
     images = torch.randint(256, (COUNT, 32, 32, 3), dtype=torch.uint8, generator=generator(0))
-    best = {}
-    # Alternating rounds, so that a busy machine slows both; short runs are repeated more often.
-    for run in (per_image, *[batched] * 10) * ROUNDS:
-        start = time.perf_counter()
-        assert run(images) == COUNT
-        took = time.perf_counter() - start
-        best[run.__name__] = min(best.get(run.__name__, took), took)
-    speed = {name: COUNT / took for name, took in best.items()}
+    assert per_image(images) == batched(images) == COUNT
+    alternatives = {
+        "torchvision transform in a DataLoader": lambda: per_image(images),
+        "batched crops and flips": lambda: batched(images),
+    }
+    seconds = best_seconds(alternatives, rounds=3)
     with capsys.disabled():
-        print(
-            f"\naugmentation, images/s: torchvision in a DataLoader {speed['per_image']:,.0f}, "
-            f"batched {speed['batched']:,.0f}, ratio {speed['batched'] / speed['per_image']:.1f}"
-        )
+        print(ratio_table("augmentation, images", seconds, COUNT))

@@ -56,20 +56,28 @@ def test_the_loss_falls(tmp_path: Path):
     assert len(losses) == 20 and sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 
-def test_the_first_step_moves_the_target_by_the_first_momentum(tmp_path: Path):
-    """After one step target = 0.996 · initial + 0.004 · new context, for every tensor.
+def test_every_step_moves_the_target_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """target <- m · target + (1 - m) · the new context, m = 0.9, 0.925 … 1 in the five steps.
 
-    So the average is taken after the optimiser's step, and starts from the initial weights.
+    So the average is taken once a step, after the optimiser, and starts from the initial weights.
     """
-    result = train(tmp_path, tiny_images(8), epochs=1)
-    initial = Jepa(MODEL, seed=0).target_encoder.state_dict()
-    context = result.jepa.context_encoder.state_dict()
-    moved = 0
-    for name, value in result.jepa.target_encoder.state_dict().items():
-        mean = 0.996 * initial[name].double() + 0.004 * context[name].double()
-        torch.testing.assert_close(value.double(), mean, rtol=0, atol=1e-7)
-        moved += not torch.equal(value, initial[name])
-    assert moved > 10
+    real, expected = module.train_step, dict(Jepa(MODEL, seed=0).target_encoder.state_dict())
+
+    def train_step(*arguments):
+        momentum = 0.9 + 0.025 * arguments[5].step
+        real(*arguments)
+        context = arguments[4].jepa.context_encoder.state_dict()
+        target = arguments[4].jepa.target_encoder.state_dict()
+        for name, before in expected.items():
+            mean = momentum * before.double() + (1 - momentum) * context[name].double()
+            torch.testing.assert_close(target[name].double(), mean, rtol=0, atol=3e-7)
+            expected[name] = target[name].clone()
+
+    monkeypatch.setattr(module, "train_step", train_step)
+    result = train(tmp_path, epochs=1, ema=(0.9, 1.0), peak_learning_rate=0.1)
+    initial = Jepa(MODEL, seed=0).target_encoder
+    moved = [not torch.equal(p, expected[name]) for name, p in initial.named_parameters()]
+    assert result.steps == 5 and sum(moved) == len(moved) - 1  # all but the positions
 
 
 def test_the_target_takes_no_gradient(tmp_path: Path):
