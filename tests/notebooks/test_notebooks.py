@@ -21,7 +21,10 @@ TINY_PRETRAIN = TINY | {
 # In this order: the scorecard reads the pretraining runs.
 TINY_RUNS = [
     ("01_pretrain", TINY_PRETRAIN | {"method": "jepa"}),
-    ("01_pretrain", TINY_PRETRAIN | {"method": "sparsejepa", "strength": 0.01}),
+    (
+        "01_pretrain",
+        TINY_PRETRAIN | {"method": "sparsejepa", "strength": 0.005, "sparse_average": 2},
+    ),
     ("07_scorecard", {"preset": "own"}),
     ("appendix_tuning", TINY | {"epochs": 1, "variants": 2}),
 ]
