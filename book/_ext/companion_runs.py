@@ -71,7 +71,8 @@ def page_of_run(run: Run, docname: str, source: str) -> dict[str, Any]:
             subtype="stale",
         )
         cells.insert(0, admonition("This run is stale", _STALE + "; ".join(reasons) + ".", run))
-    show_current_prose(notebook, json.loads(run.source.read_text(encoding="utf-8")))
+    if run.source.is_file():
+        show_current_prose(notebook, json.loads(run.source.read_text(encoding="utf-8")))
     hide_parameters(notebook)
     name_title(notebook, run.name)
     return with_cells(notebook, cells)

@@ -118,6 +118,25 @@ def test_stale_run_warns_and_says_so_on_the_page(root: Path, warnings: list, cha
     assert "Where this comes from" in page["cells"][2]["source"]
 
 
+def test_mended_prose_is_shown_and_makes_nothing_stale(root: Path, warnings: list):
+    """The page has the clean notebook's prose beside the run's outputs."""
+    path = root / f"{DOCNAME}.ipynb"
+    path.write_text(path.read_text().replace("## Curves", "## Curves, explained"))
+    page, _ = read(root)
+    assert warnings == []
+    assert "## Curves, explained" in [cell["source"] for cell in page["cells"]]
+
+
+def test_a_run_whose_notebook_is_gone_is_stale_but_shown(root: Path, warnings: list):
+    """Its prose is then that of the run."""
+    (root / f"{DOCNAME}.ipynb").unlink()
+    run = companion_runs.run_of_page(root, DOCNAME, {DOCNAME: RUN})
+    page = companion_runs.page_of_run(run, DOCNAME, "")
+    ((subtype, message),) = warnings
+    assert subtype == "stale" and "no longer there" in message
+    assert "## Curves" in [cell["source"] for cell in page["cells"]]
+
+
 def test_card_comes_first_where_there_is_no_title():
     """A notebook without Markdown still gets its card."""
     cells = [cell for cell in executed()["cells"] if cell["cell_type"] == "code"]

@@ -23,11 +23,11 @@ def write(tmp_path, monkeypatch):
     return write
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def train():
     return draw_scenes(4000, 0, "train")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def test():
     return draw_scenes(1500, 0, "test")

@@ -10,8 +10,6 @@ from sparsejepa.data.scenes import CHUNK, DISTANCE_EDGES, FARTHEST_NEAREST, NEAR
 from sparsejepa.randomness import generator
 from tests.data.nearest import nearest_object
 
-CHANCE = 1 / (len(SHAPES) * len(COLOURS))
-
 
 def by_hand(*objects: dict[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
     """One scene under plain light with the given objects, nearest first: image and visibility."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from sparsejepa.companion.files import read_json, write_json
 from sparsejepa.companion.hashes import file_hash
+from sparsejepa.companion.parameters import parameter_changes
 
 # What the attempt keeps for itself; all else belongs to the finished run.
 KEPT = ("run.json", "checkpoints", "failed.ipynb", "finished", "previous", ".lock")
@@ -30,10 +31,9 @@ def checkpoint_inputs(parameters: Mapping[str, Any], source_root: Path) -> dict[
     package = source_root / "sparsejepa"
     files = [
         file
-        for room in CHECKPOINT_ROOMS
-        for file in sorted((package / room).rglob("*.py") if (package / room).is_dir() else [])
+        for path in (package / room for room in CHECKPOINT_ROOMS)
+        for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))
     ]
-    files += [package / room for room in CHECKPOINT_ROOMS if (package / room).is_file()]
     return {
         "parameters": dict(parameters),
         "library": {str(file.relative_to(source_root)): file_hash(file) for file in files},
@@ -124,10 +124,9 @@ def _what_changed(folder: Path, inputs: Mapping[str, Any]) -> str:
         before = read_json(folder / "run.json")["inputs"]
     except (FileNotFoundError, ValueError, KeyError):
         return "what they were made from is not known"
-    for name in sorted(set(before["parameters"]) | set(inputs["parameters"])):
-        old, new = before["parameters"].get(name), inputs["parameters"].get(name)
-        if old != new:
-            return f"the parameter {name} was {old!r} and is {new!r} now"
+    changes = parameter_changes(before["parameters"], inputs["parameters"])
+    if changes:
+        return changes[0]
     for file in sorted(set(before["library"]) | set(inputs["library"])):
         if before["library"].get(file) != inputs["library"].get(file):
             return f"src/{file} has changed since"

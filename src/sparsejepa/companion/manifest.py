@@ -4,7 +4,6 @@ Imports neither torch nor papermill: the book reads manifests with the `[book]` 
 """
 
 import re
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,12 @@ from sparsejepa.companion.environment import repository_root
 from sparsejepa.companion.files import plain, read_json, write_json, write_with
 from sparsejepa.companion.hashes import file_hash, library_hashes, module_path, source_hash
 from sparsejepa.companion.local_paths import clean_strings, remove_local_paths
-from sparsejepa.companion.parameters import effective_parameters, notebook_label
+from sparsejepa.companion.parameters import (
+    effective_parameters,
+    notebook_label,
+    parameter_changes,
+    run_command,
+)
 
 __all__ = [
     "Run",
@@ -53,12 +57,11 @@ def open_run(notebook: str, run_folder: str, parameters: Mapping[str, Any]) -> "
     source = root / "notebooks" / f"{notebook}.ipynb"
     folder = root / run_folder if run_folder else interactive_folder(root, notebook)
     if not run_folder:
-        settings = [f"-p {shlex.quote(f'{name}={value}')}" for name, value in parameters.items()]
         start = {
             "preset": "own",
             "run": "interactive",
             "needs": {},
-            "command": " ".join([f"sparsejepa run {notebook_label(source)}", *settings]),
+            "command": run_command(source, [], parameters),
             "inputs": checkpoint_inputs(parameters, root / "src"),
         }
         message = prepare_attempt(folder, start)
@@ -202,12 +205,8 @@ def staleness(
         elif file_hash(path) != recorded:
             reasons.append(f"{shown} has changed since the run")
     if parameters is not None:
-        now, then = effective_parameters(notebook_path, parameters), manifest["parameters"]
-        for name in sorted(set(now) | set(then)):
-            if now.get(name) != then.get(name):
-                reasons.append(
-                    f"the parameter {name} was {then.get(name)!r} and is {now.get(name)!r} now"
-                )
+        now = effective_parameters(notebook_path, parameters)
+        reasons += parameter_changes(manifest["parameters"], now)
     for need, recorded in manifest["needs"].items():
         # A run folder is <all runs>/<preset>/<notebook>/<run>.
         if run_fingerprint(run_folder.parents[2] / need) != recorded:

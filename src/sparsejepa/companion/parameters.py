@@ -7,7 +7,8 @@ unknown names.
 import ast
 import difflib
 import math
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,21 @@ def parse_overrides(notebook_path: Path, assignments: list[str]) -> dict[str, Va
         is_word = name in declared and declared[name].kind == "str"
         given[name] = text if is_word else _scalar(text)
     return check_parameters(notebook_path, given)
+
+
+def parameter_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A sentence for each parameter whose value differs between two runs, in order of names."""
+    return [
+        f"the parameter {name} was {then.get(name)!r} and is {now.get(name)!r} now"
+        for name in sorted(set(then) | set(now))
+        if then.get(name) != now.get(name)
+    ]
+
+
+def run_command(notebook_path: Path, options: Sequence[str], given: Mapping[str, Any]) -> str:
+    """The command line that runs a notebook with `options` and the given parameters."""
+    settings = [f"-p {shlex.quote(f'{name}={value}')}" for name, value in given.items()]
+    return " ".join([f"sparsejepa run {notebook_label(notebook_path)}", *options, *settings])
 
 
 def notebook_label(notebook_path: Path) -> str:

@@ -32,6 +32,7 @@ from sparsejepa.companion.parameters import (
     effective_parameters,
     notebook_label,
     notebook_parameters,
+    run_command,
 )
 from sparsejepa.companion.study import (
     StudyRun,
@@ -85,11 +86,12 @@ def run_notebook(
     folder = _folder(preset, source.stem, named, overrides)
     given = given | overrides
     parameters = effective_parameters(source, given)
+    options = [f"--preset {preset}", *([f"--run {shlex.quote(run)}"] if run else [])]
     start = {
         "preset": preset,
         "run": folder.name,
         "needs": needs or {},
-        "command": _command(source, preset, run, overrides),
+        "command": run_command(source, options, overrides),
         "inputs": checkpoint_inputs(parameters, root / "src"),
     }
     attempt, run_folder = runs_root(root) / "attempts" / folder, runs_root(root) / folder
@@ -128,14 +130,6 @@ def _folder(
     if named is not None and not overrides:
         return named.folder
     return own_folder(notebook, f"{preset}-{named.name}" if named else preset, overrides)
-
-
-def _command(source: Path, preset: str, run: str | None, overrides: Mapping[str, Value]) -> str:
-    settings = [f"-p {shlex.quote(f'{name}={value}')}" for name, value in overrides.items()]
-    named = [f"--run {shlex.quote(run)}"] if run else []
-    return " ".join(
-        [f"sparsejepa run {notebook_label(source)} --preset {preset}", *named, *settings]
-    )
 
 
 def _execute(
