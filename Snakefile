@@ -41,12 +41,12 @@ rule run_notebook:
         marks_of_needs,
     output:
         touch(str(MARKS / PRESET / "{notebook}" / "{run}")),
-    # A run uses all cores itself, so runs go one at a time.
-    threads: workflow.cores
+    threads: int(config.get("threads", workflow.cores or 1))
     params:
         python=sys.executable,
         root=str(ROOT),
         preset=PRESET,
     shell:
-        "cd {params.root:q} && {params.python:q} -m sparsejepa.cli run"
+        "cd {params.root:q} && OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}"
+        " {params.python:q} -m sparsejepa.cli run"
         " notebooks/{wildcards.notebook}.ipynb --preset {params.preset:q} --run {wildcards.run:q}"

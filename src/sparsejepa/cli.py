@@ -65,12 +65,18 @@ def reproduce(
     cores: Annotated[
         int | None, typer.Option(min=1, help="Cores for the study; all if not given.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at a time, which share the cores; 2, or 1 with a GPU."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is stale.")] = False,
 ) -> None:
     """Makes every run of a preset that is missing or stale, and only those.
 
     An interrupted study goes on where it was when the command is given again.
     """
+    import torch
+
     from sparsejepa.companion.study import stale_runs
 
     with _one_sentence():
@@ -82,7 +88,11 @@ def reproduce(
             typer.echo(f"Every run of {preset} is fresh.")
         if dry_run or not stale:
             return
-        _snakemake(root, preset, cores or usable_cores())
+        cores = cores or usable_cores()
+        # On a CPU, two runs side by side get more done than one with twice the threads, which
+        # wait for each other at every operation; a GPU is best left to one.
+        jobs = min(cores, jobs or (1 if torch.cuda.is_available() else 2))
+        _snakemake(root, preset, cores, jobs)
         left = stale_runs(root, preset)
         typer.echo(f"{len(stale) - len(left)} of {len(stale)} runs were made.")
     if left:
@@ -90,7 +100,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _snakemake(root: Path, preset: str, cores: int) -> None:
+def _snakemake(root: Path, preset: str, cores: int, jobs: int) -> None:
     if not importlib.util.find_spec("snakemake"):
         raise ValueError("Studies need Snakemake: run pip install -e '.[study]' first.")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
@@ -98,7 +108,7 @@ def _snakemake(root: Path, preset: str, cores: int) -> None:
     # Runs that need nothing of a failed one are still made. Each run holds its own lock, which,
     # unlike Snakemake's, does not outlive a killed process.
     command += ["--keep-going", "--nolock", "--quiet", "rules", "progress", "host"]
-    command += ["--config", f"root={root}", f"preset={preset}"]
+    command += ["--config", f"root={root}", f"preset={preset}", f"threads={cores // jobs}"]
     subprocess.run(command, check=False)
 
 

@@ -43,3 +43,14 @@ def _checked(cls: type, key: str, hint: Any, value: Any) -> Any:
         names = " or ".join(getattr(a, "__name__", str(a)) for a in allowed)
         raise ValueError(f"{cls.__name__}.{key} must be {names}, not {value!r}.")
     return value
+
+
+def check_choices(instance: Any) -> None:
+    """For a `__post_init__`: every field typed as a Literal holds one of its choices.
+
+    Raises:
+        ValueError: one does not; says which it may hold.
+    """
+    for key, hint in typing.get_type_hints(type(instance)).items():
+        if typing.get_origin(hint) is typing.Literal:
+            _checked(type(instance), key, hint, getattr(instance, key))

@@ -32,7 +32,7 @@ def test_targets_are_normalised_per_token():
     with torch.no_grad():
         jepa.target_encoder.vit.norm.weight.mul_(torch.linspace(0.5, 2, 32))
         features = jepa.target_encoder(batch)
-    targets = jepa.targets(batch, kept.targets)
+    targets = jepa.targets(batch, kept)
     torch.testing.assert_close(targets.mean(-1), torch.zeros(targets.shape[:-1]), rtol=0, atol=1e-6)
     torch.testing.assert_close(
         targets.var(-1, correction=0), torch.ones(targets.shape[:-1]), rtol=0, atol=1e-4
@@ -45,7 +45,7 @@ def test_targets_see_the_whole_image():
     """Other pixels in a context patch change the targets: they are cut from the output."""
     jepa, batch, kept = model(), images(2), masks(2)
     painted = repaint(batch, [row[:1] for row in kept.context.tolist()])
-    changed = (jepa.targets(painted, kept.targets) - jepa.targets(batch, kept.targets)).abs()
+    changed = (jepa.targets(painted, kept) - jepa.targets(batch, kept)).abs()
     assert (changed.amax((-1, -2, -3)) > 1e-3).all()
 
 
@@ -104,7 +104,7 @@ def test_loss_is_smooth_l1_over_all_targets():
     jepa, batch, kept = model(), images(2), masks(2)
     with torch.no_grad():
         output = jepa(batch, kept)
-        gap = (predictions(jepa, batch, kept) - jepa.targets(batch, kept.targets)).abs()
+        gap = (predictions(jepa, batch, kept) - jepa.targets(batch, kept)).abs()
     assert (gap > 1).any() and (gap < 1).any()
     expected = torch.where(gap < 1, gap**2 / 2, gap - 0.5).mean()
     torch.testing.assert_close(output.loss, expected, rtol=1e-6, atol=0)

@@ -69,7 +69,7 @@ def test_the_group_penalty_is_not_counted_twice():
         assert a.grad is b.grad is None or torch.equal(a.grad, b.grad)
     weight = sparse.predictor.projection.weight
     expected = weight.detach().clone()
-    proximal_step(expected, sparse.groups, 0.05 * R1.strength)
+    proximal_step(expected, sparse.penalty.groups, 0.05 * R1.strength)
     sparse.penalty.after_step(0.05)
     assert torch.equal(weight, expected)
     assert 0 < sparse.penalty.measures()["zero_columns"] < 1
@@ -95,7 +95,7 @@ def test_autocast_leaves_targets_loss_and_average_in_float32(sparsity: SparsityC
         exact = jepa(batch, kept).loss
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = jepa(batch, kept)
-        targets = jepa.targets(batch, kept.targets)
+        targets = jepa.targets(batch, kept)
     assert {t.dtype for t in (output.loss, output.target_spread, targets)} == {torch.float32}
     assert output.loss.item() != exact.item()
     assert output.loss.item() == pytest.approx(exact.item(), abs=1e-2)

@@ -30,7 +30,7 @@ def tiny_encoder(seed: int = 0) -> Encoder:
 
 def tiny_predictor(config: PredictorConfig, encoder: EncoderConfig = TINY) -> Predictor:
     projection = nn.Linear(encoder.width, config.width)
-    return Predictor(config, encoder, projection, generator(0, "predictor"))
+    return Predictor(config, encoder, projection, generator(0, "predictor"), encoder.width)
 
 
 def images(count: int, size: int = 16) -> torch.Tensor:
@@ -179,7 +179,7 @@ def test_a_projection_keeps_its_own_initial_values():
     """The predictor initialises all but the projection that it is given."""
     projection = nn.Linear(32, 24)
     nn.init.constant_(projection.weight, 0.5)
-    predictor = Predictor(PredictorConfig(24, 1, 2), TINY, projection, generator(6))
+    predictor = Predictor(PredictorConfig(24, 1, 2), TINY, projection, generator(6), TINY.width)
     assert (predictor.projection.weight == 0.5).all()
 
 
@@ -203,6 +203,7 @@ def test_fused_attention_is_a_matter_of_speed():
         (EncoderConfig, {"width": 130}, "Encoder width 130 must be a multiple of 4"),
         (EncoderConfig, {"heads": 3}, "heads 3"),
         (EncoderConfig, {"heads": 0}, "above 0"),
+        (EncoderConfig, {"register_tokens": -1}, "register_tokens -1 must be at least 0"),
         (PredictorConfig, {"width": 30, "heads": 2}, "Predictor width 30 must be a multiple of 4"),
         (PredictorConfig, {"heads": 5}, "heads 5"),
         (PredictorConfig, {"depth": 0}, "above 0"),

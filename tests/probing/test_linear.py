@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from sparsejepa.probing.linear import VALIDATION_FRACTION, linear_probe
+from sparsejepa.probing.linear import VALIDATION_FRACTION, linear_probe, whiten
 from sparsejepa.randomness import generator
 
 
@@ -146,6 +146,34 @@ def test_bad_values_are_refused(part: int, value: float, message: str) -> None:
     data[part][7] = value
     with pytest.raises(ValueError, match=message):
         linear_probe(*data, seed=0)
+
+
+def test_a_single_class_is_refused() -> None:
+    """A probe that can only give one answer would be right on every image."""
+    data = [t.clone() for t in halves(*problem(60, 4, 3, gap=1.0), 40)]
+    data[1][:] = 2
+    with pytest.raises(ValueError, match="All 40 training labels are 2; a probe needs at least 2"):
+        linear_probe(*data, seed=0)
+
+
+def test_a_known_whitening_changes_nothing() -> None:
+    """Given or made inside: the same predictions."""
+    data = halves(*problem(120, 4, 3, gap=1.0), 80)
+    first = linear_probe(*data, seed=0, steps=50)
+    second = linear_probe(*data, seed=0, steps=50, whitening=whiten(data[0]))
+    assert torch.equal(first.predictions, second.predictions)
+
+
+def test_whitening_in_parts_is_whitening() -> None:
+    """More rows than are read at once: coordinates of mean 0 and covariance 1, to rounding."""
+    x = torch.randn(5000, 3, generator=generator(0)) @ torch.tensor(
+        [[1.0, 2.0, 0.0], [0.0, 3.0, 1.0], [0.0, 0.0, 0.1]]
+    )
+    coordinates = whiten(x)(x)[:, :-1].double()
+    torch.testing.assert_close(
+        coordinates.T @ coordinates / len(x), torch.eye(3).double(), rtol=0, atol=1e-4
+    )
+    assert coordinates.mean(dim=0).abs().max() < 1e-4
 
 
 def test_lengths_must_match() -> None:

@@ -9,14 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sparsejepa.atomic_files import write_atomically
 from sparsejepa.model.vit import Encoder, timm_arguments
 from sparsejepa.randomness import generator
 from sparsejepa.training.checkpoint import (
     load_checkpoint,
     load_encoder,
     save_checkpoint,
+    round_to_half,
     save_encoder,
-    write_atomically,
 )
 from tests.training.tiny import MODEL, same_bits
 
@@ -158,6 +159,7 @@ def encoder() -> Encoder:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator(1)))
+    round_to_half(made)
     return made
 
 
@@ -168,7 +170,21 @@ def test_an_encoder_comes_back(tmp_path: Path):
     loaded = load_encoder(tmp_path / "encoder.safetensors")
     assert loaded.config == made.config and not loaded.training
     assert same_bits(loaded.state_dict(), made.state_dict())
+    assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
     assert torch.equal(loaded(images), made.eval()(images))
+
+
+def test_rounding_leaves_what_half_precision_can_hold():
+    """Every weight moves by at most half a unit in the 11th bit, and a second time not at all."""
+    made = Encoder(MODEL.encoder, generator(0, "encoder"))
+    before = {name: value.clone() for name, value in made.vit.state_dict().items()}
+    round_to_half(made)
+    once = {name: value.clone() for name, value in made.vit.state_dict().items()}
+    for name, value in once.items():
+        assert ((value - before[name]).abs() <= before[name].abs() * 2**-11 + 2**-25).all()
+    assert any(not torch.equal(once[name], before[name]) for name in once)
+    round_to_half(made)
+    assert same_bits(made.vit.state_dict(), once)
 
 
 def test_plain_timm_opens_an_encoder(tmp_path: Path):

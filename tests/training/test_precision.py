@@ -76,7 +76,7 @@ def test_targets_and_losses_are_float32_under_autocast():
     images = torch.rand(4, 3, 16, 16, generator=generator(0, "images"))
     masks = sample_masks(config.masks, 4, generator(0, "masks"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output, targets = jepa(images, masks), jepa.targets(images, masks.targets)
+        output, targets = jepa(images, masks), jepa.targets(images, masks)
     exact = jepa(images, masks)
     for value in (targets, output.loss, output.prediction_loss, output.target_spread):
         assert value.dtype == torch.float32

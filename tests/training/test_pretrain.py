@@ -93,7 +93,9 @@ def test_the_target_takes_no_gradient(tmp_path: Path):
 def test_sparsejepa_makes_exact_zeros_while_it_trains(tmp_path: Path):
     """With a penalty, columns of W^(g) become exactly zero; the log counts the same share."""
     initial = Jepa(SPARSE, seed=0)
-    middle = group_column_norms(initial.predictor.projection.weight.detach(), initial.groups)
+    middle = group_column_norms(
+        initial.predictor.projection.weight.detach(), initial.penalty.groups
+    )
     # The thresholds of 20 steps, 0.1 · lambda at their peak and half on average, sum to lambda.
     strength = middle.median().item()
     sparse = ModelConfig(

@@ -14,10 +14,10 @@ shares = st.floats(min_value=0.0, max_value=0.9)
 
 def test_learning_rate_by_hand():
     """Warm-up is a straight line that reaches the peak at step `warmup`; then half a cosine."""
-    rates = [learning_rate(step, 9, 4, peak=2.0, start=0.4, final=0.0) for step in range(9)]
-    # Four steps of (2.0 - 0.4) / 4, then 1 + cos of 0, 45, 90, 135 and 180 degrees.
-    root = math.sqrt(0.5)
-    assert rates == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0, 1 + root, 1.0, 1 - root, 0.0])
+    rates = [learning_rate(step, 9, 4, peak=1.6, final=0.0) for step in range(9)]
+    # Four steps of 1.6 / 4, then 0.8 (1 + cos) of 0, 45, 90, 135 and 180 degrees.
+    root = 0.8 * math.sqrt(0.5)
+    assert rates == pytest.approx([0.0, 0.4, 0.8, 1.2, 1.6, 0.8 + root, 0.8, 0.8 - root, 0.0])
 
 
 def test_cosine_by_hand():
@@ -38,10 +38,10 @@ def test_ends_are_exact(steps: int, share: float):
     warmup = round(share * steps)
     last = steps - 1
     if warmup:
-        assert learning_rate(0, steps, warmup, 3.0, start=0.5, final=0.25) == 0.5
+        assert learning_rate(0, steps, warmup, 3.0, final=0.25) == 0
     if warmup < last:
-        assert learning_rate(warmup, steps, warmup, 3.0, start=0.5, final=0.25) == 3.0
-        assert learning_rate(last, steps, warmup, 3.0, start=0.5, final=0.25) == 0.25
+        assert learning_rate(warmup, steps, warmup, 3.0, final=0.25) == 3.0
+        assert learning_rate(last, steps, warmup, 3.0, final=0.25) == 0.25
     for schedule in (cosine, linear):
         assert schedule(0, steps, 0.04, 0.4) == pytest.approx(0.04, rel=1e-15)
         assert schedule(last, steps, 0.04, 0.4) == pytest.approx(0.4, rel=1e-15)
@@ -51,7 +51,7 @@ def test_ends_are_exact(steps: int, share: float):
 def test_shapes_are_monotone(steps: int, share: float):
     """The learning rate rises to the peak and falls after it; the other two never turn back."""
     warmup = round(share * steps)
-    rates = [learning_rate(step, steps, warmup, 1.0) for step in range(steps)]
+    rates = [learning_rate(step, steps, warmup, 1.0, final=0.0) for step in range(steps)]
     assert all(a < b for a, b in zip(rates[:warmup], rates[1 : warmup + 1], strict=False))
     assert all(a > b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
     # A run that is all warm-up would reach the peak one step after its end.
@@ -71,9 +71,9 @@ def test_a_cosine_is_symmetric(steps: int, data: st.DataObject):
 
 def test_the_shortest_runs_have_schedules_too():
     """One step, no warm-up, nothing but warm-up: no division by zero, the first value counts."""
-    assert learning_rate(0, 1, 0, peak=2.0) == 2.0
-    assert learning_rate(0, 1, 1, peak=2.0, start=0.5) == 0.5
-    assert [learning_rate(step, 3, 3, peak=3.0) for step in range(3)] == [0.0, 1.0, 2.0]
+    assert learning_rate(0, 1, 0, peak=2.0, final=0.0) == 2.0
+    assert learning_rate(0, 1, 1, peak=2.0, final=0.0) == 0.0
+    assert [learning_rate(step, 3, 3, peak=3.0, final=0.0) for step in range(3)] == [0.0, 1.0, 2.0]
     assert cosine(0, 1, 1.0, 0.5) == linear(0, 1, 1.0, 0.5) == 1.0
 
 

@@ -1,33 +1,12 @@
-"""Small files, written so that a reader sees the old or the new one, never half of one."""
+"""JSON files, and results in JSON's own types."""
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-
-def write_with(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` fill a temporary file beside `path`, then puts it in place in one step.
-
-    Raises:
-        OSError: the folder cannot be written or the disk is full; `path` is as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp keeps others from reading; what a run leaves behind is an ordinary file.
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from sparsejepa.atomic_files import write_atomically
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -38,7 +17,7 @@ def write_json(path: Path, content: Any) -> None:
         OSError: the folder cannot be written or the disk is full; `path` is as it was.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, text.encode())
 
 
 def read_json(path: Path) -> Any:

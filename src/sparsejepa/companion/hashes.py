@@ -20,6 +20,7 @@ ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 # depend on them. What draws figures or computes intervals is not in this list.
 BOOKKEEPING = frozenset(
     {
+        "sparsejepa.atomic_files",
         "sparsejepa.cli",
         "sparsejepa.companion",
         *(

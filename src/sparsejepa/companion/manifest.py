@@ -11,15 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sparsejepa.atomic_files import write_with
 from sparsejepa.companion import environment
 from sparsejepa.companion.attempts import checkpoint_inputs, prepare_attempt
 from sparsejepa.companion.environment import repository_root
-from sparsejepa.companion.files import plain, read_json, write_json, write_with
+from sparsejepa.companion.files import plain, read_json, write_json
 from sparsejepa.companion.hashes import file_hash, library_hashes, module_path, source_hash
 from sparsejepa.companion.local_paths import clean_strings, remove_local_paths
 from sparsejepa.companion.parameters import (
     effective_parameters,
     notebook_label,
+    notebook_parameters,
     parameter_changes,
     run_command,
 )
@@ -47,15 +49,18 @@ def open_run(notebook: str, run_folder: str, parameters: Mapping[str, Any]) -> "
         notebook: the notebook's name without folder and ending, as "01_pretrain".
         run_folder: the parameter of that name: set by `sparsejepa run`; "" in plain Jupyter and on
             Colab, where the run goes to `book/runs/own/<notebook>/interactive`.
-        parameters: all other parameters by name, with the values in use.
+        parameters: a mapping that holds all other parameters by name, with the values in use;
+            a notebook passes its `globals()`.
 
     Raises:
+        KeyError: a parameter that the notebook declares is not in `parameters`.
         FileNotFoundError: there is no checkout (see `repository_root`) or no such notebook in it.
         OSError: the folder cannot be written.
     """
     root = repository_root()
     source = root / "notebooks" / f"{notebook}.ipynb"
     folder = root / run_folder if run_folder else interactive_folder(root, notebook)
+    parameters = {name: parameters[name] for name in notebook_parameters(source)}
     if not run_folder:
         start = {
             "preset": "own",
@@ -67,7 +72,7 @@ def open_run(notebook: str, run_folder: str, parameters: Mapping[str, Any]) -> "
         message = prepare_attempt(folder, start)
         if message:
             print(message)
-    return Run(root, source, folder, dict(parameters))
+    return Run(root, source, folder, parameters)
 
 
 def interactive_folder(root: Path, notebook: str) -> Path:

@@ -114,10 +114,14 @@ def accuracies(
 
 
 def norm_matrix(norms: Float[Tensor, "G d"]) -> Figure:
-    """||W^(g)_{.,k}|| of every group and latent; exact zeros are left white."""
+    """||W^(g)_{.,k}|| of every group and latent; exact zeros are left white.
+
+    Latents stand in the order of their strongest group, those that no group reads at the end.
+    """
     figure, axis = plt.subplots(figsize=(9, 0.28 * len(norms) + 1.4), layout="constrained")
     values = norms.numpy()
-    order = np.lexsort((-values.max(0), values.argmax(0)))
+    strongest = np.where(values.max(0) > 0, values.argmax(0), len(values))
+    order = np.lexsort((-values.max(0), strongest))
     sns.heatmap(
         values[:, order], mask=values[:, order] == 0, ax=axis, cmap="crest", vmin=0,
         cbar_kws={"label": "column norm"}, xticklabels=False,

@@ -14,6 +14,7 @@ from typing import Any
 
 import nbformat
 
+from sparsejepa.atomic_files import write_with
 from sparsejepa.companion.attempts import (
     checkpoint_inputs,
     only_one,
@@ -22,7 +23,7 @@ from sparsejepa.companion.attempts import (
     recover,
 )
 from sparsejepa.companion.environment import repository_root
-from sparsejepa.companion.files import read_json, write_with
+from sparsejepa.companion.files import read_json
 from sparsejepa.companion.local_paths import clean_notebook
 from sparsejepa.companion.manifest import runs_root
 from sparsejepa.companion.parameters import (
@@ -146,11 +147,13 @@ def _execute(
     # papermill adds one with the given parameters.
     total = 1 + sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
     count, error = 0, ""
+    # Two runs may share a terminal.
+    label = "/".join(run_folder.parts[-2:])
 
     def announce(cell: Any, cell_index: int) -> None:
         nonlocal count
         count += 1
-        print(f"cell {count} of {total}", file=sys.stderr, flush=True)
+        print(f"{label}: cell {count} of {total}", file=sys.stderr, flush=True)
 
     try:
         with _kernel_of_this_python(root):

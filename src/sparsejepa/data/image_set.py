@@ -1,9 +1,9 @@
 """Image sets as one uint8 tensor: from local Parquet, the Hugging Face Hub, or drawn."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sparsejepa.atomic_files import write_with
 from sparsejepa.data.parquet import (
     decode,
     first_line,
@@ -197,16 +198,7 @@ def _read_cache(file: Path) -> UInt8[Tensor, "N H W 3"] | None:
 
 
 def _write_cache(file: Path, images: UInt8[Tensor, "N H W 3"]) -> None:
-    """Writes the cache file whole or not at all; a folder that cannot be written is no error."""
-    temporary = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name)
-        os.close(handle)
-        save_file({"images": images}, temporary, {"pixel_sha256": pixel_sha256(images)})
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, file)
-    except (OSError, SafetensorError):
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    """A folder that cannot be written is no error: the next load is slower."""
+    facts = {"pixel_sha256": pixel_sha256(images)}
+    with contextlib.suppress(OSError, SafetensorError):
+        write_with(file, lambda temporary: save_file({"images": images}, temporary, facts))

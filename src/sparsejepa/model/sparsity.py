@@ -1,17 +1,22 @@
-"""Group penalties of SparseJEPA: groups, the group lasso, its proximal step, and its readings.
+"""Group penalties of SparseJEPA: groups, the group lasso, its proximal step, and reading R1.
 
 The paper leaves open what exactly is penalised. A *reading* answers that behind the interface
-`Penalty`; the objective and the training loop know nothing else of it.
+`Penalty`; the objective and the training loop know nothing else of it. The other readings are in
+`readings.py`.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-Reading = Literal["none", "R1"]
+from sparsejepa.config import check_choices
+from sparsejepa.model.vit import EncoderConfig, PredictorConfig
+from sparsejepa.randomness import generator
+
+Reading = Literal["none", "R1", "R1b", "R2", "R3", "L1"]
 Grouping = Literal["contiguous", "heads", "random"]
 
 
@@ -19,32 +24,36 @@ Grouping = Literal["contiguous", "heads", "random"]
 class SparsityConfig:
     """Which reading of SparseJEPA, and its strength."""
 
-    reading: Reading = "none"  # none: plain JEPA; R1: proximal group lasso on W^(g)
-    groups: int = 8  # G, parts of the predictor's input width
+    # none: plain JEPA; R1: proximal group lasso on W^(g); R1b: the same penalty inside AdamW;
+    # R2: group norms of the latents; R3: R2 with noisy latents and their KL divergence; L1: the
+    # proximal step of R1 for single weights, the control without groups.
+    reading: Reading = "none"
+    groups: int = 8  # G, parts of the predictor's input width (R2, R3: of the encoder's width)
     grouping: Grouping = "contiguous"  # how channels are parted; random is the control
-    strength: float = 0.0  # lambda, of sum_g sum_k ||W^(g)_{.,k}||_2
-    learning_rate: float = 16.0  # eta at its peak, of the plain SGD on W^(g)
-    average_over: int = 32  # minibatches whose mean gradient makes one step of W^(g)
+    strength: float = 0.0  # lambda, of the reading's sum of norms
+    learning_rate: float = 16.0  # R1, L1: eta at its peak, of the plain SGD on W
+    average_over: int = 32  # R1, L1: minibatches whose mean gradient makes one step of W
+    beta: float = 1e-4  # R3: weight of the KL divergence, in nats a token; ours
 
     def __post_init__(self) -> None:
-        for name, options in (("reading", get_args(Reading)), ("grouping", get_args(Grouping))):
-            if getattr(self, name) not in options:
-                raise ValueError(
-                    f"{name} {getattr(self, name)!r} is unknown; choose {' or '.join(options)}."
-                )
+        check_choices(self)
         if not (self.strength >= 0 and self.learning_rate > 0 and self.average_over > 0):
             raise ValueError(
                 f"strength {self.strength} must be at least 0, learning_rate "
                 f"{self.learning_rate} and average_over {self.average_over} above 0."
             )
+        if not self.beta >= 0:
+            raise ValueError(f"beta {self.beta} must be at least 0.")
 
 
 @runtime_checkable
 class Penalty(Protocol):
-    """What a reading adds to JEPA."""
+    """What a reading adds to JEPA. A module, so that its groups follow the network to a device."""
 
-    def loss(self, latents: Float[Tensor, "B K d"]) -> Tensor:
-        """Scalar added to the prediction loss."""
+    def __call__(
+        self, latents: Float[Tensor, "B K d"], step: int
+    ) -> tuple[Float[Tensor, "B K d"], Float[Tensor, ""]]:
+        """From the context latents: what the predictor reads, and what is added to the loss."""
 
     def own_parameters(self) -> list[nn.Parameter]:
         """Parameters that plain SGD at `learning_rate` steps, instead of AdamW."""
@@ -56,11 +65,13 @@ class Penalty(Protocol):
         """Sparsity that no rescaling can feign, for the log."""
 
 
-class NoPenalty:
+class NoPenalty(nn.Module):
     """Plain JEPA."""
 
-    def loss(self, latents: Float[Tensor, "B K d"]) -> Tensor:
-        return latents.new_zeros(())
+    def forward(
+        self, latents: Float[Tensor, "B K d"], step: int
+    ) -> tuple[Float[Tensor, "B K d"], Float[Tensor, ""]]:
+        return latents, latents.new_zeros(())
 
     def own_parameters(self) -> list[nn.Parameter]:
         return []
@@ -72,7 +83,7 @@ class NoPenalty:
         return {}
 
 
-class ProximalGroupLasso:
+class ProximalGroupLasso(nn.Module):
     """Reading R1: oi-VAE's (1802.06765) proximal group lasso on the columns of W^(1) … W^(G).
 
     Stacked, the maps W^(g) of shape [p_g, d] are the weight W [p, d] of the predictor's input
@@ -88,30 +99,62 @@ class ProximalGroupLasso:
     def __init__(
         self, weight: nn.Parameter, groups: Int64[Tensor, "G p_g"], strength: float
     ) -> None:
-        self.weight, self.groups, self.strength = weight, groups, strength
+        super().__init__()
+        # In a list: the weight stays the projection's and is not registered a second time.
+        self.own, self.strength = [weight], strength
+        self.register_buffer("groups", groups, persistent=False)
 
-    def loss(self, latents: Float[Tensor, "B K d"]) -> Tensor:
-        return latents.new_zeros(())
+    def forward(
+        self, latents: Float[Tensor, "B K d"], step: int
+    ) -> tuple[Float[Tensor, "B K d"], Float[Tensor, ""]]:
+        return latents, latents.new_zeros(())
 
     def own_parameters(self) -> list[nn.Parameter]:
-        return [self.weight]
+        return self.own
 
     @torch.no_grad()
     def after_step(self, learning_rate: float) -> None:
-        proximal_step(self.weight, self.groups, learning_rate * self.strength)
+        proximal_step(self.own[0], self.groups, learning_rate * self.strength)
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
-        return column_sparsity(group_column_norms(self.weight, self.groups))
+        return column_sparsity(group_column_norms(self.own[0], self.groups))
 
 
 def make_penalty(
-    config: SparsityConfig, weight: nn.Parameter, groups: Int64[Tensor, "G p_g"]
+    config: SparsityConfig,
+    encoder: EncoderConfig,
+    predictor: PredictorConfig,
+    weight: nn.Parameter,
+    seed: int,
 ) -> Penalty:
     """The reading that `config` names, bound to the weight of the predictor's input projection."""
     if config.reading == "none":
         return NoPenalty()
-    return ProximalGroupLasso(weight, groups, config.strength)
+    if config.reading == "R1":
+        groups = projection_groups(config, predictor, seed)
+        return ProximalGroupLasso(weight, groups, config.strength)
+    # Imported where it is used: a change of another reading leaves runs of R1 as they are.
+    from sparsejepa.model.readings import make_reading
+
+    return make_reading(config, encoder, predictor, weight, seed)
+
+
+def projection_groups(
+    config: SparsityConfig, predictor: PredictorConfig, seed: int
+) -> Int64[Tensor, "G p_g"]:
+    """Groups of the predictor's input channels, that is of the rows of W.
+
+    Raises:
+        ValueError: the predictor's width can't be split into that many groups of equal size.
+    """
+    return make_groups(
+        predictor.width,
+        config.groups,
+        config.grouping,
+        predictor.heads,
+        generator(seed, "groups"),
+    )
 
 
 def make_groups(
@@ -119,7 +162,7 @@ def make_groups(
 ) -> Int64[Tensor, "G p_g"]:
     """Partition of `width` channels: row g holds the channels of group g.
 
-    `heads` takes the predictor's attention heads as groups; `random` draws the partition.
+    `heads` takes the attention heads as groups; `random` draws the partition.
 
     Raises:
         ValueError: the width can't be split into that many groups of equal size.
@@ -138,6 +181,12 @@ def group_column_norms(
 ) -> Float[Tensor, "G d"]:
     """||W^(g)_{.,k}||_2 for every group g and latent k."""
     return weight[groups].float().norm(dim=1)
+
+
+def strongest_group(norms: Float[Tensor, "G d"]) -> Int64[Tensor, "d"]:
+    """The group that reads each latent most, a partition of the latents; -1 where none reads it."""
+    largest, group = norms.max(dim=0)
+    return group.where(largest > 0, -1)
 
 
 def group_lasso(weight: Float[Tensor, "p d"], groups: Int64[Tensor, "G p_g"]) -> Float[Tensor, ""]:
@@ -163,9 +212,10 @@ def proximal_step(
 def column_sparsity(norms: Float[Tensor, "G d"]) -> dict[str, float]:
     """Scale-free sparsity of a group × latent norm matrix.
 
-    zero_columns: share of exact zeros; groups_per_latent: mean number of groups that read a
-    latent; unread_latents: share of latents that no group reads; hoyer: 0 when all norms are
-    equal, 1 when at most one is left (Hoyer 2004).
+    zero_columns: share of exact zeros; small_columns: share below a hundredth of the largest, zeros
+    included; groups_per_latent: mean number of groups that read a latent; unread_latents: share of
+    latents that no group reads; hoyer: 0 when all norms are equal, 1 when at most one is left
+    (Hoyer 2004).
     """
     alive = norms > 0
     flat = norms.flatten().double()
@@ -173,6 +223,7 @@ def column_sparsity(norms: Float[Tensor, "G d"]) -> dict[str, float]:
     ratio = (flat.sum() / flat.norm()).item() if alive.any() else 1.0
     return {
         "zero_columns": 1 - alive.float().mean().item(),
+        "small_columns": (norms <= 0.01 * norms.max()).float().mean().item(),
         "groups_per_latent": alive.sum(0).float().mean().item(),
         "unread_latents": 1 - alive.any(0).float().mean().item(),
         "hoyer": (root - ratio) / (root - 1),

@@ -22,12 +22,15 @@ class EncoderConfig:
     heads: int = 4  # attention heads
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # per channel, of the training images in [0, 1]
     std: tuple[float, ...] = (0.25, 0.25, 0.25)  # per channel, of the training images in [0, 1]
+    register_tokens: int = 0  # learned tokens beside the patches, dropped at the end; T-JEPA: 1
 
     def __post_init__(self) -> None:
         if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}."
             )
+        if self.register_tokens < 0:
+            raise ValueError(f"register_tokens {self.register_tokens} must be at least 0.")
         _check_transformer("Encoder", self.width, self.depth, self.heads)
 
     @property
@@ -57,16 +60,26 @@ class Encoder(nn.Module):
         initialise(self.vit, generator)
         with torch.no_grad():
             self.vit.pos_embed.copy_(positions(config.grid, config.width))
+        if config.register_tokens:
+            nn.init.trunc_normal_(self.vit.reg_token, std=0.02, generator=generator)
         # Fixed positions, yet in the state dict: the weights give the same features in plain timm.
         self.vit.pos_embed.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1))
 
     def forward(
-        self, images: Float[Tensor, "B 3 H W"], keep: Int64[Tensor, "B K"] | None = None
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        keep: Int64[Tensor, "B K"] | None = None,
+        extra: Float[Tensor, "B E d"] | None = None,
     ) -> Float[Tensor, "B K d"]:
-        """Tokens after the final norm; with `keep`, only those patches enter the blocks."""
-        return self.vit.norm(self.vit.blocks(self.embed(images, keep)))
+        """Patch tokens after the final norm; with `keep`, only those patches enter the blocks.
+
+        Register tokens, and the `extra` tokens if given, enter the blocks too and are dropped
+        from the output.
+        """
+        tokens = self.embed(images, keep)
+        return self.vit.norm(self._patches_of(self.vit.blocks(self._joined(tokens, extra)), tokens))
 
     def embed(
         self, images: Float[Tensor, "B 3 H W"], keep: Int64[Tensor, "B K"] | None = None
@@ -83,18 +96,36 @@ class Encoder(nn.Module):
         """
         if not 1 <= layers <= self.config.depth:
             raise ValueError(f"layers {layers} must be 1 to the encoder's {self.config.depth}.")
-        tokens, outputs = self.embed(images), []
+        patches, outputs = self.embed(images), []
+        tokens = self._joined(patches, None)
         for block in self.vit.blocks:
             tokens = block(tokens)
-            outputs.append(tokens)
+            outputs.append(self._patches_of(tokens, patches))
         return torch.cat([self.vit.norm(t) for t in outputs[-layers:]], dim=-1)
+
+    def _joined(
+        self, patches: Float[Tensor, "B K d"], extra: Float[Tensor, "B E d"] | None
+    ) -> Float[Tensor, "B L d"]:
+        """Register tokens, extra tokens and patches, in timm's order."""
+        register = self.vit.reg_token
+        before = [] if register is None else [register.expand(len(patches), -1, -1)]
+        before += [] if extra is None else [extra.to(patches.dtype)]
+        return torch.cat([*before, patches], dim=1) if before else patches
+
+    @staticmethod
+    def _patches_of(
+        tokens: Float[Tensor, "B L d"], patches: Float[Tensor, "B K d"]
+    ) -> Float[Tensor, "B K d"]:
+        length = patches.shape[1]
+        return tokens if tokens.shape[1] == length else tokens[:, -length:]
 
 
 class Predictor(nn.Module):
     """Context tokens and target positions to predicted target features.
 
     `projection` maps encoder latents to the predictor's width: a plain linear layer, or the maps
-    W^(g) of a SparseJEPA reading.
+    W^(g) of a SparseJEPA reading. `outputs` is the number of values predicted for a patch: the
+    encoder's width, or the number of pixel values.
     """
 
     def __init__(
@@ -103,6 +134,7 @@ class Predictor(nn.Module):
         encoder: EncoderConfig,
         projection: nn.Module,
         generator: torch.Generator,
+        outputs: int,
     ) -> None:
         from timm.layers import LayerNorm
         from timm.models.vision_transformer import Block
@@ -112,7 +144,7 @@ class Predictor(nn.Module):
             self.blocks = nn.Sequential(
                 *[Block(config.width, config.heads, qkv_bias=True) for _ in range(config.depth)]
             )
-            self.output = nn.Linear(config.width, encoder.width)
+            self.output = nn.Linear(config.width, outputs)
         self.norm = LayerNorm(config.width)
         self.mask_token = nn.Parameter(torch.empty(config.width))
         nn.init.trunc_normal_(self.mask_token, std=0.02, generator=generator)
@@ -126,7 +158,7 @@ class Predictor(nn.Module):
         context: Float[Tensor, "B K d"],
         context_indices: Int64[Tensor, "B K"],
         target_indices: Int64[Tensor, "B M T"],
-    ) -> Float[Tensor, "B M T d"]:
+    ) -> Float[Tensor, "B M T D"]:
         """Each target block is predicted on its own: blocks do not see each other (I-JEPA §3)."""
         batch, blocks, length = target_indices.shape
         known = self.projection(context) + self.positions[context_indices]
@@ -166,6 +198,7 @@ def timm_arguments(config: EncoderConfig) -> dict:
         "num_classes": 0,
         "global_pool": "",
         "class_token": False,
+        "reg_tokens": config.register_tokens,
         "no_embed_class": True,
         "pos_embed": "learn",
     }

@@ -36,7 +36,7 @@ def evaluate(
     linear = linear_probe(train_x, train_y, test_x, test_y, seed=seed, **sweep)
     # The rule is chosen on part of the images: it varies little, and wide features are slow.
     some = slice(0, 20_000)
-    ks = tuple(k for k in (5, 10, 20, 50, 100) if k <= len(train_x) // 2)
+    ks = tuple(k for k in (5, 10, 20, 50, 100) if k <= len(train_x) // 2) or (1,)
     rule = choose_knn(train_x[some], train_y[some], seed=seed, ks=ks)
     nearest = knn_predict(train_x, train_y, test_x, rule.k, rule.temperature)
     return Evaluation(
@@ -44,7 +44,6 @@ def evaluate(
         {
             "learning_rate": linear.learning_rate,
             "weight_decay": linear.weight_decay,
-            "linear_top5": linear.top5,
             "k": rule.k,
             "temperature": rule.temperature,
         },
@@ -57,4 +56,4 @@ def pixel_features(
     """Raw pixels as features, centred by the training images' mean: the control of every probe."""
     train_x, test_x = (to_unit(images).flatten(1) for images in (train, test))
     mean = train_x.mean(0)
-    return train_x - mean, test_x - mean
+    return train_x.sub_(mean), test_x.sub_(mean)

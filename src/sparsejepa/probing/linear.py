@@ -11,6 +11,7 @@ from sparsejepa.randomness import generator
 
 LEARNING_RATES = (1e-2, 3e-2)
 WEIGHT_DECAYS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_ROWS = 4096  # of features in float64 at a time
 VALIDATION_FRACTION = 0.1  # of the training rows, drawn by the seed
 
 
@@ -25,6 +26,7 @@ class LinearProbeResult:
     validation_top1: float  # of that choice, before retraining, 0 to 1
     predictions: Int64[Tensor, "M"]  # best class of each test row
     correct: Bool[Tensor, "M"]  # predictions == labels, for intervals and paired comparisons
+    correct5: Bool[Tensor, "M"]  # the label is among the best min(5, classes)
 
 
 def linear_probe(
@@ -38,6 +40,7 @@ def linear_probe(
     weight_decays: tuple[float, ...] = WEIGHT_DECAYS,
     steps: int = 1500,
     batch_size: int = 512,
+    whitening: "Whitening | None" = None,
 ) -> LinearProbeResult:
     """Trains all learning rates x weight decays together, keeps the best on held-out training rows.
 
@@ -45,9 +48,14 @@ def linear_probe(
     rows' mean and standard deviation. Classes are 0 to the largest training label. Runs on the
     device of `train_x`; the seed fixes the split and the order of batches.
 
+    Args:
+        whitening: `whiten(train_x)` if it is known already, as when one representation is probed
+            for several labels.
+
     Raises:
         ValueError: features and labels of different length, features that are not finite, labels
-            that are negative or never seen in training, or too few rows to hold some out.
+            that are negative or never seen in training or all the same, or too few rows to hold
+            some out.
     """
     classes = check(train_x, train_y, test_x, test_y)
     device = train_x.device
@@ -62,15 +70,16 @@ def linear_probe(
     held, rest = order.tensor_split([max(1, round(VALIDATION_FRACTION * len(order)))])
     options = {"classes": classes, "steps": steps, "batch_size": batch_size, "seed": seed}
 
-    whitening = whiten(train_x[rest])
-    weights = train(whitening, train_x[rest], train_y[rest], rates, decays, **options)
-    predicted = scores(weights, whitening(train_x[held])).argmax(dim=-1)
+    # One change of coordinates for both fits: it reads no label, and costs a d x d eigenproblem.
+    whitening = whiten(train_x) if whitening is None else whitening
+    x = whitening(train_x)
+    weights = train(whitening, x, train_y, rest, rates, decays, **options)
+    predicted = scores(weights, x[held]).argmax(dim=-1)
     validation = (predicted == train_y[held, None]).double().mean(dim=0)
     best = int(validation.argmax())
     chosen = slice(best, best + 1)
 
-    whitening = whiten(train_x)
-    weights = train(whitening, train_x, train_y, rates[chosen], decays[chosen], **options)
+    weights = train(whitening, x, train_y, order, rates[chosen], decays[chosen], **options)
     logits = scores(weights, whitening(test_x))[:, 0]
     predictions = logits.argmax(dim=1)
     top5 = logits.topk(min(5, classes), dim=1).indices.eq(test_y[:, None]).any(dim=1)
@@ -83,13 +92,15 @@ def linear_probe(
         validation_top1=validation[best].item(),
         predictions=predictions.cpu(),
         correct=correct.cpu(),
+        correct5=top5.cpu(),
     )
 
 
 def train(
     whitening: "Whitening",
-    features: Float[Tensor, "N d"],
+    x: Float[Tensor, "N D"],
     y: Int64[Tensor, "N"],
+    used: Int64[Tensor, "n"],
     rates: Float[Tensor, "P"],
     decays: Float[Tensor, "P"],
     *,
@@ -104,15 +115,14 @@ def train(
     from it: every learning rate aims at the minimum of logistic regression. Probes lie side by
     side, so that a step is two matrix products.
     """
-    x = whitening(features)
     weights = x.new_zeros(x.shape[1], len(rates), classes)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     penalty = whitening.penalty[:, None, None] * decays[:, None]
     beta1, beta2 = 0.9, 0.99
-    step, epochs = 0, math.ceil(steps / math.ceil(len(x) / batch_size))
+    step, epochs = 0, math.ceil(steps / math.ceil(len(used) / batch_size))
     for epoch in range(epochs):
-        order = torch.randperm(len(x), generator=generator(seed, "probe order", epoch))
-        for rows in order.to(x.device).split(batch_size)[: steps - step]:
+        order = torch.randperm(len(used), generator=generator(seed, "probe order", epoch))
+        for rows in used[order.to(x.device)].split(batch_size)[: steps - step]:
             batch = x[rows]
             # Softmax minus one-hot is the gradient of cross-entropy: no graph is needed.
             error = scores(weights, batch).softmax(dim=-1)
@@ -149,17 +159,24 @@ class Whitening:
 
     def __call__(self, x: Float[Tensor, "N d"]) -> Float[Tensor, "N D"]:
         """Coordinates of features, and a constant 1 for the bias."""
-        return torch.cat([(x - self.mean) @ self.axes, x.new_ones(len(x), 1)], dim=1)
+        coordinates = x.new_ones(len(x), self.axes.shape[1] + 1)
+        for part, into in zip(x.split(_ROWS), coordinates.split(_ROWS), strict=True):
+            into[:, :-1] = (part - self.mean) @ self.axes
+        return coordinates
 
 
 def whiten(x: Float[Tensor, "N d"]) -> Whitening:
     """The whitening of training features, computed in float64."""
-    wide = x.double()
-    mean, std = wide.mean(dim=0), wide.std(dim=0, correction=0)
-    # A constant feature stays at zero instead of dividing by zero.
-    std = std.where(std > 0, 1.0)
-    standard = (wide - mean) / std
-    variance, axes = torch.linalg.eigh(standard.T @ standard / len(x))
+    # A few rows at a time: a float64 copy of all raw pixels of CIFAR-100 is 1.2 GB.
+    mean = torch.stack([part.double().sum(dim=0) for part in x.split(_ROWS)]).sum(dim=0) / len(x)
+    covariance = mean.new_zeros(x.shape[1], x.shape[1])
+    for part in x.split(_ROWS):
+        centred = part.double() - mean
+        covariance.addmm_(centred.T, centred, alpha=1 / len(x))
+    std = covariance.diagonal().sqrt()
+    # A constant feature, up to the rounding of its mean, stays at zero instead of dividing by it.
+    std = std.where(std > 1e-12 * mean.abs(), torch.inf)
+    variance, axes = torch.linalg.eigh(covariance / std / std[:, None])
     # Below this, float32 features hold rounding only, and any weight would amplify it.
     real = variance > 1e-9 * variance.max()
     variance, axes = variance[real], axes[:, real]
@@ -183,6 +200,11 @@ def check(
     if len(train_x) < 2 or len(test_x) < 1:
         raise ValueError(
             f"A probe needs 2 training and 1 test rows, not {len(train_x)} and {len(test_x)}."
+        )
+    if (train_y == train_y[0]).all():
+        raise ValueError(
+            f"All {len(train_y)} training labels are {train_y[0].item()}; a probe needs at least "
+            "2 classes, so pass another label or more images."
         )
     classes = int(train_y.max()) + 1
     for name, y in (("training", train_y), ("test", test_y)):

@@ -3,10 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sparsejepa.atomic_files import write_atomically
 from sparsejepa.config import from_mapping
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator
@@ -48,40 +45,28 @@ def load_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
     return tensors, json.loads(metadata["facts"])
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content` in one step; a crash leaves the old file or the new one.
+@torch.no_grad()
+def round_to_half(encoder: Encoder) -> None:
+    """Rounds the weights in place to float16 values, what `save_encoder` keeps of them.
 
-    Raises:
-        OSError: the folder can't be written or the disk is full; an earlier file is untouched.
+    Done before an encoder is measured, it makes the numbers those of the file, to the bit.
     """
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            # mkstemp keeps others from reading; what a run leaves behind is an ordinary file.
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    for value in encoder.vit.state_dict().values():
+        value.copy_(value.half())
 
 
 def save_encoder(path: Path, encoder: Encoder) -> None:
-    """Encoder weights under timm's own names; the file's metadata holds our config as JSON.
+    """Encoder weights as float16 under timm's own names; the metadata holds our config as JSON.
 
     `timm`'s `VisionTransformer(**timm_arguments(config))` takes the file with no key renamed.
     """
     config = json.dumps(dataclasses.asdict(encoder.config))
-    weights = {k: v.detach().cpu().contiguous() for k, v in encoder.vit.state_dict().items()}
+    weights = {k: v.detach().cpu().half().contiguous() for k, v in encoder.vit.state_dict().items()}
     write_atomically(path, save(weights, {"encoder": config}))
 
 
 def load_encoder(path: Path) -> Encoder:
-    """The encoder that `save_encoder` wrote, in eval mode.
+    """The encoder that `save_encoder` wrote, in float32 and in eval mode.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -95,18 +80,6 @@ def load_encoder(path: Path) -> Encoder:
     )
     encoder.vit.load_state_dict(weights)
     return encoder.eval()
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"Could not save {path} ({error.strerror or error}); what was saved before is intact. "
-            f"Free some disk space or choose a writable folder, then run again to resume",
-        ) from error
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, str]]:

@@ -17,13 +17,14 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
+from sparsejepa.atomic_files import write_atomically
+from sparsejepa.config import check_choices
 from sparsejepa.data.batches import crop_and_resize, draw_crops, draw_flips, epoch_order
 from sparsejepa.model.masks import MaskConfig, sample_masks
 from sparsejepa.model.objective import Jepa, ModelConfig
 from sparsejepa.model.vit import Encoder, use_fused_attention
 from sparsejepa.randomness import generator
-from sparsejepa.training.checkpoint import write_atomically
-from sparsejepa.training.precision import PRECISIONS, Precision, Wish, choose_precision
+from sparsejepa.training.precision import Precision, Wish, choose_precision
 from sparsejepa.training.schedules import cosine, learning_rate, linear
 from sparsejepa.training.state import Progress, TrainingState
 
@@ -54,11 +55,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs {self.epochs} and batch_size {self.batch_size} must be > 0.")
-        for name, known in (("optimizer", ("adamw", "muon")), ("precision", PRECISIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}."
-                )
+        check_choices(self)
         if self.masks.grid != self.model.encoder.grid:
             raise ValueError(
                 f"masks.grid {self.masks.grid} is not the encoder's {self.model.encoder.grid}."
@@ -122,7 +119,7 @@ def pretrain(
             progress.settle()
             progress.seconds += time.perf_counter() - started
             if epoch_ends:
-                progress.end_epoch(watch(state.jepa.target_encoder) | state.jepa.penalty.measures())
+                progress.end_epoch(watch(state.jepa.target_encoder) | state.jepa.measures())
             if accelerator.is_main_process:
                 if epoch_ends:
                     bar.write("  ".join(f"{k} {v:.4g}" for k, v in progress.history[-1].items()))
@@ -161,12 +158,10 @@ def train_step(
 
     dtype = state.precision.autocast
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        output = model(batch, masks)
+        output = model(batch, masks, step)
     state.scaler.scale(output.loss).backward()
     warmup = round(config.warmup * steps)
-    rate = learning_rate(
-        step, steps, warmup, config.peak_learning_rate, final=config.final_learning_rate
-    )
+    rate = learning_rate(step, steps, warmup, config.peak_learning_rate, config.final_learning_rate)
     sgd_rate = config.model.sparsity.learning_rate * rate / config.peak_learning_rate
     state.apply_gradients(rate, cosine(step, steps, *config.weight_decay), sgd_rate)
     state.jepa.update_target(linear(step, steps, *config.ema))

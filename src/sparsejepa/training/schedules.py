@@ -3,12 +3,10 @@
 import math
 
 
-def learning_rate(
-    step: int, steps: int, warmup: int, peak: float, start: float = 0.0, final: float = 0.0
-) -> float:
-    """Linear from `start` to `peak` over `warmup` steps, then cosine to `final` at `steps - 1`."""
+def learning_rate(step: int, steps: int, warmup: int, peak: float, final: float) -> float:
+    """Linear from 0 to `peak` over `warmup` steps, then cosine to `final` at `steps - 1`."""
     if step < warmup:
-        return start + (peak - start) * step / warmup
+        return peak * step / warmup
     return cosine(step - warmup, steps - warmup, peak, final)
 
 

@@ -192,13 +192,14 @@ def block_matrices(jepa: Jepa) -> list[nn.Parameter]:
 
 
 def parameter_groups(jepa: Jepa, apart: list[nn.Parameter]) -> list[dict[str, Any]]:
-    """AdamW's groups: matrices decay; biases, norms and the mask token (all 1-D) do not.
+    """AdamW's groups: matrices decay; biases, norms, mask token and register tokens do not.
 
     The official code stores its mask token with three axes and hence decays it; we do not.
     """
     identities = {id(parameter) for parameter in apart}
-    trained = [p for p in jepa.parameters() if p.requires_grad and id(p) not in identities]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "decays": True},
-        {"params": [p for p in trained if p.ndim <= 1], "decays": False},
-    ]
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in jepa.named_parameters():
+        if parameter.requires_grad and id(parameter) not in identities:
+            # timm's register tokens have three axes; all else that must not decay has one.
+            groups[parameter.ndim > 1 and not name.endswith("reg_token")].append(parameter)
+    return [{"params": groups[decays], "decays": decays} for decays in (True, False)]

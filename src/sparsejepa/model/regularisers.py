@@ -1,0 +1,115 @@
+"""Statistical terms of JEPA's peers: a batch of embeddings should have a given distribution.
+
+All see one pooled embedding an image: a batch of these is an independent sample, the tokens of one
+image are not. With several processes each one compares its own share of the batch.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sparsejepa.model.activations import activation_sparsity
+from sparsejepa.model.objective import RegulariserConfig
+from sparsejepa.randomness import generator
+
+# Scale at which a Laplace variable has variance 1: Γ(1/p)^½ / (p^(1/p) Γ(3/p)^½) at p = 1.
+LAPLACE_SCALE = 1 / math.sqrt(2)
+
+
+class Regulariser(nn.Module):
+    """The term that a configuration names, of pooled embeddings."""
+
+    def __init__(self, config: RegulariserConfig, seed: int) -> None:
+        super().__init__()
+        self.config, self.seed = config, seed
+        self.seen: Tensor | None = None
+
+    def forward(self, embeddings: Float[Tensor, "B d"], step: int) -> Float[Tensor, ""]:
+        """The term, without its weight; random slices are a function of (seed, step)."""
+        # Sums over a batch and products of small differences: float32 in every case.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = embeddings.float()
+            if self.config.term == "VICReg":
+                self.seen = embeddings.detach()
+                return variance_hinge(embeddings) + covariance_cost(embeddings) / 25
+            draws = generator(self.seed, "regulariser", step)
+            slices = unit_vectors(embeddings.shape[1], self.config.slices, draws)
+            slices = slices.to(embeddings.device)
+            if self.config.term == "SIGReg":
+                self.seen = embeddings.detach()
+                return epps_pulley(embeddings @ slices).mean()
+            rectified = embeddings.relu()
+            self.seen = rectified.detach()
+            wanted = rectified_laplace(embeddings.shape, self.config.location, draws)
+            return sliced_wasserstein(rectified, wanted.to(embeddings.device), slices)
+
+    @torch.no_grad()
+    def measures(self) -> dict[str, float]:
+        """Sparsity of the last batch's embeddings (RDMReg: rectified) and their mean deviation."""
+        if self.seen is None:
+            return {}
+        spread = self.seen.std(0).mean().item()
+        return {"embedding_spread": spread} | activation_sparsity(self.seen)
+
+
+def variance_hinge(embeddings: Float[Tensor, "B d"], epsilon: float = 1e-4) -> Float[Tensor, ""]:
+    """mean_k max(0, 1 - √(var_k + ε)), VICReg's variance term (2105.04906)."""
+    return (1 - (embeddings.var(0) + epsilon).sqrt()).relu().mean()
+
+
+def covariance_cost(embeddings: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
+    """(1/d) Σ_{i≠j} cov_ij², VICReg's covariance term (2105.04906)."""
+    centred = embeddings - embeddings.mean(0)
+    covariance = centred.T @ centred / (len(embeddings) - 1)
+    everything = covariance.square().sum()
+    return (everything - covariance.diagonal().square().sum()) / embeddings.shape[1]
+
+
+def epps_pulley(
+    samples: Float[Tensor, "N S"], knots: int = 17, limit: float = 3.0
+) -> Float[Tensor, "S"]:
+    """N ∫ |φ_N(t) - e^(-t²/2)|² e^(-t²/2) dt over [-limit, limit], for each column of samples.
+
+    φ_N is the empirical characteristic function; 0 would be N(0, 1) itself. The integrand is
+    even, so the trapezoidal rule on `knots` points of [0, limit] counts twice (LeJEPA,
+    2511.08544; knots and range as there).
+    """
+    t = torch.linspace(0, limit, knots, device=samples.device, dtype=samples.dtype)
+    gaussian = (-t.square() / 2).exp()
+    weights = torch.full_like(t, 2 * limit / (knots - 1))
+    weights[[0, -1]] /= 2
+    angles = samples.unsqueeze(-1) * t
+    gap = (angles.cos().mean(0) - gaussian).square() + angles.sin().mean(0).square()
+    return len(samples) * gap @ (weights * gaussian)
+
+
+def sliced_wasserstein(
+    embeddings: Float[Tensor, "B d"], wanted: Float[Tensor, "B d"], slices: Float[Tensor, "d S"]
+) -> Float[Tensor, ""]:
+    """Mean over slices of the squared 2-Wasserstein distance of two projected samples.
+
+    In one dimension the best transport pairs sorted values (RDMReg, 2602.01456).
+    """
+    projected, target = ((sample @ slices).sort(dim=0).values for sample in (embeddings, wanted))
+    return (projected - target).square().mean()
+
+
+def unit_vectors(width: int, count: int, generator: torch.Generator) -> Float[Tensor, "width S"]:
+    """`count` directions, uniform on the sphere."""
+    drawn = torch.randn(width, count, generator=generator)
+    return drawn / drawn.norm(dim=0)
+
+
+def rectified_laplace(
+    shape: tuple[int, ...], location: float, generator: torch.Generator
+) -> Float[Tensor, "*shape"]:
+    """ReLU(mu + sigma · x), x Laplace: the Rectified Generalised Gaussian at p = 1 (2602.01456).
+
+    sigma makes the variance 1 before rectification; a share Φ(mu / sigma) is above zero, Φ being
+    the Laplace distribution function.
+    """
+    sizes = torch.empty(shape).exponential_(generator=generator)
+    signs = 2 * torch.randint(0, 2, shape, generator=generator) - 1
+    return (location + LAPLACE_SCALE * signs * sizes).relu()

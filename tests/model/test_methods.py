@@ -1,0 +1,141 @@
+"""What every method of the table must do, whatever its parts."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sparsejepa.model.method_notes import NOTES
+from sparsejepa.model.methods import METHODS, method_config
+from sparsejepa.model.objective import Jepa
+from sparsejepa.model.sparsity import SparsityConfig
+from sparsejepa.model.vit import EncoderConfig, PredictorConfig
+from tests.model.tiny import images, masks
+
+ENCODER = EncoderConfig(width=16, depth=2, heads=2)
+PREDICTOR = PredictorConfig(width=16, depth=1, heads=2)
+SPARSITY = SparsityConfig(groups=4, grouping="random", strength=1e-3)
+PEER_FILES = ("activations", "readings", "regularisers", "conditioning", "pixels")
+
+
+def method(name: str, seed: int = 0) -> Jepa:
+    return Jepa(method_config(name, ENCODER, PREDICTOR, SPARSITY), seed)
+
+
+def train(jepa: Jepa, steps: int) -> list[float]:
+    """Losses of AdamW steps on one batch; every trained parameter must get a gradient, no other."""
+    batch, kept = images(8), masks(8)
+    adamw = torch.optim.AdamW([p for p in jepa.parameters() if p.requires_grad], lr=2e-3)
+    losses = []
+    for step in range(steps):
+        output = jepa(batch, kept, step)
+        output.loss.backward()
+        for name, parameter in jepa.named_parameters():
+            has_gradient = parameter.grad is not None and bool(parameter.grad.any())
+            assert has_gradient == parameter.requires_grad, name
+        adamw.step()
+        adamw.zero_grad()
+        if jepa.penalty.own_parameters():
+            jepa.penalty.after_step(1e-3)
+        jepa.update_target(0.99)
+        losses.append(output.loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_learns(name: str):
+    """Over 20 steps on one batch the loss is finite and falls; targets get no gradient."""
+    jepa = method(name)
+    losses = train(jepa, 20)
+    assert all(abs(loss) < float("inf") for loss in losses)
+    assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
+    assert not any(p.requires_grad for p in jepa.target_encoder.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_repeatable(name: str):
+    """The same steps again give the same weights to the bit; the global generator is not used."""
+    before = torch.get_rng_state()
+    first, again = method(name), method(name)
+    assert train(first, 2) == train(again, 2)
+    weights = again.state_dict()
+    assert all(torch.equal(t, weights[key]) for key, t in first.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_measures_are_numbers_that_no_scale_decides(name: str):
+    """Methods with something sparse say how much, in finite numbers; plain JEPA says nothing."""
+    jepa = method(name)
+    jepa(images(4), masks(4))
+    measures = jepa.measures()
+    assert all(isinstance(v, float) and abs(v) < float("inf") for v in measures.values())
+    sparse = jepa.config.sparsity.reading != "none" or jepa.config.regulariser.term != "none"
+    assert bool(measures) == sparse
+    if sparse:
+        assert measures.keys() & {"hoyer", "activation_density"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_start_from_jepa_s_weights(name: str):
+    """Of one seed all encoders and predictors start equal, but for parts that JEPA has not."""
+    ours, plain = method(name, 3).state_dict(), method("jepa", 3).state_dict()
+    assert all(torch.equal(ours[k], t) for k, t in plain.items() if k.startswith("context_enc"))
+    assert torch.equal(ours["predictor.projection.weight"], plain["predictor.projection.weight"])
+    assert torch.equal(ours["predictor.mask_token"], plain["predictor.mask_token"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_autocast_leaves_losses_in_float32(name: str):
+    """bf16 products only: loss and gradients are float32, the loss within 2 % of float32's."""
+    jepa, batch, kept = method(name), images(8), masks(8)
+    with torch.no_grad():
+        exact = jepa(batch, kept).loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = jepa(batch, kept)
+    assert output.loss.dtype == output.target_spread.dtype == torch.float32
+    assert output.loss.item() == pytest.approx(exact.item(), rel=0.02)
+    output.loss.backward()
+    assert {p.grad.dtype for p in jepa.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_sizes_and_strengths_are_the_run_s_and_parts_the_row_s():
+    """The table fixes the parts; an unused `sparsity` is forgotten, a used one gets the reading."""
+    for name, row in METHODS.items():
+        config = method_config(name, ENCODER, PREDICTOR, SPARSITY)
+        assert config.encoder.width == 16 and config.predictor == PREDICTOR
+        assert config.encoder.register_tokens == row.encoder.register_tokens
+        assert (config.regulariser, config.target) == (row.regulariser, row.target)
+        assert config.sparsity.reading == row.sparsity.reading
+        used = row.sparsity.reading != "none"
+        assert config.sparsity.groups == (4 if used else SparsityConfig().groups)
+    with pytest.raises(ValueError, match="method must be one of jepa, .*, not 'ijepa'"):
+        method_config("ijepa", ENCODER, PREDICTOR, SPARSITY)
+
+
+def test_every_method_is_explained():
+    """The words have the table's rows in its order, no empty cell, and a mark of certainty."""
+    assert list(NOTES) == list(METHODS)
+    marks = {"verified", "secondary", "inferred", "derived", "memory"}
+    for note in NOTES.values():
+        assert note.title and note.change and note.sparsity and note.source
+        assert note.mark in marks
+
+
+def test_a_run_of_jepa_imports_no_peer():
+    """So a change of a peer leaves committed runs of JEPA and SparseJEPA R1 as they are."""
+    script = (
+        "import sys\n"
+        "from sparsejepa.model.methods import method_config\n"
+        "from sparsejepa.model.objective import Jepa, EncoderConfig, PredictorConfig\n"
+        "from sparsejepa.model.sparsity import SparsityConfig\n"
+        "for name in ('jepa', 'sparsejepa'):\n"
+        "    Jepa(method_config(name, EncoderConfig(width=16, depth=1, heads=2),\n"
+        "         PredictorConfig(16, 1, 2), SparsityConfig(groups=4)), 0)\n"
+        "print(*[m for m in sys.modules if m.startswith('sparsejepa.model.')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = {name.rsplit(".", 1)[1] for name in done.stdout.split()}
+    assert "objective" in loaded and loaded.isdisjoint({*PEER_FILES, "method_notes"})

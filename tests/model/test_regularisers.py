@@ -1,0 +1,179 @@
+"""The statistical terms of JEPA's peers against closed forms and independent computations."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import laplace, norm, wasserstein_distance
+from torch import Tensor
+
+from sparsejepa.model.objective import RegulariserConfig
+from sparsejepa.model.regularisers import (
+    LAPLACE_SCALE,
+    Regulariser,
+    covariance_cost,
+    epps_pulley,
+    rectified_laplace,
+    sliced_wasserstein,
+    unit_vectors,
+    variance_hinge,
+)
+from sparsejepa.randomness import generator
+
+seeds = st.integers(0, 10**6)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=generator(seed, "regularisers"))
+
+
+def quantiles(count: int) -> Tensor:
+    """The middle quantiles of N(0, 1): as Gaussian as `count` numbers can be."""
+    return torch.tensor(norm.ppf([(i + 0.5) / count for i in range(count)]), dtype=torch.float64)
+
+
+def statistic(samples: Tensor) -> float:
+    return epps_pulley(samples.view(-1, 1)).item()
+
+
+def test_epps_pulley_is_its_integral():
+    """N ∫ |φ_N - φ|² e^(-t²/2) dt over [-3, 3] by quadrature, to what 17 knots allow."""
+    samples = 0.3 + 1.4 * normal(9).double()
+
+    def integrand(t: float) -> float:
+        values = torch.exp(1j * t * samples).mean().item()
+        return abs(values - math.exp(-t * t / 2)) ** 2 * math.exp(-t * t / 2)
+
+    expected = 9 * quad(integrand, -3, 3)[0]
+    assert expected > 0.5
+    assert statistic(samples) == pytest.approx(expected, rel=2e-3)
+    finer = epps_pulley(samples.view(-1, 1), knots=2001).item()
+    assert finer == pytest.approx(expected, rel=1e-6)
+
+
+def test_epps_pulley_has_a_closed_form_over_the_whole_line():
+    """√(2π) (1/N ΣΣ e^(-(x_i-x_j)²/2) - √2 Σ e^(-x_i²/4) + N/√3), from Gaussian integrals."""
+    samples = 1.5 * normal(12).double()
+    pairs = (-(samples[:, None] - samples).square() / 2).exp().sum() / 12
+    singles = math.sqrt(2) * (-samples.square() / 4).exp().sum()
+    expected = math.sqrt(2 * math.pi) * (pairs - singles + 12 / math.sqrt(3))
+    found = epps_pulley(samples.view(-1, 1), knots=4001, limit=12.0).item()
+    assert found == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_epps_pulley_grows_with_the_distance_from_a_gaussian():
+    """About 0 for Gaussian quantiles; more for flat, shifted, scaled and constant samples."""
+    exact = quantiles(256)
+    assert statistic(exact) < 0.01
+    flat = torch.linspace(-math.sqrt(3), math.sqrt(3), 256, dtype=torch.float64)
+    assert statistic(flat) > 0.5
+    for wrong in (lambda c: exact + c, lambda c: exact * (1 + c), lambda c: exact / (1 + c)):
+        values = [statistic(wrong(c)) for c in (0.0, 0.3, 1.0, 3.0)]
+        assert values == sorted(values) and values[1] > 1
+    # All at 0: N ∫ (1 - e^(-t²/2))² e^(-t²/2) dt = N √(2π) (1 - √2 + 1/√3), less the tails.
+    collapsed = 256 * math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
+    assert statistic(0 * exact) == pytest.approx(collapsed, rel=0.02)
+
+
+def test_sigreg_knows_a_gaussian_batch():
+    """A batch of N(0, I) costs about ∫ (1 - e^(-t²)) e^(-t²/2) dt; a collapsed one 30 times it."""
+    term = Regulariser(RegulariserConfig("SIGReg"), seed=0)
+    expected = math.sqrt(2 * math.pi) * (1 - 1 / math.sqrt(3))
+    gaussian = [term(normal(200, 16, seed=s), s).item() for s in range(5)]
+    assert sum(gaussian) / 5 == pytest.approx(expected, rel=0.1)
+    one_channel = normal(200, 16) * (torch.arange(16) == 3)
+    assert term(0 * one_channel, 0) > 30 * expected
+    assert term(one_channel, 0) > 10 * expected
+
+
+@given(seeds)
+def test_sliced_wasserstein_sees_the_distribution_only(seed: int):
+    """0 for the same rows in another order; |shift|²/d on average for a shift; symmetric."""
+    rows = normal(12, 4, seed=seed)
+    slices = unit_vectors(4, 300, generator(seed, "slices"))
+    order = torch.randperm(12, generator=generator(seed, "order"))
+    assert sliced_wasserstein(rows[order], rows, slices) < 1e-10
+    shift = normal(4, seed=seed + 1)
+    moved = sliced_wasserstein(rows + shift, rows, slices)
+    torch.testing.assert_close(moved, (shift @ slices).square().mean(), rtol=1e-3, atol=1e-6)
+    other = normal(12, 4, seed=seed + 2)
+    one, two = (sliced_wasserstein(*pair, slices) for pair in ((rows, other), (other, rows)))
+    torch.testing.assert_close(one, two)
+    assert one > 1e-3
+
+
+def test_sorted_pairs_are_the_best_transport():
+    """Where one sample lies above the other, W₁ is the mean gap; W₂² is at least W₁²."""
+    a, b = normal(50, 1), normal(50, 1, seed=1) + 20
+    squared = sliced_wasserstein(a, b, torch.ones(1, 1)).item()
+    first = wasserstein_distance(a.ravel().numpy(), b.ravel().numpy())
+    assert first == pytest.approx((b.mean() - a.mean()).item(), rel=1e-5)
+    assert first**2 <= squared < 1.05 * first**2
+
+
+@pytest.mark.parametrize("location", [-1.0, 0.0, 0.5])
+def test_rectified_laplace_has_the_stated_law(location: float):
+    """E||z||₀ = D Φ(μ/σ) (papers' formula), mean and variance-1 scale as the Laplace law says."""
+    drawn = rectified_laplace((400, 500), location, generator(3))
+    law = laplace(location, LAPLACE_SCALE)
+    assert law.var() == pytest.approx(1)
+    active = laplace.cdf(location / LAPLACE_SCALE)
+    assert (drawn > 0).float().mean().item() == pytest.approx(active, abs=0.005)
+    assert (drawn >= 0).all()
+    mean = quad(lambda x: x * law.pdf(x), 0, 40, points=[0.5])[0]
+    assert drawn.mean().item() == pytest.approx(mean, abs=0.01)
+
+
+def test_rdmreg_prefers_what_it_asks_for():
+    """Batches of the wanted law cost a tenth of dense, shifted and constant ones; ReLU is its."""
+    term = Regulariser(RegulariserConfig("RDMReg", slices=128), seed=0)
+    wanted = rectified_laplace((300, 8), 0.0, generator(9))
+    cost = term(wanted, 0)
+    assert torch.equal(term(torch.where(wanted > 0, wanted, -1.0), 0), cost)
+    assert term.measures()["activation_density"] == pytest.approx(0.5, abs=0.03)
+    for other in (0 * wanted, wanted + 1, normal(300, 8).abs()):
+        assert term(other, 0) > 8 * cost
+
+
+def test_vicreg_terms_against_hand_values():
+    """Columns (0, 2), (1, 1), (0, 0.6): variances 2, 0, 0.18; covariance of 1 and 3 is 0.6."""
+    rows = torch.tensor([[0.0, 1.0, 0.0], [2.0, 1.0, 0.6]])
+    expected = (0 + (1 - 0.01) + (1 - math.sqrt(0.18 + 1e-4))) / 3
+    assert variance_hinge(rows).item() == pytest.approx(expected, abs=1e-6)
+    assert covariance_cost(rows).item() == pytest.approx(2 * 0.6**2 / 3, abs=1e-6)
+    term = Regulariser(RegulariserConfig("VICReg"), seed=0)
+    assert term(rows, 0).item() == pytest.approx(expected + 2 * 0.36 / 75, abs=1e-6)
+
+
+@pytest.mark.parametrize("term", ["VICReg", "SIGReg", "RDMReg"])
+def test_terms_are_functions_of_seed_and_step(term: str):
+    """Equal draws for equal seed and step, others for others, and in float32 under autocast."""
+    rows = normal(32, 8)
+    one, two = (Regulariser(RegulariserConfig(term, slices=16), seed) for seed in (0, 1))
+    assert torch.equal(one(rows, 4), one(rows, 4))
+    if term != "VICReg":
+        assert not torch.equal(one(rows, 4), one(rows, 5))
+        assert not torch.equal(one(rows, 4), two(rows, 4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(one(rows, 4), Regulariser(one.config, 0)(rows, 4))
+        assert one(rows, 4).dtype == torch.float32
+    with torch.no_grad():
+        exact = one(rows, 4)
+    assert torch.equal(exact, one(rows, 4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"slices": 0}, "slices 0 must be above 0"),
+        ({"weight": -1.0}, "weight -1.0 at least 0"),
+        ({"prediction_weight": 0.0}, "prediction_weight 0.0"),
+    ],
+)
+def test_impossible_weights_are_refused(settings: dict, sentence: str):
+    """A loss without prediction, or without slices, is no method."""
+    with pytest.raises(ValueError, match=sentence):
+        RegulariserConfig("SIGReg", **settings)
