@@ -15,6 +15,8 @@ from sphinx.util import logging
 from companion_card import provenance_card
 from companion_files import Run, depends_on, run_of_page, stale_because
 from companion_markdown import code, text
+from companion_methods import MARKER as METHODS
+from companion_methods import methods_table
 from companion_own import MARKER, own_runs_page
 from companion_results import ResultRole
 
@@ -29,6 +31,7 @@ def show_run(app: Sphinx, docname: str, source: list[str]) -> None:
     # The repository's address has one place, which a fork changes: the configuration.
     repository = app.config.html_theme_options.get("repository_url", "")
     source[0] = source[0].replace("@REPOSITORY@", repository)
+    source[0] = source[0].replace(METHODS, methods_table())
     if any(line.strip() == MARKER for line in source[0].splitlines()):
         # New runs may have come since: no file that exists now could tell.
         app.env.note_reread()

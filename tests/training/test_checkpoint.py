@@ -15,8 +15,8 @@ from sparsejepa.randomness import generator
 from sparsejepa.training.checkpoint import (
     load_checkpoint,
     load_encoder,
-    save_checkpoint,
     round_to_half,
+    save_checkpoint,
     save_encoder,
 )
 from tests.training.tiny import MODEL, same_bits
