@@ -13,6 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 from companion_card import provenance_card
+from companion_claims import show_claims
 from companion_files import Run, depends_on, run_of_page, stale_because
 from companion_markdown import code, text
 from companion_methods import MARKER as METHODS
@@ -32,6 +33,7 @@ def show_run(app: Sphinx, docname: str, source: list[str]) -> None:
     repository = app.config.html_theme_options.get("repository_url", "")
     source[0] = source[0].replace("@REPOSITORY@", repository)
     source[0] = source[0].replace(METHODS, methods_table())
+    show_claims(app, docname, source)
     if any(line.strip() == MARKER for line in source[0].splitlines()):
         # New runs may have come since: no file that exists now could tell.
         app.env.note_reread()
