@@ -1,7 +1,6 @@
 """What training changes: which parameters decay, how the target follows, what is saved."""
 
 import copy
-import dataclasses
 import math
 from pathlib import Path
 
@@ -65,15 +64,6 @@ def test_matrices_decay_and_nothing_else():
     decaying, others = parameter_groups(jepa, [])
     assert names(jepa, decaying["params"]) == MATRICES and decaying["decays"]
     assert names(jepa, others["params"]) == VECTORS and not others["decays"]
-
-
-def test_a_register_token_does_not_decay():
-    """It has three axes in timm, yet is a vector like the mask token."""
-    encoder = dataclasses.replace(MODEL.encoder, register_tokens=1)
-    jepa = Jepa(dataclasses.replace(MODEL, encoder=encoder), 0)
-    decaying, others = parameter_groups(jepa, [])
-    assert names(jepa, decaying["params"]) == MATRICES
-    assert names(jepa, others["params"]) == VECTORS | {"context_encoder.vit.reg_token"}
 
 
 def test_weight_decay_shrinks_matrices_and_spares_the_rest():
