@@ -1,4 +1,4 @@
-"""The command line: `sparsejepa doctor | run | reproduce`."""
+"""The command line: `sparsejepa doctor | run | reproduce | score`."""
 
 import contextlib
 import importlib.util
@@ -98,6 +98,41 @@ def reproduce(
     if left:
         typer.echo(f"Not made: {', '.join(r.folder.as_posix() for r, _ in left)}.", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def score(
+    images: Annotated[str, typer.Argument(help="A folder, a Parquet file or a Hub data set.")],
+    backbone: Annotated[
+        str, typer.Option(help="A timm model's name, or a file such as encoder.safetensors.")
+    ],
+    out: Annotated[Path, typer.Option(help="The table; its contact sheet is put beside it.")],
+    split: Annotated[str, typer.Option(help="Of a Hub data set.")] = "train",
+    limit: Annotated[int, typer.Option(help="Only the first images; 0: all.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 4,
+    chunk_size: Annotated[
+        int, typer.Option(min=1, help="Rows of the Jacobian at once; a GPU wants 100 or more.")
+    ] = 16,
+) -> None:
+    """Scores images by JEPA-SCORE; an interrupted call goes on when the command is given again.
+
+    Images that cannot be read are skipped, others converted to RGB; their rows say so.
+    """
+    with _one_sentence():
+        # Inside: it imports torch, during which a user may press Ctrl-C.
+        from sparsejepa.density.scoring_tool import score_images
+
+        done = score_images(
+            images,
+            backbone,
+            out,
+            split=split,
+            limit=limit,
+            batch_size=batch_size,
+            chunk_size=chunk_size,
+            say=typer.echo,
+        )
+        typer.echo(f"Scores are in {out}, the contact sheet in {done.sheet}.")
 
 
 def _snakemake(root: Path, preset: str, cores: int, jobs: int) -> None:

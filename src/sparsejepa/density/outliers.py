@@ -1,0 +1,164 @@
+"""Detectors of outliers in feature space, which JEPA-SCORE has to be compared with.
+
+A detector is fitted on training features and returns a score of any features, higher for what is
+more like the training images. It has to be scored on images that it was not fitted on:
+`compare_fits` shows how much it flatters itself otherwise.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from sparsejepa.density.separation import Separation, separation
+from sparsejepa.probing.neighbours import nearest
+
+Score = Callable[[Tensor], Tensor]  # features Float["M d"] to scores Float["M"]
+Fit = Callable[[Tensor], Score]  # training features Float["N d"] to a score
+
+
+@dataclass(frozen=True)
+class FitComparison:
+    """One detector, one set of outliers, two ways of fitting on equally many images."""
+
+    held_out: Separation  # fitted on training images, scored on others of their kind
+    on_scored: Separation  # fitted on the very images that count as data
+
+
+def knn_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Score:
+    """Mean cosine similarity to the k nearest training images; minus a distance, up to a constant.
+
+    k = 10 and the cosine are those of the public evaluation of JEPA-SCORE.
+    """
+    return lambda queries: nearest(features, queries, k)[0].mean(dim=1)
+
+
+def feature_norm(features: Float[Tensor, "N d"]) -> Score:
+    """The length of a feature vector, supposed to be short for outliers. Nothing is fitted."""
+    return lambda queries: queries.double().norm(dim=1)
+
+
+def mahalanobis(features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | None = None) -> Score:
+    """Minus the squared Mahalanobis distance to the mean of the training features.
+
+    With classes: to the nearest class mean, under one covariance of what differs from these means
+    (Lee et al. 2018).
+
+    Raises:
+        ValueError: fewer than two training images.
+    """
+    labels, means = _class_means(features, classes)
+    values, vectors = shrunk_spectrum(features.double() - means[labels])
+    axes = vectors / values.sqrt()
+
+    def score(queries: Float[Tensor, "M d"]) -> Float64[Tensor, "M"]:
+        distances = torch.cdist(
+            queries.double() @ axes, means @ axes, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        return -distances.square().amin(dim=1)
+
+    return score
+
+
+def gaussian_likelihood(
+    features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | None = None
+) -> Score:
+    """log sum_c share_c N(f; mean_c, S_c) in nats, each class with its own shrunk covariance S_c.
+
+    Without classes it is one Gaussian, which ranks images as `mahalanobis` does.
+
+    Raises:
+        ValueError: a class with fewer than two training images.
+    """
+    labels, means = _class_means(features, classes)
+    parts = []
+    for label, mean in enumerate(means):
+        rows = features[labels == label].double() - mean
+        values, vectors = shrunk_spectrum(rows)
+        size = values.log().sum() + len(values) * np.log(2 * np.pi)
+        parts.append(
+            (np.log(len(rows) / len(features)) - 0.5 * size, mean, vectors / values.sqrt())
+        )
+
+    def score(queries: Float[Tensor, "M d"]) -> Float64[Tensor, "M"]:
+        wide = queries.double()
+        logs = [
+            constant - 0.5 * ((wide - mean) @ axes).square().sum(dim=1)
+            for constant, mean, axes in parts
+        ]
+        return torch.stack(logs).logsumexp(dim=0)
+
+    return score
+
+
+def detectors(classes: Int64[Tensor, "N"] | None = None) -> Mapping[str, Fit]:
+    """Every detector by its name in tables; those per class only if classes are given."""
+    found: dict[str, Fit] = {
+        "kNN similarity": knn_similarity,
+        "Mahalanobis": mahalanobis,
+        "feature norm": feature_norm,
+    }
+    if classes is not None:
+        found["Mahalanobis per class"] = lambda x: mahalanobis(x, classes)
+        found["Gaussian likelihood per class"] = lambda x: gaussian_likelihood(x, classes)
+    return found
+
+
+def shrunk_spectrum(
+    centred: Float[Tensor, "N d"],
+) -> tuple[Float64[Tensor, "r"], Float64[Tensor, "d r"]]:
+    """Eigenvalues and eigenvectors of the Ledoit-Wolf (2004) covariance of centred rows.
+
+    The covariance is drawn towards the identity by the amount that minimises its expected error:
+    with fewer images than dimensions it would be singular. Directions in which even then nothing
+    varies, beyond rounding, are left out.
+
+    Raises:
+        ValueError: fewer than two rows, or rows that are all zero.
+    """
+    # Slow to import.
+    from sklearn.covariance import ledoit_wolf
+
+    if len(centred) < 2:
+        raise ValueError(f"A covariance needs at least 2 images, not {len(centred)}.")
+    covariance, _ = ledoit_wolf(centred.double().numpy(), assume_centered=True)
+    values, vectors = torch.linalg.eigh(torch.from_numpy(np.ascontiguousarray(covariance)))
+    real = values > 1e-9 * values.max().clamp(min=1e-300)
+    if not real.any():
+        raise ValueError("All features are equal: their covariance is zero; check the encoder.")
+    return values[real], vectors[:, real]
+
+
+def compare_fits(
+    fit: Fit,
+    training: Float[Tensor, "N d"],
+    data: Float[Tensor, "M d"],
+    outliers: Float[Tensor, "L d"],
+    seed: int,
+) -> FitComparison:
+    """How much a detector gains by being fitted on the very images that it then has to accept.
+
+    Both fits see equally many images: the first min(N, M) of `training`, or those of `data`. The
+    public evaluation of JEPA-SCORE scored its baselines the second way.
+    """
+    count = min(len(training), len(data))
+    found = []
+    for bank in (training[:count], data[:count]):
+        score = fit(bank)
+        found.append(separation(score(data[:count]).numpy(), score(outliers).numpy(), seed))
+    return FitComparison(*found)
+
+
+def _class_means(
+    features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | None
+) -> tuple[Int64[Tensor, "N"], Float64[Tensor, "C d"]]:
+    """Each image's class as 0 to C - 1 (one class if none are given), and the classes' means."""
+    if classes is None:
+        classes = torch.zeros(len(features), dtype=torch.int64)
+    labels = classes.unique(return_inverse=True)[1]
+    sums = features.new_zeros(int(labels.max()) + 1, features.shape[1], dtype=torch.float64)
+    sums.index_add_(0, labels, features.double())
+    return labels, sums / labels.bincount()[:, None]

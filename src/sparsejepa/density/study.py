@@ -1,0 +1,163 @@
+"""The comparisons of the JEPA-SCORE chapter: encoders × image sets × scores."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from sparsejepa.companion.statistics import Interval, seed_interval
+from sparsejepa.data.batches import to_unit
+from sparsejepa.density.jepa_score import EPS, JepaScore, jepa_score
+from sparsejepa.density.outliers import Fit, mahalanobis
+from sparsejepa.density.rank_correlation import rank_correlation
+from sparsejepa.density.scored_backbone import ScoredBackbone
+from sparsejepa.density.separation import Separation, separation
+from sparsejepa.density.toy_densities import GaussianMixture
+from sparsejepa.density.toy_encoders import ToyConfig, train_toys
+from sparsejepa.probing.linear import linear_probe
+from sparsejepa.probing.neighbours import nearest
+from sparsejepa.randomness import generator
+
+
+@dataclass(frozen=True)
+class Curation:
+    """A probe trained on what one rule leaves of the training images."""
+
+    accuracy: float  # share of test images, 0 to 1; over all draws of a random rule
+    correct: list[Bool[Tensor, "M"]]  # one a draw
+
+
+def score_images(
+    encoder: nn.Module, images: UInt8[Tensor, "N H W 3"], null_directions: int | None = None
+) -> JepaScore:
+    """JEPA-SCORE of bytes by an encoder of images in [0, 1]."""
+    return jepa_score(encoder, to_unit(images), null_directions=null_directions)
+
+
+def backbone_scores(
+    network: ScoredBackbone,
+    images: UInt8[Tensor, "N H W 3"],
+    null_directions: int | None = None,
+    chunk_size: int = 64,
+) -> JepaScore:
+    """JEPA-SCORE of bytes of any size by any backbone, through its own preprocessing."""
+    return jepa_score(
+        network.encoder,
+        torch.stack([network.prepare(Image.fromarray(image.numpy())) for image in images]),
+        null_directions=null_directions,
+        chunk_size=chunk_size,
+        batch_size=1,
+    )
+
+
+@torch.no_grad()
+def backbone_embeddings(
+    network: ScoredBackbone, images: UInt8[Tensor, "N H W 3"]
+) -> Float[Tensor, "N K"]:
+    """Embeddings alone, image by image."""
+    device = next(network.encoder.parameters()).device
+    return torch.cat(
+        [
+            network.encoder(network.prepare(Image.fromarray(i.numpy()))[None].to(device)).cpu()
+            for i in images
+        ]
+    )
+
+
+def without_largest(score: JepaScore, share: float = 0.2) -> Float[Tensor, "B"]:
+    """The score without this share of the kept singular values, the largest ones, nats.
+
+    The public evaluation of JEPA-SCORE found it to separate outliers a little better.
+    """
+    kept = score.log_spectrum[:, : score.log_spectrum.shape[1] - score.null_directions]
+    return kept[:, round(share * kept.shape[1]) :].clamp(min=math.log(EPS)).sum(dim=1)
+
+
+def toy_correlations(
+    config: ToyConfig, density: GaussianMixture, seeds: tuple[int, ...], points: int, seed: int
+) -> tuple[dict[str, Interval], list[nn.Module]]:
+    """Spearman's correlation of each score with the true log-density, and the encoders.
+
+    On new points of the density, the same for all. Intervals are Student's over seeds of training.
+    JEPA-SCORE and, from the same embeddings: with the Gaussian term, that term alone, minus the
+    distance to the tenth neighbour among as many training points, Mahalanobis; and that distance in
+    the space of x, which sees the data themselves.
+    """
+    encoders = train_toys(config, density, seeds)
+    x, bank = (density.sample(points, generator(seed, "toy", name)) for name in ("points", "bank"))
+    truth = density.log_density(x)
+    found: dict[str, list[float]] = {}
+    for encoder in encoders:
+        score = jepa_score(encoder, x.float(), null_directions=0, batch_size=points)
+        embeddings, known = score.embeddings, encoder(bank.float())
+        scores = {
+            "JEPA-SCORE": score.score,
+            "JEPA-SCORE + Gaussian": score.log_density,
+            "Gaussian alone": score.log_density - score.score,
+            "kNN of embeddings": -torch.cdist(embeddings, known).kthvalue(10).values,
+            "Mahalanobis": mahalanobis(known)(embeddings) if known.std() > 0 else truth * 0,
+            "kNN of the data": -torch.cdist(x, bank).kthvalue(10).values,
+        }
+        for name, values in scores.items():
+            rho = rank_correlation(values.numpy(), truth.numpy(), seed, draws=2).value
+            found.setdefault(name, []).append(rho)
+    return {name: seed_interval(values) for name, values in found.items()}, encoders
+
+
+def separations(
+    data: Float[Tensor, "N"], outliers: Mapping[str, Float[Tensor, "M"]], seed: int
+) -> dict[str, Separation]:
+    """Of one score, against every set of outliers."""
+    return {
+        name: separation(data.numpy(), scores.numpy(), seed) for name, scores in outliers.items()
+    }
+
+
+def detector_separations(
+    fit: Fit,
+    training: Float[Tensor, "N d"],
+    data: Float[Tensor, "M d"],
+    outliers: Mapping[str, Float[Tensor, "L d"]],
+    seed: int,
+) -> dict[str, Separation]:
+    """Of a detector fitted on training features, on held-out data, against every set."""
+    score = fit(training)
+    return separations(score(data), {name: score(x) for name, x in outliers.items()}, seed)
+
+
+def own_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Float[Tensor, "N"]:
+    """Mean cosine similarity to the k nearest *other* rows."""
+    # The nearest one of all is the row itself.
+    return nearest(features, features, k + 1)[0][:, 1:].mean(dim=1)
+
+
+def kept_rows(score: Float[Tensor, "N"], dropped: float) -> Int64[Tensor, "kept"]:
+    """The rows that stay when the `dropped` share with the lowest scores goes, in their order."""
+    count = len(score) - round(dropped * len(score))
+    return score.argsort(descending=True, stable=True)[:count].sort().values
+
+
+def curate(
+    choose: Callable[[int], Int64[Tensor, "kept"]],
+    draws: int,
+    training: tuple[Float[Tensor, "N d"], Int64[Tensor, "N"]],
+    test: tuple[Float[Tensor, "M d"], Int64[Tensor, "M"]],
+    seed: int,
+) -> Curation:
+    """A linear probe of what `choose(draw)` keeps, for every draw of a random rule.
+
+    Test images of a class that has lost all its training images count as wrong.
+    """
+    x, y = training
+    features, labels = test
+    correct = []
+    for draw in range(draws):
+        rows = choose(draw)
+        known = labels.clamp(max=int(y[rows].max()))
+        found = linear_probe(x[rows], y[rows], features, known, seed=seed)
+        correct.append(found.predictions == labels)
+    return Curation(torch.stack(correct).double().mean().item(), correct)

@@ -1,0 +1,1 @@
+"""Multiinformation (total correlation) of columns, and its split within and between groups."""

@@ -1,0 +1,1 @@
+"""Small models whose behaviour is known in closed form."""

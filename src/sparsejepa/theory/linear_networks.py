@@ -1,0 +1,231 @@
+"""Gradient descent on the matrices of a deep linear JEPA or MAE (Littwin et al., 2407.03475, §3-4).
+
+The losses, for an encoder W = W_L … W_1 and one layer V, all d x d and in float64:
+
+    JEPA: ½ E||V W x - stopgrad(W y)||², MAE: ½ E||V W x - y||².
+
+They depend on the data through second moments alone, so that a step on samples is a step on the
+moments of those samples. Nothing here assumes that the moments commute or that features decouple.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparsejepa.theory.linear_dynamics import Objective, check_objective
+
+Start = Literal["aligned", "orthogonal", "unbalanced", "gaussian"]
+
+# exp of this, by which the outer layers of an unbalanced start are scaled up or down.
+UNBALANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of inputs x and targets y."""
+
+    xx: Float[Tensor, "d d"]  # E[x x^T]
+    yx: Float[Tensor, "d d"]  # E[y x^T]
+
+
+@dataclass(frozen=True)
+class LinearNetwork:
+    """An encoder and the layer that predicts from it."""
+
+    layers: Float[Tensor, "L d d"]  # W_1 … W_L
+    head: Float[Tensor, "d d"]  # V
+
+
+@dataclass(frozen=True)
+class Descent:
+    """What gradient descent passed through."""
+
+    times: Float[Tensor, "T"]  # the paper's time: depth x learning rate x steps
+    encoders: Float[Tensor, "T d d"]  # W = W_L … W_1
+    heads: Float[Tensor, "T d d"]  # V
+    last: LinearNetwork  # after the last step
+
+
+def initial_network(
+    objective: str,
+    start: str,
+    dimension: int,
+    depth: int,
+    epsilon: float,
+    generator: torch.Generator,
+) -> LinearNetwork:
+    """A small start, in which every feature has a gain of about epsilon.
+
+    aligned: each layer is epsilon^(1/L) times a random orthogonal matrix; V is epsilon^(1/L) times
+    the identity for JEPA and times the transpose of the layers' product for MAE. Only then do
+    features decouple: V W must be diagonal in the features' basis for MAE, and V must be diagonal
+    in the basis to which W takes them for JEPA. orthogonal: V is a random orthogonal matrix too,
+    still balanced. unbalanced: aligned, with layers from e^-½ to e^½ times as large (product 1)
+    and V e^½ times as large. gaussian: independent normal entries of variance epsilon^(2/L) / d.
+
+    Raises:
+        ValueError: an unknown objective or start, a dimension or depth below 1, epsilon <= 0.
+    """
+    check_objective(objective)
+    if start not in get_args(Start):
+        raise ValueError(f"start {start!r} is unknown; choose {' or '.join(get_args(Start))}.")
+    if min(dimension, depth) < 1 or not epsilon > 0:
+        raise ValueError(
+            f"dimension {dimension} and depth {depth} must be at least 1, and epsilon {epsilon} "
+            "above 0."
+        )
+    scale = epsilon ** (1 / depth)
+    shape = (depth + 1, dimension, dimension)
+    normal = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if start == "gaussian":
+        return _split(normal * scale / math.sqrt(dimension))
+    turns, upper = torch.linalg.qr(normal)
+    # With a positive diagonal of R, Q is uniform over the orthogonal matrices.
+    turns = turns * upper.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
+    if start != "orthogonal":
+        identity = torch.eye(dimension, dtype=torch.float64)
+        turns[-1] = identity if objective == "jepa" else product(turns[:-1]).T
+    if start == "unbalanced":
+        spread = torch.linspace(-UNBALANCE, UNBALANCE, depth, dtype=torch.float64)
+        if depth == 1:
+            spread = spread * 0
+        turns = turns * torch.cat([spread, spread.new_tensor([UNBALANCE])]).exp()[:, None, None]
+    return _split(scale * turns)
+
+
+def product(layers: Float[Tensor, "L d d"]) -> Float[Tensor, "d d"]:
+    """W_L … W_1."""
+    whole = layers[0]
+    for layer in layers[1:]:
+        whole = layer @ whole
+    return whole
+
+
+def gradients(objective: Objective, network: LinearNetwork, moments: Moments) -> LinearNetwork:
+    """What gradient descent subtracts: derivatives of the loss, for JEPA with the target held.
+
+    With R = V W S_xx - W S_yx (JEPA) or V W S_xx - S_yx (MAE), the derivative in V is R W^T and
+    that in W is V^T R (2407.03475, Eqs. 4 and 5 [secondary]; checked against autograd here).
+    """
+    layers, head = _slopes(objective, list(network.layers), network.head, moments)
+    return LinearNetwork(torch.stack(layers), head)
+
+
+def gradient_descent(
+    objective: Objective,
+    network: LinearNetwork,
+    moments: Moments,
+    *,
+    step_size: float,
+    steps: int,
+    every: int,
+) -> Descent:
+    """Full-batch gradient descent, recorded at the start and after each `every` steps.
+
+    Raises:
+        ValueError: no steps, or a step size that is not positive.
+        FloatingPointError: it diverged.
+    """
+    return _descend(objective, network, lambda _: moments, step_size, steps, every)
+
+
+def stochastic_gradient_descent(
+    objective: Objective,
+    network: LinearNetwork,
+    x: Float[Tensor, "N d"],
+    y: Float[Tensor, "N d"],
+    *,
+    batch_size: int,
+    step_size: float,
+    steps: int,
+    every: int,
+    generator: torch.Generator,
+) -> Descent:
+    """As `gradient_descent`, on minibatches of samples drawn with replacement."""
+
+    def batch(_: int) -> Moments:
+        rows = torch.randint(len(x), (batch_size,), generator=generator)
+        return sample_moments(x[rows], y[rows])
+
+    return _descend(objective, network, batch, step_size, steps, every)
+
+
+def sample_moments(x: Float[Tensor, "N d"], y: Float[Tensor, "N d"]) -> Moments:
+    """Second moments of samples, not centred."""
+    return Moments(x.T @ x / len(x), y.T @ x / len(x))
+
+
+def feature_gains(
+    encoders: Float[Tensor, "T d d"], directions: Float[Tensor, "d F"]
+) -> Float[Tensor, "T F"]:
+    """||W e|| for unit directions e, the columns of `directions`; w_i where features decouple."""
+    return (encoders @ directions).norm(dim=1)
+
+
+def imbalance(network: LinearNetwork) -> Float[Tensor, "L d d"]:
+    """W_{a+1}^T W_{a+1} - W_a W_a^T for all neighbours, V above W_L included; 0 is balanced.
+
+    Gradient flow keeps these matrices as they are, for both losses and any moments.
+    """
+    stack = torch.cat([network.layers, network.head[None]])
+    lower, upper = stack[:-1], stack[1:]
+    return upper.mT @ upper - lower @ lower.mT
+
+
+def _descend(
+    objective: Objective,
+    network: LinearNetwork,
+    moments_at: Callable[[int], Moments],
+    step_size: float,
+    steps: int,
+    every: int,
+) -> Descent:
+    check_objective(objective)
+    if not step_size > 0 or min(steps, every) < 1:
+        raise ValueError(
+            f"step_size {step_size} must be above 0, steps {steps} and every {every} at least 1."
+        )
+    layers, head = [layer.clone() for layer in network.layers], network.head.clone()
+    kept = [(0, product(network.layers), network.head)]
+    for step in range(1, steps + 1):
+        slopes, head_slope = _slopes(objective, layers, head, moments_at(step))
+        for layer, slope in zip(layers, slopes, strict=True):
+            layer.sub_(slope, alpha=step_size)
+        head.sub_(head_slope, alpha=step_size)
+        if step % every == 0:
+            kept.append((step, product(torch.stack(layers)), head.clone()))
+    last = LinearNetwork(torch.stack(layers), head)
+    if not (last.layers.isfinite().all() and head.isfinite().all()):
+        raise FloatingPointError(
+            f"Gradient descent diverged at step_size {step_size}; choose a smaller one."
+        )
+    counts, encoders, heads = zip(*kept, strict=True)
+    times = torch.tensor(counts, dtype=torch.float64) * (len(layers) * step_size)
+    return Descent(times, torch.stack(encoders), torch.stack(heads), last)
+
+
+def _slopes(
+    objective: str, layers: list[Tensor], head: Tensor, moments: Moments
+) -> tuple[list[Tensor], Tensor]:
+    """`gradients`, as lists: a descent takes tens of thousands of steps on tiny matrices."""
+    # below[a] is the product of the layers up to index a.
+    below = list(accumulate(layers, lambda lower, layer: layer @ lower))
+    encoder = below[-1]
+    target = encoder @ moments.yx if objective == "jepa" else moments.yx
+    residual = head @ encoder @ moments.xx - target
+    above, slopes = head.T @ residual, []
+    for index in range(len(layers) - 1, 0, -1):
+        slopes.append(above @ below[index - 1].T)
+        above = layers[index].T @ above
+    slopes.append(above)
+    return slopes[::-1], residual @ encoder.T
+
+
+def _split(stack: Float[Tensor, "M d d"]) -> LinearNetwork:
+    return LinearNetwork(stack[:-1].clone(), stack[-1].clone())

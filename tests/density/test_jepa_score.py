@@ -1,0 +1,215 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sparsejepa.density.closed_forms import closed_forms
+from sparsejepa.density.jepa_score import (
+    combine_views,
+    jepa_score,
+    log_singular_values,
+    structural_nulls,
+)
+from sparsejepa.randomness import generator
+from tests.density.listing import listing_jacobian, listing_score
+from tests.density.tiny_encoders import images, tiny_convnext, tiny_encoder, tiny_vit
+
+SIZES = st.tuples(st.integers(1, 8), st.integers(1, 8))
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator(seed, "drawn"), dtype=torch.float64)
+
+
+def linear(matrix: torch.Tensor):
+    return lambda x: x.flatten(1) @ matrix.T
+
+
+def with_log_spectrum(logs: list[float], rows: int, columns: int, seed: int) -> torch.Tensor:
+    """A matrix whose log singular values are exactly these, in random directions."""
+    rank = len(logs)
+    left = torch.linalg.qr(drawn(rows, rank, seed=seed)).Q
+    right = torch.linalg.qr(drawn(columns, rank, seed=seed + 1)).Q
+    return left * torch.tensor(logs).double().exp() @ right.T
+
+
+@given(st.lists(st.floats(-4, 4), min_size=1, max_size=6), SIZES, st.integers(0, 2**32))
+def test_linear_map_is_its_own_volume(logs: list[float], more: tuple[int, int], seed: int) -> None:
+    """f(x) = A x: score = sum of log singular values of A, everywhere, none of them left out."""
+    # One side is as long as the spectrum, the other one longer.
+    sides = [len(logs), len(logs) + more[0]]
+    rows, columns = sides if more[1] % 2 else sides[::-1]
+    matrix = with_log_spectrum(logs, rows, columns, seed)
+    found = jepa_score(linear(matrix), drawn(3, columns, seed=seed + 1))
+    expected = torch.tensor(sorted(logs, reverse=True)).double()
+    assert found.null_directions == 0
+    torch.testing.assert_close(found.log_spectrum, expected.expand(3, -1), rtol=0, atol=1e-7)
+    torch.testing.assert_close(found.score, expected.sum().expand(3), rtol=0, atol=1e-7)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32), st.floats(0.01, 100))
+def test_rotation_leaves_the_score_and_scaling_adds_its_logarithm(seed: int, scale: float) -> None:
+    """f -> Q f changes nothing, f -> c f adds K log c, x -> Q x changes nothing."""
+    matrix, x = with_log_spectrum([-1, 0, 0.5, 2], 4, 6, seed), drawn(2, 6, seed=seed + 1)
+    left, right = torch.linalg.qr(drawn(4, 4)).Q, torch.linalg.qr(drawn(6, 6)).Q
+
+    def curved(x):
+        return x @ matrix.T + (x @ matrix.T).sin() / 2
+
+    score = jepa_score(curved, x).score
+    for other, added in (
+        (lambda x: curved(x) @ left.T, 0.0),
+        (lambda x: scale * curved(x), 4 * math.log(scale)),
+    ):
+        torch.testing.assert_close(jepa_score(other, x).score, score + added, rtol=0, atol=1e-6)
+    turned = jepa_score(lambda x: curved(x @ right.T), x @ right).score
+    torch.testing.assert_close(turned, score, rtol=0, atol=1e-6)
+
+
+def test_whitening_is_minus_half_the_log_determinant() -> None:
+    """x ~ N(0, S), f whitens: score = -½ log det S for all x, and log_density is log N(x; 0, S)."""
+    root = drawn(5, 5)
+    values, vectors = torch.linalg.eigh(root @ root.T)
+    whiten = vectors / values.sqrt() @ vectors.T
+    x = drawn(20, 5, seed=1)
+    found = jepa_score(linear(whiten), x)
+    torch.testing.assert_close(found.score, (-0.5 * values.log().sum()).expand(20))
+    expected = stats.multivariate_normal(cov=(root @ root.T).numpy()).logpdf(x.numpy())
+    torch.testing.assert_close(found.log_density, torch.from_numpy(expected))
+
+
+def test_change_of_variables_is_exact() -> None:
+    """A Gaussian whitened, 1-D monotone, 2-D triangular: score + log phi(f) = log p(x)."""
+    for case in closed_forms(40, seed=0).values():
+        found = jepa_score(case.map, case.points)
+        torch.testing.assert_close(found.log_density, case.log_density)
+
+
+def test_the_closed_forms_are_those_densities() -> None:
+    """The true log-densities are scipy's."""
+    gaussian, logistic, mixture = closed_forms(40, seed=0).values()
+    covariance = np.linalg.pinv(jacobian_at_zero(gaussian.map) @ jacobian_at_zero(gaussian.map).T)
+    for case, expected in (
+        (gaussian, stats.multivariate_normal(cov=covariance).logpdf(gaussian.points)),
+        (logistic, stats.logistic.logpdf(logistic.points[:, 0])),
+        (
+            mixture,
+            np.logaddexp(
+                np.log(0.3) + stats.multivariate_normal([-1.5, 2.0]).logpdf(mixture.points),
+                np.log(0.7) + stats.multivariate_normal([1.0, -1.0]).logpdf(mixture.points),
+            ),
+        ),
+    ):
+        torch.testing.assert_close(case.log_density, torch.from_numpy(expected))
+
+
+def jacobian_at_zero(linear_map) -> np.ndarray:
+    return linear_map(torch.eye(4, dtype=torch.float64)).numpy()
+
+
+def test_the_listing_is_reproduced() -> None:
+    """No null directions and its eps: the paper's number, in float32 and, to 1e-9, in float64."""
+    encoder, x = tiny_vit(class_token=False, global_pool="avg", final_norm=False), images(5)
+    expected = listing_score(listing_jacobian(encoder, x))
+    found = jepa_score(encoder, x, null_directions=0).score
+    torch.testing.assert_close(found.float(), expected, rtol=1e-5, atol=0)
+    expected = listing_score(listing_jacobian(encoder.double(), x.double()))
+    found = jepa_score(encoder, x, null_directions=0).score
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
+def test_the_listing_is_reproduced_with_a_null_direction() -> None:
+    """It is clipped at eps in both, and counted; left out, the score is larger by log 1/eps.
+
+    The listing is evaluated in float64: in float32, rounding of the SVD lifts the null direction to
+    about 1e-6, at one image above eps and at the next below.
+    """
+    encoder, x = tiny_encoder(), images(5)
+    expected = listing_score(listing_jacobian(encoder, x).double())
+    found = jepa_score(encoder, x, null_directions=0)
+    torch.testing.assert_close(found.score, expected, rtol=1e-6, atol=0)
+    assert found.clipped.tolist() == [1] * 5
+    without = jepa_score(encoder, x)
+    assert without.clipped.tolist() == [0] * 5
+    torch.testing.assert_close(without.score, found.score + math.log(1e6))
+
+
+def test_eps_clips_from_below_and_is_counted() -> None:
+    """Singular values 1, 1e-3, 1e-9 with eps 1e-6: 0 + log 1e-3 + log 1e-6, one clipped."""
+    matrix = torch.diag(torch.tensor([1, 1e-3, 1e-9]).double())
+    found = jepa_score(linear(matrix), drawn(1, 3), null_directions=0)
+    torch.testing.assert_close(found.score, torch.tensor([math.log(1e-9)]).double())
+    assert found.clipped.tolist() == [1]
+    unclipped = jepa_score(linear(matrix), drawn(1, 3), null_directions=0, eps=1e-12)
+    assert unclipped.score.item() == pytest.approx(math.log(1e-12), rel=1e-2)
+    assert jepa_score(linear(matrix), drawn(1, 3), null_directions=1).clipped.tolist() == [0]
+
+
+def test_spectrum_is_that_of_an_svd() -> None:
+    """Wide, tall and square Jacobians; also when the columns come in several slices."""
+    for shape in ((3, 4, 9), (3, 9, 4), (2, 5, 5), (1, 3, 40_000)):
+        jacobian = drawn(*shape).float()
+        expected = torch.linalg.svdvals(jacobian.double()).log()
+        torch.testing.assert_close(log_singular_values(jacobian), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_tall_maps_use_the_smaller_side() -> None:
+    """K = 6 embeddings of 2 numbers: two singular values, as many as the map has directions."""
+    assert jepa_score(linear(drawn(6, 2)), drawn(3, 2)).log_spectrum.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "expected"),
+    [
+        (tiny_encoder(), 1),
+        (tiny_vit(class_token=False, global_pool="avg", fc_norm=False), 1),
+        (tiny_vit(class_token=False, global_pool="avg", fc_norm=True), 2),
+        (tiny_vit(reg_tokens=2), 2),
+        (tiny_vit(pre_norm=True), 2),
+        (tiny_convnext(), 2),
+        (tiny_vit(class_token=False, global_pool="avg", final_norm=False), 0),
+    ],
+    ids=["ours", "I-JEPA", "pool, norm", "DINOv2", "CLIP", "ConvNeXt", "no norm"],
+)
+def test_layer_norm_makes_exactly_these_null_directions(encoder, expected: int) -> None:
+    """One for LayerNorm then pooling; two if it comes last; none without it. In both precisions."""
+    for x in (images(3), images(1, seed=5)):
+        assert jepa_score(encoder, x).null_directions == expected
+    exact = jepa_score(encoder.double(), images(2))
+    encoder.float()
+    assert exact.null_directions == expected
+    assert exact.clipped.tolist() == [0, 0]
+
+
+def test_null_directions_are_common_to_all_images() -> None:
+    """A gap that one image lacks is not structural; fading out or being flat is no gap."""
+    lowest = torch.tensor([[0.0, -1, -20], [0, -1, -12]]).double()
+    assert structural_nulls(lowest) == 1
+    assert structural_nulls(torch.cat([lowest, torch.tensor([[0.0, -1, -2]])])) == 0
+    assert structural_nulls(torch.linspace(0, -30, 40).double()[None]) == 0
+    flat = torch.full((1, 3), -math.inf).double()
+    assert structural_nulls(flat) == 0
+    assert structural_nulls(torch.cat([lowest, flat])) == 1
+    assert structural_nulls(torch.tensor([[0.0, -math.inf, -math.inf]]).double()) == 2
+
+
+def test_chunks_and_batches_change_nothing() -> None:
+    """The same scores however the work is cut."""
+    x, whole = images(5), jepa_score(tiny_encoder(), images(5))
+    for chunk, batch in ((1, 1), (7, 2), (100, 5)):
+        cut = jepa_score(tiny_encoder(), x, chunk_size=chunk, batch_size=batch)
+        torch.testing.assert_close(cut.score, whole.score, rtol=1e-6, atol=0)
+        torch.testing.assert_close(cut.embeddings, whole.embeddings)
+
+
+def test_views_are_combined_by_equation_4() -> None:
+    """-log mean exp(-s): one view gives itself, two the harmonic mean of the densities."""
+    scores = torch.tensor([[1.0, -900.0], [3.0, -900.0]])
+    expected = -math.log((math.exp(-1) + math.exp(-3)) / 2)
+    torch.testing.assert_close(combine_views(scores), torch.tensor([expected, -900.0]))
+    torch.testing.assert_close(combine_views(scores[:1]), scores[0])

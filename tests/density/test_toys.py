@@ -1,0 +1,118 @@
+"""Known densities, the small networks trained on them, and what the chapter measures on both."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from sparsejepa.density.study import (
+    curate,
+    kept_rows,
+    own_similarity,
+    toy_correlations,
+)
+from sparsejepa.density.toy_densities import drawn_mixture
+from sparsejepa.density.toy_encoders import ToyConfig, train_toys
+from sparsejepa.model.regularisers import covariance_cost
+from sparsejepa.randomness import generator
+
+PLANE = drawn_mixture(2, 4, seed=0)
+
+
+def test_log_density_is_scipys() -> None:
+    """Weights, means and covariances with the drawn axes and scales."""
+    mixture = drawn_mixture(3, 4, seed=1)
+    x = mixture.sample(30, generator(0))
+    parts = [
+        np.log(weight) + stats.multivariate_normal(mean, (axes * scale**2) @ axes.T).logpdf(x)
+        for weight, mean, axes, scale in zip(
+            mixture.weights.numpy(),
+            mixture.means.numpy(),
+            mixture.axes.numpy(),
+            mixture.scales.numpy(),
+            strict=True,
+        )
+    ]
+    expected = torch.from_numpy(np.logaddexp.reduce(parts))
+    torch.testing.assert_close(mixture.log_density(x), expected)
+
+
+def test_samples_follow_the_density() -> None:
+    """Mean and covariance of samples are the mixture's, to what 40,000 of them allow."""
+    x = PLANE.sample(40_000, generator(1))
+    mean = PLANE.weights @ PLANE.means
+    within = PLANE.axes * PLANE.scales[:, None].square() @ PLANE.axes.transpose(1, 2)
+    away = PLANE.means - mean
+    between = away[:, :, None] * away[:, None]
+    covariance = (PLANE.weights[:, None, None] * (within + between)).sum(0)
+    torch.testing.assert_close(x.mean(0), mean, rtol=0, atol=0.05)
+    torch.testing.assert_close(x.T.cov(), covariance, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("objective", ["VICReg", "SIGReg"])
+def test_an_objective_prevents_collapse(objective: str) -> None:
+    """A standard deviation not far below 1, little correlation; without one, nothing is left."""
+    x = PLANE.sample(1000, generator(2)).float()
+    (encoder,) = train_toys(ToyConfig(objective, embedding=2, steps=150), PLANE, (0,))
+    assert encoder(x).std(0).min() > 0.8
+    assert covariance_cost(encoder(x)) < 0.2
+    (collapsed,) = train_toys(ToyConfig("none", embedding=2, steps=150), PLANE, (0,))
+    assert collapsed(x).std(0).max() < 0.05
+
+
+def test_seeds_are_trained_independently() -> None:
+    """An encoder is the same alone and beside others, and other seeds give other encoders."""
+    config = ToyConfig("VICReg", embedding=3, steps=5)
+    (alone,) = train_toys(config, PLANE, (1,))
+    other, beside = train_toys(config, PLANE, (0, 1))
+    x = PLANE.sample(10, generator(3)).float()
+    torch.testing.assert_close(alone(x), beside(x))
+    assert not torch.allclose(other(x), beside(x))
+
+
+def test_correlations_of_what_is_known() -> None:
+    """The data's own neighbours find the density; every score has its interval over seeds."""
+    config = ToyConfig("untrained", embedding=2)
+    found, encoders = toy_correlations(config, PLANE, (0, 1, 2), points=200, seed=0)
+    assert found["kNN of the data"].value > 0.7
+    assert {"JEPA-SCORE", "JEPA-SCORE + Gaussian", "Gaussian alone", "Mahalanobis"} <= set(found)
+    assert all(-1 <= cell.value <= 1 and cell.low <= cell.high for cell in found.values())
+    assert len(encoders) == 3
+
+
+def test_kept_rows_are_those_with_the_highest_scores() -> None:
+    """In their own order; of equal scores the first stay."""
+    score = torch.tensor([3.0, 1.0, 2.0, 2.0, 5.0])
+    assert kept_rows(score, 0.2).tolist() == [0, 2, 3, 4]
+    assert kept_rows(score, 0.4).tolist() == [0, 2, 4]
+    assert kept_rows(score, 0.0).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_own_similarity_leaves_the_row_itself_out() -> None:
+    """Three equal rows are fully similar to each other, the opposite one is not."""
+    rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+    assert own_similarity(rows, k=2).tolist() == pytest.approx([1, 1, 1, -1])
+
+
+def test_curation_finds_wrong_labels() -> None:
+    """A rule that keeps the rightly labelled half beats keeping a random half."""
+    draw = generator(4)
+    y = torch.randint(3, (600,), generator=draw)
+    x = torch.nn.functional.one_hot(y, 3) + 0.4 * torch.randn(600, 3, generator=draw)
+    wrong = torch.arange(300) < 150
+    noisy = torch.where(wrong, (y[:300] + 1) % 3, y[:300])
+    training, test = (x[:300], noisy), (x[300:], y[300:])
+    right = curate(lambda _: kept_rows(-wrong.float(), 0.5), 1, training, test, seed=0)
+    random = curate(
+        lambda d: torch.randperm(300, generator=generator(d))[:150], 2, training, test, seed=0
+    )
+    assert right.accuracy > random.accuracy + 0.1
+    assert len(random.correct) == 2 and len(right.correct) == 1
+
+
+def test_a_lost_class_counts_as_wrong() -> None:
+    """Class 2 is dropped whole: its test images stay in the denominator."""
+    y = torch.arange(90) % 3
+    x = torch.nn.functional.one_hot(y, 3) + 0.01 * torch.randn(90, 3, generator=generator(5))
+    found = curate(lambda _: (y < 2).nonzero()[:, 0], 1, (x, y), (x, y), seed=0)
+    assert found.accuracy == pytest.approx(2 / 3)

@@ -1,0 +1,186 @@
+"""total = between + within, for every partition; what overlap does; random partitions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsejepa.information.decomposition import (
+    AmongRandom,
+    decompose,
+    groups_of,
+    random_partitions,
+    random_subsets,
+)
+from sparsejepa.information.multiinformation import total_correlation
+from sparsejepa.model.sparsity import make_groups
+from sparsejepa.randomness import generator
+from tests.information.known import gaussian_rows, interval_hit, random_correlation
+
+seeds = st.integers(0, 10**6)
+
+
+def block_truth(correlation: torch.Tensor, groups: list[list[int]]) -> float:
+    """½ [sum_g ln det R_g - ln det R], by eigenvalues."""
+
+    def half(columns: list[int]) -> float:
+        return 0.5 * torch.linalg.eigvalsh(correlation[columns][:, columns]).log().sum().item()
+
+    return sum(half(group) for group in groups) - half([i for group in groups for i in group])
+
+
+def planted() -> torch.Tensor:
+    """Three blocks of three columns, correlated .8 inside and not at all across."""
+    correlation = torch.block_diag(*[torch.full((3, 3), 0.8).double()] * 3)
+    return gaussian_rows(1500, correlation + 0.2 * torch.eye(9).double(), "planted")
+
+
+@given(seeds, st.sampled_from(["gaussian", "copula"]), st.integers(1, 6))
+@settings(max_examples=25)
+def test_the_split_is_an_identity(seed: int, method: str, count: int):
+    """It adds up to rounding for any partition of any columns: grouping "reduces" always."""
+    x = gaussian_rows(120, random_correlation(6, "split", seed), "split", seed)
+    labels = torch.randint(count, (6,), generator=generator(seed, "labels"))
+    split = decompose(x, groups_of(labels), method)
+    assert abs(split.remainder) < 1e-10
+    assert split.total == total_correlation(x, method)
+    if count == 1:
+        assert abs(split.between.value) < 1e-12
+
+
+def test_between_and_within_are_those_of_the_blocks():
+    """Each part against its own closed form."""
+    groups = [[0, 4], [1, 2, 5], [3]]
+    correlation = random_correlation(6, "blocks")
+    split = decompose(gaussian_rows(3000, correlation, "blocks"), groups, "gaussian")
+    truth = block_truth(correlation, groups)
+    assert abs(split.between.value - truth) < 3 * split.between.standard_error
+    for group, part in zip(groups, split.within, strict=True):
+        inner = block_truth(correlation[group][:, group], [[i] for i in range(len(group))])
+        assert abs(part.value - inner) <= 3 * part.standard_error
+    assert split.within[2].value == pytest.approx(0, abs=1e-12)
+    assert [part.d for part in split.within] == [2, 3, 1]
+
+
+def test_neighbours_agree_with_determinants():
+    """KSG between blocks, where it is valid; its three terms are separate estimates."""
+    groups, correlation = [[0, 1], [2, 3]], random_correlation(4, "agree")
+    split = decompose(gaussian_rows(1500, correlation, "agree"), groups, "ksg")
+    assert interval_hit(split.between, block_truth(correlation, groups))
+    assert 0 < abs(split.remainder) < 0.1
+
+
+def test_the_chain_rule():
+    """T(A, B) = T(A) + T(B) + I(A; B), exactly for counts as well."""
+    x = torch.randint(3, (600, 3), generator=generator(0, "chain"))
+    x = torch.cat([x, (x[:, :1] + x[:, 1:2]) % 3], dim=1)
+    split = decompose(x, [[0, 3], [1, 2]], "discrete")
+    assert abs(split.remainder) < 1e-12
+    assert split.total.value == total_correlation(x, "discrete").value
+    assert split.within[0].value == pytest.approx(
+        total_correlation(x[:, [0, 3]], "discrete").value, abs=1e-12
+    )
+
+
+def test_overlapping_groups_are_refused_with_the_reason():
+    x = gaussian_rows(200, torch.eye(3).double(), "overlap")
+    with pytest.raises(ValueError, match="Column 1 is in 2 groups: groups that share a column"):
+        decompose(x, [[0, 1], [1, 2]])
+    with pytest.raises(ValueError, match="Column 1 is in 2 groups"):
+        random_partitions(x, [[0, 1], [1, 2]], "gaussian", 5, generator(0))
+
+
+def test_overlap_is_the_counterexample():
+    """Independent columns, one of them in two groups: 0 in all, infinite between the groups.
+
+    Of fair bits the groups share exactly the entropy of the common one, ln 2.
+    """
+    x = gaussian_rows(1000, torch.eye(3).double(), "overlap")
+    split = decompose(x, [[0, 1], [1, 2]], "gaussian", overlapping=True)
+    assert split.between.value == math.inf and abs(split.total.value) < 0.01
+    bits = torch.randint(2, (4000, 3), generator=generator(0, "fair"))
+    split = decompose(bits, [[0, 1], [1, 2]], "discrete", overlapping=True)
+    assert interval_hit(split.between, math.log(2)) and interval_hit(split.total, 0.0)
+
+
+def test_noisy_readings_that_share_a_column_depend_on_each_other():
+    """G1 = z1 + z2 + e1, G2 = z2 + z3 + e2, all independent: -½ ln(1 - rho²), rho = 1 / (2 + v)."""
+    z = gaussian_rows(20_000, torch.eye(5).double(), "readings")
+    for variance in (1.0, 0.1):
+        noise = math.sqrt(variance) * z[:, 3:]
+        readings = torch.stack([z[:, 0] + z[:, 1], z[:, 1] + z[:, 2]], dim=1) + noise
+        truth = -0.5 * math.log(1 - 1 / (2 + variance) ** 2)
+        assert truth == pytest.approx({1.0: 0.0589, 0.1: 0.1286}[variance], abs=1e-4)
+        assert interval_hit(total_correlation(readings, "gaussian"), truth, 0.99)
+
+
+def test_a_planted_partition_stands_out():
+    """Groups of dependent columns leave less between them than any random ones; across, more."""
+    x = planted()
+    own = random_partitions(x, [[0, 1, 2], [3, 4, 5], [6, 7, 8]], "copula", 99, generator(0))
+    assert own.rank == 0.0 and own.p_value == pytest.approx(0.02)
+    total = total_correlation(x, "copula").value
+    assert own.own < 0.05 < own.random.min() and (own.random <= total + 0.05).all()
+    across = random_partitions(x, [[0, 3, 6], [1, 4, 7], [2, 5, 8]], "copula", 99, generator(0))
+    assert across.rank > 0.85
+
+
+def test_a_random_partition_does_not():
+    """A partition dealt like the others has a rank like the others': uniform over 40 deals."""
+    x, ranks = gaussian_rows(300, random_correlation(8, "deal"), "deal"), []
+    for i in range(40):
+        groups = make_groups(8, 4, "random", 1, generator(i, "dealt"))
+        ranks.append(random_partitions(x, groups, "gaussian", 30, generator(i, "others")).rank)
+    assert 0.35 < np.mean(ranks) < 0.65 and np.std(ranks) > 0.2
+
+
+def test_subsets_of_dependent_columns_stand_out():
+    """A planted block among random triples; and the value is that of the subset alone."""
+    x = planted()
+    own = random_subsets(x, [3, 4, 5], "gaussian", 200, generator(1))
+    assert own.rank > 0.95
+    assert own.own == pytest.approx(total_correlation(x[:, 3:6], "gaussian").value, abs=1e-12)
+    with pytest.raises(ValueError, match="Column 9 of a group does not exist"):
+        random_subsets(x, [3, 9], "gaussian", 5, generator(1))
+
+
+def test_rank_and_p_value_by_hand():
+    """Between 1 and 2 of (1, 1, 2, 3): two lower, none equal; and ties count half."""
+    drawn = np.array([1.0, 1.0, 2.0, 3.0])
+    assert AmongRandom(1.5, drawn).rank == 0.5
+    assert AmongRandom(1.0, drawn).rank == 0.25
+    assert AmongRandom(0.5, drawn).p_value == pytest.approx(2 * 1 / 5)
+    assert AmongRandom(2.0, drawn).p_value == 1.0
+
+
+def test_groups_survive_dropped_columns():
+    """Group members are named by the input's columns, whatever is left out."""
+    x = gaussian_rows(300, random_correlation(4, "kept"), "kept")
+    dead = torch.cat([torch.zeros(300, 1).double(), x], dim=1)
+    split = decompose(dead, [[1, 2], [0, 3, 4]], "gaussian", drop=True)
+    assert split.between.value == decompose(x, [[0, 1], [2, 3]], "gaussian").between.value
+    assert [c.column for c in split.between.dropped] == [0]
+    with pytest.raises(ValueError, match="Of group 0 no column is left"):
+        decompose(dead, [[0], [1, 2, 3, 4]], "gaussian", drop=True)
+
+
+def test_groups_of_labels():
+    """Group numbers may have gaps; -1 is in none."""
+    assert groups_of(torch.tensor([4, -1, 0, 4, 0])) == [[2, 4], [0, 3]]
+
+
+@pytest.mark.parametrize(
+    ("groups", "sentence"),
+    [
+        ([[0, 1]], "Column 2 is in no group"),
+        ([[0, 1], [2, 3]], "Column 3 of a group does not exist: there are 0 to 2"),
+        ([[0, 1, 2], []], "Every group needs at least one column"),
+        ([[0, 0, 1], [2]], "names a column twice"),
+    ],
+)
+def test_what_is_no_partition_is_refused(groups: list[list[int]], sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        decompose(gaussian_rows(100, torch.eye(3).double()), groups)

@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from sparsejepa.data.batches import to_unit
+from sparsejepa.model.vit import Encoder, EncoderConfig
+from sparsejepa.probing.backbones import load_backbone
+from sparsejepa.probing.cache import features_key
+from sparsejepa.probing.features import pooled_features
+from sparsejepa.randomness import generator
+from sparsejepa.training.checkpoint import load_encoder, save_encoder
+
+OURS = EncoderConfig(image_size=8, patch_size=4, width=8, depth=3, heads=2, mean=(0.4, 0.5, 0.6))
+
+
+def images(size: int, count: int = 2) -> torch.Tensor:
+    return torch.randint(256, (count, size, size, 3), generator=generator(0, "images")).byte()
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> Path:
+    """An encoder of ours, as a pretraining run leaves it."""
+    save_encoder(tmp_path / "encoder.safetensors", Encoder(OURS, generator(0, "weights")))
+    return tmp_path / "encoder.safetensors"
+
+
+@pytest.fixture
+def timm_file(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
+    """Weights of a timm model with a classifier of 7 classes, and the model."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model = timm.create_model("test_vit", num_classes=7).eval()
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors", model
+
+
+def test_a_timm_model_brings_its_preprocessing() -> None:
+    """Mean and standard deviation are the model's own; class tokens are not averaged in."""
+    backbone = load_backbone("test_vit", pretrained=False)
+    shown = images(160)
+    settings = timm.data.resolve_model_data_config(backbone.network)
+    mean, std = (torch.tensor(settings[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        tokens = backbone.network.forward_features((to_unit(shown) - mean) / std)
+    assert tokens.shape[1] == 101
+    torch.testing.assert_close(pooled_features(backbone, shown), tokens[:, 1:].mean(1))
+
+
+def test_last_blocks_of_a_timm_transformer() -> None:
+    """Three blocks side by side, of which the last is that of the last layer alone."""
+    backbone = load_backbone("test_vit", pretrained=False)
+    three = pooled_features(backbone, images(160), last=3)
+    one = pooled_features(backbone, images(160))
+    assert three.shape == (2, 3 * one.shape[1])
+    torch.testing.assert_close(three[:, -one.shape[1] :], one)
+    with pytest.raises(ValueError, match="has no 7 transformer blocks"):
+        pooled_features(backbone, images(160), last=7)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_mambaout"])
+def test_convolutional_features_are_averaged_over_places(name: str) -> None:
+    """Channels first or last: the average is over the places of the last map."""
+    backbone = load_backbone(name, pretrained=False)
+    with torch.no_grad():
+        maps = backbone.network.forward_features(backbone._prepared(to_unit(images(160))))
+    expected = maps.mean((1, 2) if name == "test_mambaout" else (2, 3))
+    torch.testing.assert_close(pooled_features(backbone, images(160)), expected)
+    with pytest.raises(ValueError, match=f"{name} has no 2 transformer blocks"):
+        pooled_features(backbone, images(160), last=2)
+
+
+def test_a_file_of_ours_gives_our_features(own_file: Path) -> None:
+    """Last layer and last blocks, with the encoder's own normalisation, to the bit."""
+    backbone, encoder = load_backbone("", own_file), load_encoder(own_file)
+    for last in (1, 2):
+        expected = pooled_features(encoder, images(8), last=last)
+        assert torch.equal(pooled_features(backbone, images(8), last=last), expected)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_a_file_of_timm_weights(kind: str, tmp_path: Path, timm_file) -> None:
+    """The classifier is left out, all other weights are the file's."""
+    file, model = timm_file
+    if kind == "pth":
+        file = tmp_path / "weights.pth"
+        torch.save(model.state_dict(), file)
+    backbone = load_backbone("test_vit", file)
+    with torch.no_grad():
+        tokens = model.forward_features(backbone._prepared(to_unit(images(160))))
+    torch.testing.assert_close(pooled_features(backbone, images(160)), tokens[:, 1:].mean(1))
+
+
+def test_another_image_size_is_one_sentence(own_file: Path) -> None:
+    """Refused with both sizes and the way out, for timm's models and for ours."""
+    backbone = load_backbone("test_vit", pretrained=False)
+    with pytest.raises(ValueError, match="test_vit takes images of 160x160 pixels, not 32x32: lo"):
+        pooled_features(backbone, images(32))
+    with pytest.raises(ValueError, match="takes images of 8x8 pixels, not 12x12: load it with res"):
+        pooled_features(load_backbone("", own_file), images(12))
+    # The convolutional network would run, on images that its weights have never seen the like of.
+    with pytest.raises(ValueError, match="160x160 pixels, not 32x32"):
+        pooled_features(load_backbone("test_resnet", pretrained=False), images(32))
+
+
+def test_resizing_is_asked_for_and_explicit(own_file: Path) -> None:
+    """The whole image, bicubic with antialiasing, to the model's size."""
+    small = load_backbone("", own_file, resize=True)
+    big = to_unit(images(24))
+    expected = F.interpolate(big, (8, 8), mode="bicubic", antialias=True).clamp(0, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(small(big), load_encoder(own_file)(expected))
+    # It is part of what a cached feature is named after.
+    plain = load_backbone("", own_file)
+    assert features_key(small, images(8), 1, None) != features_key(plain, images(8), 1, None)
+
+
+def test_the_untrained_control_depends_on_the_seed_alone() -> None:
+    """The same seed, the same weights, and the global generator is left as it was."""
+    before = torch.get_rng_state()
+    one, two, other = (
+        load_backbone("test_vit", pretrained=False, seed=seed).network.state_dict()
+        for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert not torch.equal(one["blocks.0.attn.qkv.weight"], other["blocks.0.attn.qkv.weight"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_frozen() -> None:
+    """In evaluation mode, and nothing to train."""
+    backbone = load_backbone("test_resnet", pretrained=False)
+    assert not backbone.training and not any(p.requires_grad for p in backbone.parameters())
+
+
+def test_errors_of_names_and_files(tmp_path: Path, own_file: Path, timm_file) -> None:
+    """An unknown model, no file, a file of something else, and no name at all."""
+    with pytest.raises(ValueError, match="no model 'vit_tinny_patch16_224'; did you mean vit_tiny"):
+        load_backbone("vit_tinny_patch16_224")
+    with pytest.raises(FileNotFoundError, match="no file of weights"):
+        load_backbone("test_vit", tmp_path / "missing.safetensors")
+    with pytest.raises(ValueError, match="Name a timm model"):
+        load_backbone("")
+    with pytest.raises(ValueError, match="does not hold the weights of test_vit"):
+        load_backbone("test_vit", own_file)
+    with pytest.raises(ValueError, match="no encoder configuration"):
+        load_backbone("", timm_file[0])
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is no file of weights"):
+        load_backbone("test_vit", broken)
+
+
+def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network, one sentence that says what to do; tests run without one."""
+    with pytest.raises(ConnectionError, match="weights of test_vit could not be fetched"):
+        load_backbone("test_vit")
+    with pytest.raises(ValueError, match="timm has no weights for vit_base_patch32_plus_256"):
+        load_backbone("vit_base_patch32_plus_256")

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsejepa.model.vit import Encoder, EncoderConfig
+from sparsejepa.probing.evaluation import pixel_features
+from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.low_level import resized
+from sparsejepa.probing.representations import LAST, PIXELS, block_features, pixel_control
+from sparsejepa.randomness import generator
+
+
+def images(count: int, seed: int) -> torch.Tensor:
+    return torch.randint(256, (count, 8, 8, 3), generator=generator(seed, "images")).byte()
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_blocks_are_pooled_features(
+    blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each image set, the last block and the last blocks, as `pooled_features` has them."""
+    monkeypatch.setenv("SPARSEJEPA_CACHE", str(tmp_path))
+    config = EncoderConfig(image_size=8, patch_size=4, width=8, depth=3, heads=2)
+    encoder = Encoder(config, generator(0, "weights"))
+    sets = [images(5, 0), images(3, 1)]
+    found = block_features(encoder, sets, blocks)
+    assert list(found) == [LAST, f"last {blocks} blocks"][: 1 + (blocks > 1)]
+    for shown, narrow in zip(sets, found[LAST], strict=True):
+        torch.testing.assert_close(narrow, pooled_features(encoder, shown))
+    for shown, wide in zip(sets, list(found.values())[-1], strict=True):
+        assert torch.equal(wide, pooled_features(encoder, shown, last=blocks))
+
+
+def test_pixels_are_centred_by_the_first_set() -> None:
+    """At full size they are the raw-pixel control; reduced, its mean over each square."""
+    sets = [images(6, 0), images(4, 1)]
+    whole = pixel_control(sets, 8)[PIXELS]
+    for ours, expected in zip(whole, pixel_features(*[s.clone() for s in sets]), strict=True):
+        torch.testing.assert_close(ours, expected)
+    small = pixel_control(sets, 4)[PIXELS]
+    assert [x.shape for x in small] == [(6, 48), (4, 48)]
+    assert small[0].mean(0).abs().max() < 1e-6
+    first = resized(sets[0], 4).double().permute(0, 3, 1, 2).flatten(1) / 255
+    torch.testing.assert_close(small[0].double(), first - first.mean(0), atol=1e-6, rtol=0)

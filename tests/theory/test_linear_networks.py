@@ -1,0 +1,215 @@
+"""Gradient descent on the matrices: derivatives, symmetries, and the flow that it approaches."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsejepa.randomness import generator
+from sparsejepa.theory.critical_times import critical_time
+from sparsejepa.theory.linear_dynamics import (
+    crossing_times,
+    fixed_point,
+    linear_dynamics,
+    trajectories,
+)
+from sparsejepa.theory.linear_networks import (
+    LinearNetwork,
+    Moments,
+    feature_gains,
+    gradient_descent,
+    gradients,
+    imbalance,
+    initial_network,
+    product,
+    sample_moments,
+    stochastic_gradient_descent,
+)
+
+OBJECTIVES = ["jepa", "mae"]
+LAMBDA, RHO = np.array([1.0, 0.7]), np.array([0.9, 0.6])
+# epsilon^(1/L) by depth: features take tens of units of time, not thousands.
+START = {1: 0.1, 2: 0.4, 3: 0.4}
+IDENTITY = torch.eye(2, dtype=torch.float64)
+
+
+def diagonal_moments() -> Moments:
+    return Moments(torch.from_numpy(LAMBDA / RHO).diag(), torch.from_numpy(LAMBDA).diag())
+
+
+def any_moments(seed: int, dimension: int) -> Moments:
+    """Of random samples: neither symmetric nor commuting."""
+    draws = torch.randn(2, 8, dimension, generator=generator(seed, "xy"), dtype=torch.float64)
+    return sample_moments(draws[0], draws[1] + draws[0])
+
+
+def loss(objective: str, network: LinearNetwork, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """½ mean ||V W x - target||², as it is written, for autograd."""
+    encoder = product(network.layers)
+    target = (y @ encoder.T).detach() if objective == "jepa" else y
+    return 0.5 * (x @ encoder.T @ network.head.T - target).square().sum(1).mean()
+
+
+def run(objective, start="aligned", depth=2, step_size=0.1, seed=0, time=None, every=1):
+    """Descent on the two diagonal features, past their critical times."""
+    dynamics = linear_dynamics(objective, depth, LAMBDA, RHO, START[depth] ** depth)
+    time = time or 1.5 * critical_time(dynamics, 0.9).max()
+    network = initial_network(
+        objective, start, 2, depth, START[depth] ** depth, generator(seed, "start")
+    )
+    steps = int(time / depth / step_size)
+    return dynamics, gradient_descent(
+        objective, network, diagonal_moments(), step_size=step_size, steps=steps, every=every
+    )
+
+
+@settings(max_examples=15)
+@given(st.sampled_from(OBJECTIVES), st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))
+def test_gradients_are_those_of_autograd(objective, depth, dimension, seed):
+    """For JEPA with the target behind a stop-gradient, on samples whose moments do not commute."""
+    x, y = torch.randn(2, 7, dimension, generator=generator(seed, "xy"), dtype=torch.float64)
+    network = initial_network(
+        objective, "gaussian", dimension, depth, 0.5, generator(seed, "start")
+    )
+    leaves = [network.layers.clone().requires_grad_(), network.head.clone().requires_grad_()]
+    expected = torch.autograd.grad(loss(objective, LinearNetwork(*leaves), x, y), leaves)
+    found = gradients(objective, network, sample_moments(x, y))
+    torch.testing.assert_close(found.layers, expected[0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found.head, expected[1], rtol=1e-10, atol=1e-12)
+
+
+@settings(max_examples=15)
+@given(st.sampled_from(OBJECTIVES), st.integers(1, 4), st.integers(0, 10**6))
+def test_the_flow_keeps_the_imbalance(objective, depth, seed):
+    """d/dt (W_{a+1}^T W_{a+1} - W_a W_a^T) = 0, V above W_L included, for any moments and start."""
+    network = initial_network(objective, "gaussian", 3, depth, 0.5, generator(seed, "start"))
+    slope = gradients(objective, network, any_moments(seed, 3))
+    stack = torch.cat([network.layers, network.head[None]])
+    change = torch.cat([slope.layers, slope.head[None]])
+    upper = change[1:].mT @ stack[1:]
+    lower = change[:-1] @ stack[:-1].mT
+    torch.testing.assert_close(upper + upper.mT, lower + lower.mT, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_descent_drifts_from_balance_at_first_order(objective: str):
+    """Half the step size, half the drift over the same time."""
+    drifts = []
+    for step_size in (0.08, 0.04, 0.02):
+        _, descent = run(objective, "orthogonal", step_size=step_size, time=30.0)
+        drifts.append(imbalance(descent.last).abs().max().item())
+    slopes = np.diff(np.log(drifts)) / np.log(0.5)
+    np.testing.assert_allclose(slopes, 1, atol=0.1)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_descent_tends_to_the_flow_at_first_order(objective: str):
+    """The largest distance from the solved equation halves with the step size.
+
+    This also fixes the clock: recorded times are depth x learning rate x steps.
+    """
+    errors = []
+    for step_size in (0.08, 0.04, 0.02):
+        dynamics, descent = run(objective, step_size=step_size, every=max(1, int(0.4 / step_size)))
+        gains = feature_gains(descent.encoders, IDENTITY).numpy()
+        errors.append(abs(gains - trajectories(dynamics, descent.times.numpy())).max())
+    slopes = np.diff(np.log(errors)) / np.log(0.5)
+    np.testing.assert_allclose(slopes, 1, atol=0.1)
+    assert errors[-1] < 0.02
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("depth", [1, 3])
+def test_measured_critical_times_are_the_theory_s(objective: str, depth: int):
+    """Within 2 %, and the ends are the fixed points."""
+    step_size = 0.03 if objective == "jepa" else 0.01
+    dynamics, descent = run(objective, depth=depth, step_size=step_size)
+    gains = feature_gains(descent.encoders, IDENTITY).numpy()
+    ends = fixed_point(objective, depth, RHO)
+    found = crossing_times(descent.times.numpy(), gains, 0.5 * ends)
+    np.testing.assert_allclose(found, critical_time(dynamics, 0.5), rtol=0.02)
+    np.testing.assert_allclose(gains[-1], ends, rtol=0.05)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_only_an_aligned_start_decouples(objective: str):
+    """V W (MAE), or V where W takes the features (JEPA), stays diagonal; from a random V it is not.
+
+    The random V is orthogonal too, and balanced: balance alone is not enough.
+    """
+    off_diagonal = []
+    for start in ("aligned", "orthogonal"):
+        _, descent = run(objective, start, time=30.0 if objective == "jepa" else 5.0)
+        encoder, head = descent.encoders[-1], descent.heads[-1]
+        seen = encoder.T @ head @ encoder if objective == "jepa" else head @ encoder
+        off_diagonal.append((seen[0, 1].abs() / seen.diagonal().abs().min()).item())
+    assert off_diagonal[0] < 1e-9
+    assert off_diagonal[1] > 0.05
+
+
+def test_starts_are_what_they_say():
+    """Singular values epsilon^(1/L), V as alignment asks, imbalance only where it is announced."""
+    for objective in OBJECTIVES:
+        network = initial_network(objective, "aligned", 4, 3, 1e-3, generator(0, "start"))
+        for matrix in (*network.layers, network.head):
+            torch.testing.assert_close(matrix @ matrix.T, 0.01 * torch.eye(4).double())
+        whole = network.head @ product(network.layers)
+        if objective == "mae":
+            torch.testing.assert_close(whole, 1e-4 * torch.eye(4).double())
+        else:
+            torch.testing.assert_close(network.head, 0.1 * torch.eye(4).double())
+    tilted = initial_network("jepa", "unbalanced", 4, 3, 1e-3, generator(0, "start"))
+    whole = product(tilted.layers)
+    torch.testing.assert_close(whole @ whole.T, 1e-6 * torch.eye(4).double())
+    assert imbalance(tilted).abs().max() > 1e-3
+    gaussian = initial_network("jepa", "gaussian", 60, 3, 1e-3, generator(0, "start"))
+    assert gaussian.layers.std().item() == pytest.approx(0.1 / 60**0.5, rel=0.05)
+
+
+def test_a_batch_of_all_samples_is_the_full_batch():
+    """A step on samples is a step on their moments; minibatches repeat with their generator."""
+    x, y = torch.randn(2, 50, 3, generator=generator(1, "xy"), dtype=torch.float64)
+    network = initial_network("jepa", "aligned", 3, 2, 0.04, generator(0, "start"))
+    options = {"step_size": 0.05, "steps": 30, "every": 10}
+    runs = [
+        stochastic_gradient_descent(
+            "jepa", network, x, y, batch_size=8, generator=generator(seed, "batches"), **options
+        )
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(runs[0].encoders, runs[1].encoders)
+    assert not torch.equal(runs[0].encoders, runs[2].encoders)
+    assert runs[0].times.tolist() == pytest.approx([0, 1, 2, 3])
+    one = x[:1], y[:1]
+    by_batch = stochastic_gradient_descent(
+        "mae", network, *one, batch_size=1, generator=generator(0, "batches"), **options
+    )
+    full = gradient_descent("mae", network, sample_moments(*one), **options)
+    assert torch.equal(by_batch.encoders, full.encoders)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": "vae"}, "objective 'vae' is unknown"),
+        ({"start": "zero"}, "start 'zero' is unknown; choose aligned or orthogonal"),
+        ({"depth": 0}, "dimension 2 and depth 0 must be at least 1"),
+        ({"epsilon": 0.0}, "epsilon 0.0 above 0"),
+    ],
+)
+def test_a_start_that_makes_no_sense_is_refused(change, message):
+    """With what to choose instead."""
+    given = {"objective": "jepa", "start": "aligned", "dimension": 2, "depth": 2, "epsilon": 0.1}
+    with pytest.raises(ValueError, match=message):
+        initial_network(**given | change, generator=generator(0, "start"))
+
+
+def test_divergence_is_an_error():
+    """Not a figure with gaps; so is a step size of zero."""
+    network = initial_network("mae", "aligned", 2, 2, 0.1, generator(0, "start"))
+    options = {"steps": 500, "every": 1}
+    with pytest.raises(FloatingPointError, match="diverged at step_size 50.0"):
+        gradient_descent("mae", network, diagonal_moments(), step_size=50.0, **options)
+    with pytest.raises(ValueError, match="step_size 0.0 must be above 0"):
+        gradient_descent("mae", network, diagonal_moments(), step_size=0.0, **options)

@@ -1,0 +1,102 @@
+"""Planted features: their moments, the two objectives' training, and what is read from tokens."""
+
+import numpy as np
+import pytest
+import torch
+
+from sparsejepa.randomness import generator
+from sparsejepa.theory.nuisance import (
+    PATCH,
+    Plant,
+    TrainingConfig,
+    decodability,
+    explained_share,
+    plant,
+    readout_score,
+    textures,
+    train,
+)
+
+TINY = TrainingConfig(steps=6, batch_size=8, width=16, depth=1)
+
+
+def images(count: int) -> torch.Tensor:
+    """Smooth colour gradients: little of either texture."""
+    ramp = torch.arange(32).view(1, 32, 1, 1) * torch.rand(
+        count, 1, 1, 3, generator=generator(0, "images")
+    )
+    return (80 + 5 * ramp).byte().expand(count, 32, 32, 3).contiguous()
+
+
+def test_planted_features_have_the_stated_moments():
+    """Read back by the textures: variance lambda / kappa, covariance between patches lambda."""
+    config = Plant(covariance=4.0, signal_share=0.8, nuisance_share=0.1)
+    planted = plant(images(4000), config, generator(0, "plant"))
+    patches = planted.images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)
+    for name, texture, rho in zip(("signal", "nuisance"), textures(False), (0.8, 0.1), strict=True):
+        read = torch.einsum("ncijuv,cuv->nij", patches, texture).flatten(1)
+        # The gradients themselves hold next to nothing of a texture of alternating sign.
+        added = (4.0 / rho) ** 0.5 * planted.coefficients[name]
+        assert (read - added).std() < 0.2
+        assert added.var().item() == pytest.approx(4.0 / rho, rel=0.1)
+        between = (added[:, :1] * added[:, 1:]).mean().item()
+        assert between == pytest.approx(4.0, rel=0.15)
+
+
+def test_textures_are_orthonormal_and_can_be_exchanged():
+    """So the two features do not mix, and which is which is no property of the texture."""
+    pair = textures(False).flatten(1)
+    torch.testing.assert_close(pair @ pair.T, torch.eye(2))
+    assert torch.equal(textures(True), textures(False).flip(0))
+
+
+def test_both_objectives_begin_alike_and_part():
+    """One untrained encoder; training repeats with its seed and depends on the target."""
+    train_images = plant(images(32), Plant(), generator(0, "plant")).images
+    kept = [train(o, train_images, TINY, (0, 6), 3) for o in ("jepa", "mae", "jepa")]
+    weights = [{k: e.vit.blocks[0].attn.qkv.weight for k, e in run.items()} for run in kept]
+    assert torch.equal(weights[0][0], weights[1][0])
+    assert not torch.equal(weights[0][6], weights[1][6])
+    assert torch.equal(weights[0][6], weights[2][6])
+    assert not torch.equal(weights[0][0], weights[0][6])
+    with pytest.raises(ValueError, match="checkpoint 7 lies beyond the 6 steps"):
+        train("jepa", train_images, TINY, (7,), 0)
+
+
+def test_measures_have_their_bounds():
+    """A coefficient of the input is decoded from an untrained encoder, and its share is below 1."""
+    planted = plant(images(64), Plant(), generator(0, "plant"))
+    encoder = train("mae", planted.images, TINY, (0,), 0)[0]
+    for found in decodability(encoder, planted).values():
+        assert 0.5 < found["decoded"] <= 1
+        assert found["leading"] <= found["decoded"] + 0.02
+        assert 0 < found["share"] < 1
+
+
+def test_readout_and_share_in_closed_form():
+    """y = x_0 + noise: R² is the signal's share of Var y, and x_0 alone carries y's share of x."""
+    x = torch.randn(20_000, 3, generator=generator(0, "x"), dtype=torch.float64)
+    x = x * torch.tensor([1.0, 2.0, 2.0])
+    y = x[:, 0] + torch.randn(20_000, generator=generator(0, "y"), dtype=torch.float64)
+    half = 10_000
+    score = readout_score(x[:half], y[:half], x[half:], y[half:])
+    assert score == pytest.approx(0.5, abs=0.03)
+    # Cov(x_0, y)² / Var y = 1 / 2, of a total variance of 9.
+    assert explained_share(x, y) == pytest.approx(1 / 18, rel=0.1)
+    assert explained_share(x, x[:, 1]) == pytest.approx(4 / 9, rel=0.05)
+
+
+@pytest.mark.parametrize("change", [{"covariance": 0.0}, {"signal_share": 1.2}])
+def test_impossible_plants_are_refused(change):
+    """A share is a squared correlation, a covariance positive."""
+    with pytest.raises(ValueError, match="above 0"):
+        Plant(**change)
+
+
+def test_shares_are_correlations_between_patches():
+    """kappa is what one patch's coefficient tells of another's: the regression coefficient."""
+    planted = plant(images(3000), Plant(), generator(1, "plant"))
+    for name, rho in (("signal", 0.9), ("nuisance", 0.1)):
+        values = planted.coefficients[name].numpy()
+        found = np.corrcoef(values[:, 3], values[:, 40])[0, 1]
+        assert found == pytest.approx(rho, abs=0.05)

@@ -1,0 +1,129 @@
+"""oi-VAE on bars: the proximal penalty finds the rows, and its objective is what it says."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from sparsejepa.randomness import generator
+from sparsejepa.theory.oi_vae import (
+    BarsConfig,
+    bars_experiment,
+    draw_bars,
+    initial_parameters,
+    moments,
+    negative_elbo,
+)
+
+SHORT = BarsConfig(steps=60, record_every=20)
+SMALL = BarsConfig(size=4, latents=4, images=512)
+
+
+def decoded(parameters: dict[str, torch.Tensor], z: torch.Tensor) -> torch.Tensor:
+    """f^(g)(W^(g) z) for every row g, written row by row."""
+    rows = []
+    for g, row in enumerate(parameters["weight"]):
+        bias = parameters["bias"].view(len(parameters["weight"]), -1)[g]
+        rows.append((z @ row)[:, None] * parameters["generator"][g] + bias)
+    return torch.cat(rows, dim=1)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_proximal_version_recovers_the_rows(seed: int) -> None:
+    """Each latent drives one row and each row has one latent; all other norms are exactly zero."""
+    result = bars_experiment(BarsConfig(), seed)
+    assert result.recovered
+    assert (result.norms == 0).sum() == 8 * 7
+    assert result.norms[result.norms > 0].min() > 0.1
+    # Beside the rows, the noise is found as well.
+    assert result.noise == pytest.approx(0.05, rel=0.02)
+
+
+def test_the_subgradient_version_leaves_no_exact_zero() -> None:
+    """The same penalty in the gradient: small columns tremble around zero and never stay there."""
+    result = bars_experiment(dataclasses.replace(BarsConfig(), proximal=False), 0)
+    assert not result.recovered
+    assert (result.norms > 0).all() and result.norms.min() < 0.01
+    assert all(entry["zero_columns"] == 0 for entry in result.history)
+
+
+def test_the_closed_form_is_the_average_over_images_and_latents() -> None:
+    """Reconstruction and KL divergence against draws of z for every image, within 1 %.
+
+    The KL divergence of each image is in closed form on both sides.
+    """
+    images, _ = draw_bars(SMALL, 0)
+    parameters = initial_parameters(SMALL, 0)
+    draw = generator(0, "parameters")
+    with torch.no_grad():
+        for value in parameters.values():
+            value.add_(0.3 * torch.randn(value.shape, generator=draw, dtype=torch.float64))
+        parts = negative_elbo(parameters, *moments(images))
+        mean = images @ parameters["encoder"].T + parameters["encoder_bias"]
+        std, sigma = parameters["log_std"].exp(), parameters["log_noise"].exp()
+        likelihood = []
+        for _ in range(400):
+            noise = torch.randn(mean.shape, generator=draw, dtype=torch.float64)
+            law = torch.distributions.Normal(decoded(parameters, mean + std * noise), sigma)
+            likelihood.append(-law.log_prob(images).sum(1).mean())
+        posterior = torch.distributions.Normal(mean, std.expand_as(mean))
+        standard = torch.distributions.Normal(torch.zeros_like(mean), 1.0)
+        kl = torch.distributions.kl_divergence(posterior, standard).sum(1).mean()
+    expected = torch.stack(likelihood).mean()
+    assert parts["reconstruction"].item() == pytest.approx(expected.item(), rel=0.01)
+    assert parts["kl"].item() == pytest.approx(kl.item(), rel=1e-9)
+    theta = torch.cat([parameters["generator"].flatten(), parameters["bias"]])
+    unit = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
+    log_prior = (unit.log_prob(theta) - unit.log_prob(torch.zeros_like(theta))).sum()
+    assert parts["prior"].item() == pytest.approx(-log_prior.item(), rel=1e-9)
+
+
+def test_bars_have_one_lit_row() -> None:
+    """Brightness and noise are what was asked for, in the rows that are said to be lit."""
+    images, lit = draw_bars(BarsConfig(), 0)
+    rows = images.view(-1, 8, 8)
+    bright = rows[torch.arange(len(lit)), lit]
+    rows[torch.arange(len(lit)), lit] -= 0.5
+    assert bright.mean().item() == pytest.approx(0.5, abs=0.002)
+    assert rows.std().item() == pytest.approx(0.05, rel=0.01)
+    assert set(lit.tolist()) == set(range(8))
+
+
+def test_without_penalty_nothing_is_zero_and_with_a_large_one_all_is() -> None:
+    """lambda 0 is plain SGD; a threshold above every step's gradient kills all columns."""
+    none = bars_experiment(dataclasses.replace(SHORT, strength=0.0), 0)
+    assert none.history[-1]["zero_columns"] == 0 and none.history[-1]["penalty"] == 0
+    large = bars_experiment(dataclasses.replace(SHORT, strength=1e5), 0)
+    assert (large.norms == 0).all() and not large.recovered
+
+
+def test_the_two_versions_differ_by_the_threshold_only() -> None:
+    """After one step from the same weights: the proximal one has shrunk every column by eta lambda,
+
+    the subgradient one as well, and where they stay away from zero both are equal.
+    """
+    one = dataclasses.replace(SHORT, steps=1)
+    proximal = bars_experiment(one, 0).norms
+    subgradient = bars_experiment(dataclasses.replace(one, proximal=False), 0).norms
+    far = proximal > 0.05
+    torch.testing.assert_close(proximal[far], subgradient[far], rtol=1e-5, atol=1e-6)
+    assert far.any()
+
+
+def test_history_and_seeds() -> None:
+    """An entry every 20 steps with the norms of that step; the same seed gives the same bits."""
+    first, again, other = (bars_experiment(SHORT, seed) for seed in (0, 0, 1))
+    assert [entry["step"] for entry in first.history] == [20, 40, 60]
+    assert first.norm_history.shape == (3, 8, 8)
+    assert torch.equal(first.norm_history[-1], first.norms)
+    assert torch.equal(first.norm_history, again.norm_history) and first.history == again.history
+    assert not torch.equal(first.norms, other.norms)
+    total = [sum(entry[k] for k in ("reconstruction", "kl", "prior")) for entry in first.history]
+    assert total[2] < total[0]
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"noise": 0.0}, {"strength": -1.0}])
+def test_impossible_settings_are_refused(change: dict[str, float]) -> None:
+    """One sentence that shows the settings."""
+    with pytest.raises(ValueError, match="must be positive; strength alone may be 0"):
+        dataclasses.replace(SHORT, **change)
