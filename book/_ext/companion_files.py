@@ -108,8 +108,18 @@ def finished_runs(root: Path) -> list[Run]:
     return [run for run in runs if "results.json" not in run.missing()]
 
 
+def unfinished_runs(root: Path) -> list[Run]:
+    """Run folders that lack a required file: of a finished run somebody removed it."""
+    folders = sorted(path for path in (Path(root) / RUNS).glob("*/*/*") if path.is_dir())
+    runs = [run_from_id(root, "/".join(path.parts[-3:])) for path in folders]
+    return [run for run in runs if run.missing()]
+
+
 def stale_because(run: Run) -> list[str]:
-    """Why the run no longer stands for its notebook, preset and library; empty when it does."""
+    """Why the run no longer stands for its notebook, preset and library; empty when it does.
+
+    An edited or removed file of the run is among the reasons.
+    """
     if importlib.util.find_spec("sparsejepa") is None:
         # A book environment without the package installed: the library lies beside the book.
         sys.path.insert(0, str(run.root / "src"))
@@ -131,4 +141,6 @@ def stale_because(run: Run) -> list[str]:
 def depends_on(run: Run) -> list[Path]:
     """Every file whose change may change what the run's page shows."""
     library = sorted((run.root / "src" / "sparsejepa").rglob("*.py"))
-    return [*run.files, run.source, run.preset_file, *library]
+    beside = sorted(path for path in run.folder.rglob("*") if path.is_file())
+    # Required files are named even when they are missing: they may come back.
+    return [*run.files, run.source, run.preset_file, *library, *beside]

@@ -3,23 +3,34 @@
 On reading `notebooks/X` the text is replaced by the executed notebook of the run that the
 configuration value `companion_runs` gives for that page; a run's own page
 `book/runs/<preset>/<notebook>/<run>/executed` shows itself. Both get a provenance card. A run that
-is missing (`companion.missing`) or stale (`companion.stale`) is a warning, hence fails `-W`.
+is missing (`companion.missing`) or stale (`companion.stale`) is a warning, hence fails `-W`. So is
+one that no page shows: other pages print its numbers.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 from companion_card import provenance_card
 from companion_claims import show_claims
-from companion_files import Run, depends_on, run_of_page, stale_because
+from companion_files import (
+    Run,
+    depends_on,
+    finished_runs,
+    run_of_page,
+    stale_because,
+    unfinished_runs,
+)
 from companion_markdown import code, text
 from companion_methods import MARKER as METHODS
 from companion_methods import methods_table
 from companion_own import MARKER, own_runs_page
 from companion_results import ResultRole
+from sparsejepa.companion.evidence import making_command
 
 logger = logging.getLogger(__name__)
 
@@ -57,24 +68,12 @@ def page_of_run(run: Run, docname: str, source: str) -> dict[str, Any]:
         manifest = run.read("manifest.json")
         run.read("results.json")
     except ValueError as error:
-        logger.warning(
-            "%s: the run %s %s; run `%s`.",
-            *(docname, run.id, error, f"sparsejepa reproduce --preset {run.preset}"),
-            location=docname,
-            type="companion",
-            subtype="missing",
-        )
+        warn_missing(docname, run, str(error))
         return with_cells(json.loads(source), [admonition("No run to show", _MISSING, run)])
     cells = [provenance_card(run, manifest)]
     reasons = stale_because(run)
     if reasons:
-        logger.warning(
-            "%s: the run %s is stale: %s.",
-            *(docname, run.id, "; ".join(reasons)),
-            location=docname,
-            type="companion",
-            subtype="stale",
-        )
+        warn_stale(docname, run, reasons)
         cells.insert(0, admonition("This run is stale", _STALE + "; ".join(reasons) + ".", run))
     if run.source.is_file():
         show_current_prose(notebook, json.loads(run.source.read_text(encoding="utf-8")))
@@ -86,7 +85,50 @@ def page_of_run(run: Run, docname: str, source: str) -> dict[str, Any]:
 _MISSING = (
     "No finished run of this notebook lies where the book looks for it. Below is the bare source."
 )
-_STALE = "It was made by another version of the notebook or of the library: "
+_STALE = "It is not what this version of notebook and library made: "
+
+
+def check_runs_without_page(app: Sphinx, env: BuildEnvironment, docnames: Sequence[str]) -> None:
+    """Warns of stored runs that no page shows, before the pages are read.
+
+    Only of presets that the book shows: the reader's own runs may be as they like.
+    """
+    shown = app.config.companion_runs
+    presets = {run_id.partition("/")[0] for run_id in shown.values()}
+    paged = {run_of_page(app.srcdir, page, shown) for page in env.found_docs}
+
+    def without_page(runs: Sequence[Run]) -> list[Run]:
+        return [run for run in runs if run.preset in presets and run not in paged]
+
+    unfinished = without_page(unfinished_runs(app.srcdir))
+    for run in unfinished:
+        warn_missing(run.page, run, f"has no {', '.join(run.missing())}")
+    for run in without_page(finished_runs(app.srcdir)):
+        reasons = [] if run in unfinished else stale_because(run)
+        if reasons:
+            warn_stale(run.page, run, reasons)
+
+
+def warn_missing(docname: str, run: Run, what: str) -> None:
+    """Fails a strict build: a run that the book needs is not whole."""
+    logger.warning(
+        "%s: the run %s %s; make it by `%s`.",
+        *(docname, run.id, what, f"sparsejepa reproduce --preset {run.preset}"),
+        location=docname,
+        type="companion",
+        subtype="missing",
+    )
+
+
+def warn_stale(docname: str, run: Run, reasons: Sequence[str]) -> None:
+    """Fails a strict build: what the run says is not what the notebook here would say."""
+    logger.warning(
+        "%s: the run %s is stale: %s; make it again by `%s`.",
+        *(docname, run.id, "; ".join(reasons), making_command(run.id)),
+        location=docname,
+        type="companion",
+        subtype="stale",
+    )
 
 
 def admonition(title: str, body: str, run: Run) -> str:
@@ -168,6 +210,7 @@ def _is_thebe(file: Any) -> bool:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("companion_runs", {}, "env")
     app.add_role("result", ResultRole())
+    app.connect("env-before-read-docs", check_runs_without_page)
     app.connect("source-read", show_run)
     # After the theme (501) has made its buttons.
     app.connect("html-page-context", point_buttons_at_source, priority=900)

@@ -11,6 +11,7 @@ import pytest
 import companion_claims
 from companion_claims import SECTIONS, TABLE, chip, rule_in_words
 from sparsejepa.companion.claims import PAIRED, Check, Verdict
+from sparsejepa.companion.run_files import seal
 from sparsejepa.companion.verdict_rules import ExactRule, IntervalRule, SeedRule
 from tests.book.tiny_book import make_book, make_run, write_json
 from tests.companion.tiny_ledger import ACCURACY, CHECK, content, write_ledger
@@ -49,12 +50,14 @@ def root(tmp_path: Path) -> Path:
 
 
 def edit(path: Path, *keys: str, value: float) -> None:
+    """Another number in a run's file, as if the run itself had written it."""
     found = json.loads(path.read_text())
     place = found
     for key in keys[:-1]:
         place = place[key]
     place[keys[-1]] = value
     write_json(path, found)
+    seal(path.parent)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from sparsejepa.companion.hashes import file_hash, source_hash
+from sparsejepa.companion.run_files import seal
 from tests.repository import ROOT
 
 NOTEBOOK = "01_pretrain"
@@ -153,6 +154,7 @@ def make_run(root: Path, run_id: str) -> Path:
         "needs": {},
     }
     write_json(folder / "manifest.json", manifest)
+    seal(folder)
     return folder
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from sparsejepa.companion import manifest
 from sparsejepa.companion.files import plain
 from sparsejepa.companion.manifest import open_run, source_hash, staleness
+from sparsejepa.companion.run_files import seal
 from tests.companion.tiny_repository import TOY, make_repository, toy_notebook
 from tests.repository import ROOT
 
@@ -110,6 +111,58 @@ def test_a_missing_or_damaged_manifest_is_stale(finished: Path, root: Path):
     assert "damaged" in reasons(root, finished)[0]
     (finished / "manifest.json").unlink()
     assert "not been run" in reasons(root, finished)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "edited"),
+    [
+        ("results.json", b'{"answer": 43}\n'),
+        ("weights/encoder.safetensors", b"\0\2"),
+    ],
+)
+def test_an_edited_or_removed_file_is_stale(finished: Path, root: Path, name: str, edited: bytes):
+    """Each file of the run, in folders too; files of others do not count."""
+    weights = finished / "weights" / "encoder.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"\0\1")
+    (finished / ".DS_Store").touch()
+    (finished / "checkpoints").mkdir()
+    (finished / "checkpoints" / "step.bin").touch()
+    seal(finished)
+    listed = json.loads((finished / "manifest.json").read_text())["files"]
+    assert list(listed) == ["results.json", "weights/encoder.safetensors"]
+    (finished / "notes.txt").touch()
+    (finished / ".DS_Store").unlink()
+    assert reasons(root, finished) == []
+    (finished / name).write_bytes(edited)
+    assert reasons(root, finished) == [f"{name} is not what the run wrote"]
+    (finished / name).unlink()
+    assert reasons(root, finished) == [f"{name} is no longer there"]
+
+
+@pytest.mark.parametrize("key", ["seed", "wall_seconds", "hardware", "files"])
+def test_an_edited_manifest_is_stale(finished: Path, root: Path, key: str):
+    """Whatever it says: the card of the page prints it."""
+    manifest = json.loads((finished / "manifest.json").read_text())
+    (finished / "manifest.json").write_text(json.dumps(manifest))
+    assert reasons(root, finished) == [], "layout is no content"
+    (finished / "manifest.json").write_text(json.dumps(manifest | {key: {}}))
+    assert reasons(root, finished) == ["manifest.json is not what the run wrote"]
+    del manifest["files"]
+    (finished / "manifest.json").write_text(json.dumps(manifest))
+    assert "as those of older versions: run it again" in reasons(root, finished)[0]
+
+
+def test_line_ends_of_text_may_change(finished: Path, root: Path):
+    """As git does to them on some systems; a picture's bytes may not."""
+    results, figure = finished / "results.json", finished / "figures" / "loss.png"
+    figure.parent.mkdir()
+    figure.write_bytes(b"\x89PNG\r\n")
+    seal(finished)
+    results.write_bytes(results.read_bytes().replace(b"\n", b"\r\n"))
+    assert reasons(root, finished) == []
+    figure.write_bytes(b"\x89PNG\n")
+    assert reasons(root, finished) == ["figures/loss.png is not what the run wrote"]
 
 
 def test_staleness_names_the_library_file(finished: Path, root: Path):

@@ -111,6 +111,7 @@ def test_a_finished_run_is_complete(finished: Path, root: Path):
     given = {"rate": 0.25, "seed": 1}
     assert staleness(finished, root / NOTEBOOK, root / "src", given) == []
     assert set(content(finished)) == {"executed.ipynb", "manifest.json", "results.json"}
+    assert list(manifest["files"]) == ["executed.ipynb", "results.json"]
 
 
 def test_an_executed_copy_can_be_published(finished: Path, root: Path):

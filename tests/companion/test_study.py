@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sparsejepa.companion.files import read_json, write_json
 from sparsejepa.companion.manifest import runs_root
+from sparsejepa.companion.run_files import seal
 from sparsejepa.companion.runs import run_notebook
 from sparsejepa.companion.study import load_study, own_folder, stale_runs
 from tests.companion.tiny_repository import PRESET, TOY, make_repository, write_preset
@@ -126,6 +127,7 @@ def test_a_study_makes_what_is_stale_and_only_that(root: Path):
     assert "its input demo/toy/jepa-seed0 has to be run" in stale["all"]
     toy.write_text(TOY)
     write_json(seed1 / "manifest.json", read_json(seed1 / "manifest.json") | {"wall_seconds": 1e6})
+    seal(seed1)
     (run, reasons), *rest = stale_runs(root, "demo")
     assert (run.notebook, rest) == ("report", [])
     assert reasons == ["its input demo/toy/jepa-seed1 was run again since"]

@@ -34,6 +34,7 @@ BOOKKEEPING = frozenset(
                 "local_paths",
                 "manifest",
                 "parameters",
+                "run_files",
                 "runs",
                 "study",
             )

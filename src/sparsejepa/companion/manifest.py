@@ -25,6 +25,7 @@ from sparsejepa.companion.parameters import (
     parameter_changes,
     run_command,
 )
+from sparsejepa.companion.run_files import edits, sealed
 
 __all__ = [
     "Run",
@@ -177,7 +178,8 @@ class Run:
         cleaned = clean_strings(
             plain(manifest, "manifest"), lambda text: remove_local_paths(text, self._root)
         )
-        write_json(self.folder / "manifest.json", cleaned)
+        # The runner seals once more, when the executed notebook lies here too.
+        write_json(self.folder / "manifest.json", sealed(self.folder, cleaned))
 
 
 def staleness(
@@ -187,6 +189,8 @@ def staleness(
     parameters: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Why a run is not what the notebook and the library here would produce; empty when it is.
+
+    Among the reasons is that a file of the run was edited or removed.
 
     Args:
         source_root: the folder that holds the package `sparsejepa`.
@@ -199,7 +203,10 @@ def staleness(
         return ["it has not been run yet (there is no manifest.json)"]
     except ValueError as error:
         return [str(error)]
-    reasons = []
+    reasons = edits(run_folder, manifest)
+    if reasons:
+        # What an edited manifest says of all the rest is worth nothing.
+        return reasons
     if manifest["source_sha256"] != source_hash(notebook_path):
         reasons.append(f"{notebook_label(notebook_path)} has changed since the run")
     for name, recorded in manifest["library_sha256"].items():

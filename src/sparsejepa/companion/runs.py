@@ -35,6 +35,7 @@ from sparsejepa.companion.parameters import (
     notebook_parameters,
     run_command,
 )
+from sparsejepa.companion.run_files import seal
 from sparsejepa.companion.study import (
     StudyRun,
     find_run,
@@ -105,6 +106,7 @@ def run_notebook(
         begun = time.monotonic()
         _execute(source, attempt, run_folder, root, given)
         _check_finished(attempt, parameters, source)
+        seal(attempt)
         publish(attempt, run_folder)
     minutes = (time.monotonic() - begun) / 60
     print(f"Done in {minutes:.1f} min: results are in {run_folder.relative_to(root)}", flush=True)
