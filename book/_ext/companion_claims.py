@@ -12,25 +12,35 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 from companion_card import command_block
+from companion_claim_words import (
+    beside_the_paper,
+    chip,
+    measured_briefly,
+    says,
+    test_in_words,
+    verdict,
+)
 from companion_files import run_from_id, stale_because
 from companion_markdown import code, dropdown, list_table, text
-from sparsejepa.companion.claims import LEDGER, Check, Ledger, Paper, Verdict, load_ledger
+from sparsejepa.companion.claims import LEDGER, Ledger, Paper, Verdict, load_ledger
 from sparsejepa.companion.evidence import making_command
 from sparsejepa.companion.verdict_rules import SEEDS_NEEDED
-from sparsejepa.companion.verdicts import ERROR_RATE, Judgement, Result, comparisons, judge
+from sparsejepa.companion.verdicts import ERROR_RATE, Judgement, comparisons, judge
 
 logger = logging.getLogger(__name__)
 
-# The lines of the page that the table and the sections replace.
+# The lines of a page that the table, the sections, and the counts by paper replace.
 TABLE, SECTIONS = "% companion: claims at a glance", "% companion: claims one by one"
+SHORT = "% companion: claims in short"
 
-_HEADER = ("Claim", "Paper", "The paper says", "We measured", "Verdict", "Where")
+# The verdict beside the claim: on a narrow screen the rest is out of sight at first.
+_HEADER = ("Claim", "Verdict", "We measured", "The paper says", "Paper", "Where")
 
 
 def show_claims(app: Sphinx, docname: str, source: list[str]) -> None:
     """Puts the ledger into a page that has its markers, and warns of what does not stand."""
     lines = [line.strip() for line in source[0].splitlines()]
-    if TABLE not in lines and SECTIONS not in lines:
+    if not {TABLE, SECTIONS, SHORT}.intersection(lines):
         return
     # A run that has come since may be one of a claim: no file that exists now could tell.
     app.env.note_reread()
@@ -46,6 +56,7 @@ def show_claims(app: Sphinx, docname: str, source: list[str]) -> None:
     pages = run_pages(app)
     source[0] = source[0].replace(TABLE, at_a_glance(judgements, pages))
     source[0] = source[0].replace(SECTIONS, one_by_one(ledger, judgements, pages))
+    source[0] = source[0].replace(SHORT, in_short(ledger, judgements))
 
 
 def _warn(docname: str, sentence: str) -> None:
@@ -79,22 +90,40 @@ def run_pages(app: Sphinx) -> dict[str, str]:
 
 
 def at_a_glance(judgements: Sequence[Judgement], pages: dict[str, str]) -> str:
-    """How many claims have which verdict, and the table."""
-    counts = Counter(judgement.verdict for judgement in judgements)
-    summary = ", ".join(f"{counts[v]} {chip(v)}" for v in get_args(Verdict) if counts[v])
+    """How many claims have which verdict, and a row a claim."""
     rows = [
         (
             f"{{ref}}`{j.claim.title} <claim-{j.claim.id}>`",
-            text(j.claim.paper),
-            says(j),
-            measured_briefly(j),
             verdict(j),
+            measured_briefly(j),
+            says(j),
+            text(j.claim.paper),
             where_briefly(j, pages),
         )
         for j in judgements
     ]
     table = list_table([_HEADER, *rows], header=True, classes="scorecard sortable")
-    return f"**Of {len(judgements)} claims: {summary}.**\n\n{table}"
+    return f"{total(judgements)}\n\n{table}"
+
+
+def in_short(ledger: Ledger, judgements: Sequence[Judgement]) -> str:
+    """How many claims have which verdict, in all and for each paper."""
+    rows = [("Paper", "How its claims came out")]
+    for paper in ledger.papers:
+        if claims := [j for j in judgements if j.claim.paper == paper.name]:
+            rows.append((text(paper.name), counted(claims)))
+    return f"{total(judgements)}\n\n{list_table(rows, header=True, classes='scorecard')}"
+
+
+def total(judgements: Sequence[Judgement]) -> str:
+    """The one sentence of all."""
+    return f"**Of {len(judgements)} claims: {counted(judgements)}.**"
+
+
+def counted(judgements: Sequence[Judgement]) -> str:
+    """Number and chip of each verdict that occurs."""
+    counts = Counter(judgement.verdict for judgement in judgements)
+    return ", ".join(f"{counts[v]} {chip(v)}" for v in get_args(Verdict) if counts[v])
 
 
 def one_by_one(ledger: Ledger, judgements: Sequence[Judgement], pages: dict[str, str]) -> str:
@@ -140,91 +169,6 @@ def reference(paper: Paper) -> str:
     cited = f" {{cite}}`{paper.cite}`" if paper.cite else ""
     address = f"https://arxiv.org/abs/{paper.arxiv}"
     return f"{text(paper.title)}, [arXiv {paper.arxiv}]({address}){cited}"
-
-
-def says(judgement: Judgement) -> str:
-    """What the paper says, with the mark of how surely we know."""
-    quoted = judgement.claim.quoted
-    return f"{quoted.says} [{quoted.mark}]{{.mark .mark-{quoted.mark}}}"
-
-
-def chip(name: Verdict) -> str:
-    """A verdict as a coloured word."""
-    shown = "true only if …" if name == "true only if" else name
-    return f"[{shown}]{{.verdict .verdict-{name.replace(' ', '-')}}}"
-
-
-def verdict(judgement: Judgement) -> str:
-    """The chip, and the condition, or why the claim is untested."""
-    note = judgement.note if judgement.verdict == "true only if" else f"({judgement.note})"
-    return f"{chip(judgement.verdict)} {note}" if judgement.note else chip(judgement.verdict)
-
-
-def measured_briefly(judgement: Judgement) -> str:
-    """The first check's number, and how many more there are; for the table."""
-    results = judgement.test + judgement.counterexample
-    if not judgement.runs:
-        return "nothing yet"
-    more = f"; {len(results) - 1} more below" if len(results) > 1 else ""
-    return measured(results[0]) + more
-
-
-def measured(result: Result) -> str:
-    """The estimate with its interval, number of seeds and of images."""
-    check, finding = result.check, result.finding
-    if finding is None:
-        return "nothing yet"
-    shown = format(finding.estimate, check.form)
-    unit = f" {check.unit}" if check.unit else ""
-    if finding.interval:
-        low, high = (format(end, check.form) for end in finding.interval)
-        unit += f" [{low}, {high}]"
-    basis = (
-        f"{finding.seeds} seed{'s' * (finding.seeds > 1)}" if finding.seeds else "nothing trained"
-    )
-    sample = f", {result.sample:,} {check.sample_of}" if result.sample else ""
-    return f"{text(f'{shown}{unit}')}, {basis}{text(sample)}"
-
-
-def test_in_words(result: Result) -> str:
-    """The rule of one check, and what it found with the adjusted p value."""
-    if result.finding is None:
-        return rule_in_words(result.check)
-    adjusted = ""
-    if result.adjusted is not None:
-        least = "below 0.001" if result.adjusted < 0.001 else f"{result.adjusted:.2g}"
-        adjusted = f"; adjusted $p$ {least}"
-    return f"{rule_in_words(result.check)} We measured {measured(result)}{adjusted}."
-
-
-def rule_in_words(check: Check) -> str:
-    """The rule of one check, from the same fields that compute it."""
-    at = f"{check.threshold:g} {check.unit}".strip()
-    wanted = {
-        "mean_above": f"the mean over seeds is above {at}",
-        "mean_below": f"the mean over seeds is below {at}",
-        "difference_above": f"the mean over pairs of the same seed is above {at}",
-        "difference_within": f"the mean over pairs of the same seed is within ±{at}",
-        "interval_above": f"the mean over seeds, as the run gives it, is above {at}",
-        "interval_below": f"the mean over seeds, as the run gives it, is below {at}",
-        "equal_within": f"no value is further than {check.tolerance:g} from {at}",
-        "at_least": f"no value is below {at}",
-        "at_most": f"no value is above {at}",
-        "order_correlation": f"Kendall's rank correlation is at least {at}",
-    }[check.rule]
-    return f"{check.what}: {wanted}."
-
-
-def beside_the_paper(judgement: Judgement) -> str:
-    """Whether the interval holds the paper's number, where both are of one kind."""
-    quoted, first = judgement.claim.quoted, next(iter(judgement.test), None)
-    if quoted.value is None or first is None or first.check.unit != quoted.unit:
-        return ""
-    if first.finding is None or first.finding.interval is None:
-        return ""
-    low, high = first.finding.interval
-    holds = "holds" if low <= quoted.value <= high else "does not hold"
-    return f". The interval {holds} the paper's {quoted.value:g} {text(quoted.unit)}."
 
 
 def where_briefly(judgement: Judgement, pages: dict[str, str]) -> str:
