@@ -110,10 +110,12 @@ def test_explained_share() -> None:
     """An increasing function of one property is explained whole, noise not, their sum by half."""
     rng = np.random.default_rng(0)
     a, b, noise = rng.normal(size=(3, 2000))
-    assert explained_share(np.exp(a), {"a": a, "b": b}) == pytest.approx(1)
-    assert explained_share(noise, {"a": a, "b": b}) == pytest.approx(0, abs=0.01)
+    assert explained_share(np.exp(a), {"a": a, "b": b}, 0).value == pytest.approx(1)
+    assert explained_share(noise, {"a": a, "b": b}, 0).value == pytest.approx(0, abs=0.01)
     # Ranks of normal variables with correlation 1/sqrt 2: (6/pi asin(1/(2 sqrt 2)))² = 0.476.
     expected = (6 / math.pi * math.asin(0.5**1.5)) ** 2
-    assert explained_share(a + noise, {"a": a, "b": b}) == pytest.approx(expected, abs=0.03)
+    found = explained_share(a + noise, {"a": a, "b": b}, 0)
+    assert found.value == pytest.approx(expected, abs=0.03)
+    assert found.low < found.value < found.high
     with pytest.raises(ValueError, match="2 properties need 5 images or more, not 4"):
-        explained_share(a[:4], {"a": a[:4], "b": b[:4]})
+        explained_share(a[:4], {"a": a[:4], "b": b[:4]}, 0)

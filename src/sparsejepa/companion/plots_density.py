@@ -15,6 +15,7 @@ from sparsejepa.companion.statistics import Interval
 # One look a score, in every figure of the chapter: told apart without colour, too.
 _LOOKS = {
     "JEPA-SCORE": ("#0072B2", "o"),
+    "JEPA-SCORE, 8 views": ("#0072B2", "+"),
     "JEPA-SCORE + Gaussian": ("#56B4E9", "s"),
     "without the largest fifth": ("#332288", "D"),
     "Gaussian alone": ("#E69F00", "^"),
@@ -27,6 +28,39 @@ _LOOKS = {
     "feature norm": ("#999933", "*"),
 }
 _OTHER = ("0.3", ".")
+
+
+def stretching(
+    x: Float64[Tensor, "N"],
+    density: Float64[Tensor, "N"],
+    mapped: Float64[Tensor, "N"],
+    log_stretch: Float64[Tensor, "N"],
+) -> Figure:
+    """A density above, the standard normal below, and where the map between them puts points.
+
+    Evenly spaced points are joined with their images: where the density is high, they are drawn
+    apart. The colour of a line is the logarithm of the map's slope there.
+    """
+    figure, (above, fan, below) = plt.subplots(
+        3, 1, figsize=(6.5, 4.6), height_ratios=(1, 1.2, 1), sharex=True, layout="constrained"
+    )
+    shades = plt.get_cmap("viridis")
+    scale = plt.Normalize(log_stretch.min().item(), log_stretch.max().item())
+    for start, end, log in zip(x.tolist(), mapped.tolist(), log_stretch.tolist(), strict=True):
+        fan.plot([start, end], [1, 0], color=shades(scale(log)), lw=1)
+    above.fill_between(x.numpy(), density.numpy(), color="0.85")
+    above.plot(x.numpy(), density.numpy(), color="0.2")
+    line = np.linspace(-3.2, 3.2, 200)
+    normal = np.exp(-(line**2) / 2) / np.sqrt(2 * np.pi)
+    below.fill_between(line, normal, color="0.85")
+    below.plot(line, normal, color="0.2")
+    for axis, label in ((above, "density of the data"), (below, "density of the\nembeddings")):
+        axis.set(ylabel=label, ylim=(0, None))
+        sns.despine(ax=axis)
+    fan.axis("off")
+    below.set_xlabel("x above, f(x) below")
+    figure.colorbar(plt.cm.ScalarMappable(scale, shades), ax=fan, label="log of the stretch")
+    return figure
 
 
 def agreement(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
+# A longer side of more than this many shorter ones: a strip, which resized would fill the memory.
+STRIP = 100
+
 # Modes of grey levels with more than 8 bits.
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -33,11 +36,13 @@ def decode_image(encoded: bytes, smallest: int) -> Decoded:
     pixels are decoded whole.
 
     Raises:
-        Unreadable: it is no image, is damaged, is larger still, or holds floating-point numbers.
+        Unreadable: it is no image, is damaged, is larger still, is a strip, or holds floating-point
+            numbers.
     """
     try:
         # Pillow warns of what the notes say, and of damaged metadata that does not matter here.
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded)) as opened:
+            _check_shape(*opened.size)
             notes = _reduce(opened, smallest)
             frames = getattr(opened, "n_frames", 1)
             opened.load()
@@ -53,6 +58,13 @@ def decode_image(encoded: bytes, smallest: int) -> Decoded:
     if frames > 1:
         notes.append(f"first of {frames} frames")
     return Decoded(image, "; ".join(notes))
+
+
+def _check_shape(width: int, height: int) -> None:
+    if max(width, height) > STRIP * min(width, height):
+        raise Unreadable(
+            f"it is a strip of {width}x{height} pixels, of which the middle square says nothing"
+        )
 
 
 def _reduce(image: Image.Image, smallest: int) -> list[str]:

@@ -21,6 +21,7 @@ class Source:
     name: str  # where they are
     paths: list[str]  # what each one is called; unique, in a fixed order
     read: Callable[[int], bytes]  # the encoded image; b"" if there is none
+    left_out: str = ""  # a sentence on files that were taken for no images
 
 
 def open_source(images: str, split: str = "train") -> Source:
@@ -48,11 +49,10 @@ def open_source(images: str, split: str = "train") -> Source:
 
 
 def _folder(folder: Path) -> Source:
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in ENDINGS and file.is_file() and not file.name.startswith(".")
+    found = sorted(
+        file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")
     )
+    files = [file for file in found if file.suffix.lower() in ENDINGS]
     if not files:
         raise FileNotFoundError(
             f"There are no images in {folder}: files must end in {', '.join(sorted(ENDINGS))}."
@@ -61,7 +61,15 @@ def _folder(folder: Path) -> Source:
         str(folder.resolve()),
         [file.relative_to(folder).as_posix() for file in files],
         lambda index: files[index].read_bytes(),
+        _left_out([file.suffix.lower() for file in found if file.suffix.lower() not in ENDINGS]),
     )
+
+
+def _left_out(endings: list[str]) -> str:
+    if not endings:
+        return ""
+    kinds = ", ".join(sorted({ending or "no ending" for ending in endings})[:10])
+    return f"{len(endings):,} other files in the folder were left out ({kinds})."
 
 
 def _parquet(file: Path) -> Source:

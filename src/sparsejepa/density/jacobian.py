@@ -33,13 +33,20 @@ def jacobians(
     Row k of all images comes from one backward pass of the embeddings' sum over the batch, as in
     the listing of JEPA-SCORE (2510.05949, appendix B), which is right because no image depends on
     another (`check_map`); `chunk_size` of the K passes run as one. To be called inside `frozen`.
+
+    As `torch.func.jacrev`, which collects its chunks and then copies them together: here they are
+    written where they belong, so that J is in memory once.
     """
 
     def summed(batch: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = encoder(batch)
         return embeddings.sum(dim=0), embeddings
 
-    rows, embeddings = torch.func.jacrev(summed, has_aux=True, chunk_size=chunk_size)(images)
+    total, backward, embeddings = torch.func.vjp(summed, images, has_aux=True)
+    rows = images.new_empty(len(total), *images.shape)
+    directions = torch.eye(len(total), device=total.device, dtype=total.dtype)
+    for place, chunk in zip(rows.split(chunk_size), directions.split(chunk_size), strict=True):
+        place.copy_(torch.vmap(backward)(chunk)[0])
     return rows.flatten(2).transpose(0, 1), embeddings
 
 

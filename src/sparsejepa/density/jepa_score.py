@@ -64,7 +64,8 @@ def jepa_score(
             and time only: some 16 rows in all are fastest on CPUs, GPUs want hundreds.
         batch_size: images at once.
 
-    Returns: tensors on the CPU. Memory is about batch_size · K · D numbers, and the activations of
+    Returns: tensors on the CPU. Memory is batch_size · K · D numbers for the Jacobian, at most
+        batch_size · K · `COLUMNS` in float64 beside it, and the activations of
         batch_size · chunk_size images.
 
     Raises:

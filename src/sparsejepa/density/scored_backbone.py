@@ -45,7 +45,14 @@ def scored_backbone(name: str, pretrained: bool = True) -> ScoredBackbone:
     if file.is_file() or file.suffix == ".safetensors":
         backbone = load_backbone("", file)
     else:
-        backbone = load_backbone(name, pretrained=pretrained)
+        try:
+            backbone = load_backbone(name, pretrained=pretrained)
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"The weights of {name} are not on this machine, and the Hugging Face Hub could "
+                "not be reached: call this once where there is a network (the weights are then "
+                "kept), or give the file of an encoder of your own."
+            ) from error
     network = backbone.network
     encoder = pooled(network) if isinstance(network, Encoder) else _Pixels(backbone)
     return ScoredBackbone(

@@ -62,12 +62,15 @@ def score_images(
     """
     if limit < 0:
         raise ValueError(f"limit must be 0 (all) or a number of images, not {limit}.")
+    if out.suffix.lower() != ".parquet" or out.is_dir():
+        raise ValueError(f"The table must be a file whose name ends in .parquet, unlike {out}.")
     source = open_source(images, split)
+    if source.left_out:
+        say(source.left_out)
     chosen = range(len(source.paths))[: limit or None]
+    network = scored_backbone(backbone)
+    network.encoder.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     with only_one(out.with_name(f"{out.name}.parts")):
-        network = scored_backbone(backbone)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        network.encoder.to(device)
         table = ScoreTable(
             out,
             {
@@ -199,11 +202,14 @@ def _write_sheet(
         return decode_image(_read(source, index[path]), network.size).image
 
     count = sum(row.score is not None for row in here)
+    # Every encoder of ours is called encoder.safetensors; its folder tells it from others.
+    encoder = "/".join(Path(network.name).parts[-2:])
     write_contact_sheet(
         file,
-        f"{Path(source.name).name} as {Path(network.name).name} sees it",
+        f"{Path(source.name).name} as {encoder} sees it",
         f"{count:,} images by JEPA-SCORE, the log-volume of the encoder's Jacobian in nats. Only "
-        "the order within this page means anything: scores of other encoders are on other scales.",
+        "the order within this page means anything: scores of other encoders are on other scales. "
+        "Of images that are not square, the middle is scored.",
         here,
         thumbnail,
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparsejepa.companion.statistics import Interval, seed_interval
 from sparsejepa.data.batches import to_unit
-from sparsejepa.density.jepa_score import EPS, JepaScore, jepa_score
+from sparsejepa.density.jepa_score import EPS, JepaScore, combine_views, jepa_score
 from sparsejepa.density.outliers import Fit, mahalanobis
 from sparsejepa.density.rank_correlation import rank_correlation
 from sparsejepa.density.scored_backbone import ScoredBackbone
@@ -21,6 +21,9 @@ from sparsejepa.density.toy_encoders import ToyConfig, train_toys
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import nearest
 from sparsejepa.randomness import generator
+
+# Noisy copies of a point over which eq. 4 takes its mean.
+VIEWS = 8
 
 
 @dataclass(frozen=True)
@@ -83,19 +86,27 @@ def toy_correlations(
     """Spearman's correlation of each score with the true log-density, and the encoders.
 
     On new points of the density, the same for all. Intervals are Student's over seeds of training.
-    JEPA-SCORE and, from the same embeddings: with the Gaussian term, that term alone, minus the
-    distance to the tenth neighbour among as many training points, Mahalanobis; and that distance in
-    the space of x, which sees the data themselves.
+    JEPA-SCORE, the same over several views of each point, as training made them (eq. 4), and, from
+    the same embeddings: with the Gaussian term, that term alone, minus the distance to the tenth
+    neighbour among as many training points, Mahalanobis; and that distance in the space of x, which
+    sees the data themselves.
     """
     encoders = train_toys(config, density, seeds)
     x, bank = (density.sample(points, generator(seed, "toy", name)) for name in ("points", "bank"))
     truth = density.log_density(x)
+    noise = torch.randn(VIEWS, *x.shape, generator=generator(seed, "toy", "views"))
+    views = (x.float() + config.noise * noise).flatten(0, 1)
     found: dict[str, list[float]] = {}
     for encoder in encoders:
         score = jepa_score(encoder, x.float(), null_directions=0, batch_size=points)
         embeddings, known = score.embeddings, encoder(bank.float())
         scores = {
             "JEPA-SCORE": score.score,
+            f"JEPA-SCORE, {VIEWS} views": combine_views(
+                jepa_score(encoder, views, null_directions=0, batch_size=points).score.view(
+                    VIEWS, points
+                )
+            ),
             "JEPA-SCORE + Gaussian": score.log_density,
             "Gaussian alone": score.log_density - score.score,
             "kNN of embeddings": -torch.cdist(embeddings, known).kthvalue(10).values,
@@ -106,6 +117,30 @@ def toy_correlations(
             rho = rank_correlation(values.numpy(), truth.numpy(), seed, draws=2).value
             found.setdefault(name, []).append(rho)
     return {name: seed_interval(values) for name, values in found.items()}, encoders
+
+
+def by_method(
+    found: Mapping[str, Mapping[str, Interval]], methods: Mapping[str, str]
+) -> dict[str, dict[str, Interval]]:
+    """The mean over each method's encoders, with Student's interval over their seeds.
+
+    A method with one encoder keeps that encoder's interval, which is over images.
+
+    Args:
+        found: encoder -> quantity -> value.
+        methods: encoder -> method.
+    """
+    together: dict[str, dict[str, list[Interval]]] = {}
+    for encoder, cells in found.items():
+        for quantity, cell in cells.items():
+            together.setdefault(methods[encoder], {}).setdefault(quantity, []).append(cell)
+    return {
+        method: {
+            quantity: cells[0] if len(cells) == 1 else seed_interval([c.value for c in cells])
+            for quantity, cells in by_quantity.items()
+        }
+        for method, by_quantity in together.items()
+    }
 
 
 def separations(
