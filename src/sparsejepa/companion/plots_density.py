@@ -17,6 +17,7 @@ _LOOKS = {
     "JEPA-SCORE": ("#0072B2", "o"),
     "JEPA-SCORE, 8 views": ("#0072B2", "+"),
     "JEPA-SCORE + Gaussian": ("#56B4E9", "s"),
+    "JEPA-SCORE + neighbours": ("#882255", "p"),
     "without the largest fifth": ("#332288", "D"),
     "Gaussian alone": ("#E69F00", "^"),
     "kNN similarity": ("#D55E00", "v"),

@@ -87,9 +87,10 @@ def toy_correlations(
 
     On new points of the density, the same for all. Intervals are Student's over seeds of training.
     JEPA-SCORE, the same over several views of each point, as training made them (eq. 4), and, from
-    the same embeddings: with the Gaussian term, that term alone, minus the distance to the tenth
-    neighbour among as many training points, Mahalanobis; and that distance in the space of x, which
-    sees the data themselves.
+    the same embeddings: with the Gaussian term, that term alone, with the density that the
+    embeddings really have by the distance to the tenth neighbour among as many training points,
+    minus that distance alone, Mahalanobis; and that distance in the space of x, which sees the data
+    themselves.
     """
     encoders = train_toys(config, density, seeds)
     x, bank = (density.sample(points, generator(seed, "toy", name)) for name in ("points", "bank"))
@@ -100,6 +101,9 @@ def toy_correlations(
     for encoder in encoders:
         score = jepa_score(encoder, x.float(), null_directions=0, batch_size=points)
         embeddings, known = score.embeddings, encoder(bank.float())
+        away = torch.cdist(embeddings, known).kthvalue(10).values
+        # They lie on a surface of as many dimensions as the score has singular values.
+        dimensions = score.log_spectrum.shape[1]
         scores = {
             "JEPA-SCORE": score.score,
             f"JEPA-SCORE, {VIEWS} views": combine_views(
@@ -109,7 +113,8 @@ def toy_correlations(
             ),
             "JEPA-SCORE + Gaussian": score.log_density,
             "Gaussian alone": score.log_density - score.score,
-            "kNN of embeddings": -torch.cdist(embeddings, known).kthvalue(10).values,
+            "JEPA-SCORE + neighbours": score.score - dimensions * away.clamp(min=1e-30).log(),
+            "kNN of embeddings": -away,
             "Mahalanobis": mahalanobis(known)(embeddings) if known.std() > 0 else truth * 0,
             "kNN of the data": -torch.cdist(x, bank).kthvalue(10).values,
         }
