@@ -1,4 +1,4 @@
-"""The command line: `sparsejepa doctor | run | reproduce | score`."""
+"""The command line: `sparsejepa doctor | run | reproduce | verify | score`."""
 
 import contextlib
 import importlib.util
@@ -97,6 +97,39 @@ def reproduce(
         typer.echo(f"{len(stale) - len(left)} of {len(stale)} runs were made.")
     if left:
         typer.echo(f"Not made: {', '.join(r.folder.as_posix() for r, _ in left)}.", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    preset: Annotated[str, PRESET] = "reference",
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Checks that would take longer are left out.")
+    ] = 5,
+) -> None:
+    """Computes printed numbers again from the weights and data of a preset's runs.
+
+    One line a number; exit code 1 if one differs, or if a file of a run was edited.
+    """
+    with _one_sentence():
+        # Inside: it imports torch, during which a user may press Ctrl-C.
+        from sparsejepa.companion.stored_runs import Comparison
+        from sparsejepa.companion.verify import verify as found_by_verify
+
+        agreed, failed, tolerances = 0, [], {}
+        for found in found_by_verify(repository_root(), preset, minutes):
+            typer.echo(found.line())
+            if isinstance(found, Comparison):
+                agreed += found.agrees
+                tolerances.setdefault(found.tolerance.why)
+            if not found.agrees:
+                failed.append(found.line())
+        typer.echo("Why numbers may differ a little:")
+        for why in tolerances:
+            typer.echo(f"- {why}")
+    typer.echo(f"{agreed} numbers agree; {len(failed)} lines say that something does not.")
+    if failed:
+        typer.echo("\n".join(failed), err=True)
         raise typer.Exit(1)
 
 
