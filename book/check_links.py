@@ -1,5 +1,5 @@
 """Checks built HTML: every internal link, anchor and image exists, every image has an alternative
-text, nothing is loaded from another host.
+text, nothing is loaded from another host, no page is heavy.
 
     python book/check_links.py _build/html
 
@@ -27,6 +27,9 @@ LOADED = {
 # A <link> with one of these is fetched as well; others, such as next and prev, only name a page.
 LOADED_RELATIONS = {"stylesheet", "icon", "preload", "modulepreload", "preconnect", "prefetch"}
 
+# The HTML and the images of a page together; styles, fonts and MathJax are the same for all pages.
+HEAVY = 3_000_000
+
 
 @dataclass
 class Page(HTMLParser):
@@ -35,6 +38,7 @@ class Page(HTMLParser):
     anchors: set[str] = field(default_factory=set)  # ids and names
     links: list[str] = field(default_factory=list)  # addresses a reader may follow
     loads: list[str] = field(default_factory=list)  # addresses a browser fetches
+    images: set[str] = field(default_factory=set)  # those of them that are images
     without_alt: list[str] = field(default_factory=list)  # images with no or empty alt
 
     def __post_init__(self) -> None:
@@ -50,6 +54,8 @@ class Page(HTMLParser):
             (self.loads if loaded else self.links).append(given["href"])
         if given.get(LOADED.get(tag, "")):
             self.loads.append(given[LOADED[tag]])
+        if tag == "img" and given.get("src"):
+            self.images.add(given["src"])
         # An image inside a labelled link or button may be decoration, which it has to say.
         decoration = given.get("role") == "presentation" or given.get("aria-hidden") == "true"
         if tag == "img" and not given.get("alt", "").strip() and not decoration:
@@ -81,6 +87,9 @@ def problems(site: Path) -> list[str]:
         found += [
             f"{name}: the image {_short(src)} has no alternative text" for src in page.without_alt
         ]
+        weight = path.stat().st_size + _bytes(page.images, path, site)
+        if weight > HEAVY:
+            found.append(f"{name}: with its images it has {weight / 1e6:.1f} MB, more than 3")
         for address in page.loads:
             if urlsplit(address).netloc:
                 found.append(f"{name}: {address} is loaded from another host")
@@ -92,13 +101,25 @@ def problems(site: Path) -> list[str]:
     return sorted(set(found))
 
 
+def _bytes(images: set[str], path: Path, site: Path) -> int:
+    """Size of the image files that the page `path` shows; embedded ones are in its HTML."""
+    files = {_target(src, path, site) for src in images if not urlsplit(src).scheme}
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _target(address: str, path: Path, site: Path) -> Path:
+    """The file that an address without host on the page `path` means."""
+    place = urlsplit(address).path
+    base = site if place.startswith("/") else path.parent
+    return (base / unquote(place).lstrip("/")).resolve() if place else path
+
+
 def _fault(address: str, path: Path, site: Path, pages: dict[Path, Page]) -> str | None:
     """What is wrong with an address without host on the page `path`, if anything."""
     parts = urlsplit(address)
     if parts.scheme:
         return None  # data:, mailto: and the like
-    base = site if parts.path.startswith("/") else path.parent
-    target = (base / unquote(parts.path).lstrip("/")).resolve() if parts.path else path
+    target = _target(address, path, site)
     if target.is_dir():
         target /= "index.html"
     if not target.is_file():
@@ -127,7 +148,7 @@ def main(arguments: list[str]) -> int:
     print(
         f"{len(found)} faults"
         if found
-        else "All internal links, images and alternative texts are fine."
+        else "All internal links, images, alternative texts and sizes are fine."
     )
     return 1 if found else 0
 

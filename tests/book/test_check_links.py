@@ -66,6 +66,17 @@ def test_each_kind_of_fault_is_found(checker: ModuleType, tmp_path: Path, body: 
     assert found.startswith("index.html: ") and found.endswith(fault)
 
 
+def test_a_heavy_page_is_found(checker: ModuleType, tmp_path: Path):
+    """HTML and images together, each image once however often it is shown."""
+    image = '<img src="dot.png" alt="A dot.">'
+    folder = site(tmp_path, 2 * image)
+    (folder / "dot.png").write_bytes(bytes(checker.HEAVY - 1000))
+    assert checker.problems(folder) == []
+    (folder / "dot.png").write_bytes(bytes(checker.HEAVY))
+    (found,) = checker.problems(folder)
+    assert found == "index.html: with its images it has 3.0 MB, more than 3"
+
+
 def test_exit_status(checker: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture):
     """0 for a sound site, 1 for faults, 2 where there is nothing to check."""
     assert checker.main([str(tmp_path)]) == 2

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 import pytest
 
 import companion_claims
-from companion_claims import SECTIONS, TABLE, chip, rule_in_words
+from companion_claim_words import chip, rule_in_words
+from companion_claims import SECTIONS, SHORT, TABLE
 from sparsejepa.companion.claims import PAIRED, Check, Verdict
 from sparsejepa.companion.run_files import seal
 from sparsejepa.companion.verdict_rules import ExactRule, IntervalRule, SeedRule
@@ -92,10 +93,12 @@ def test_each_claim_has_a_row_and_a_section(root: Path, warnings: list[str]):
     page = show(root)
     assert warnings == [] and TABLE not in page and SECTIONS not in page
     assert "**Of 2 claims: 1 [reproduced]{.verdict .verdict-reproduced}, 1 [untested]" in page
-    assert page.count("* - {ref}`a is better than b <claim-better>`\n  - A paper\n") == 1
+    first = "* - {ref}`a is better than b <claim-better>`\n  - [reproduced]"
+    assert page.count(first) == 1
     row = page.split("<claim-better>`")[1].split("* - ")[0].replace("\\", "")
     assert "- +5 points [secondary]{.mark .mark-secondary}\n" in row
     assert "- +6.0 points [+3.5, +8.5], 3 seeds, 1,200 test images\n" in row
+    assert "- A paper\n" in row
     assert "- {doc}`nb </notebooks/01_pretrain>`, 6 runs\n" in row
     section = page.split("(claim-better)=\n### a is better than b\n")[1].split("(claim-")[0]
     assert (
@@ -107,6 +110,16 @@ def test_each_claim_has_a_row_and_a_section(root: Path, warnings: list[str]):
     assert "`reference/01_pretrain/sparsejepa-seed2`" in section
     assert "--preset reference --run sparsejepa-seed2" in section
     assert "for which $p$ values are adjusted: 1." in page
+
+
+def test_short_counts_are_those_of_the_table(root: Path, warnings: list[str]):
+    """In all and for each paper, as words."""
+    page = show(root, f"# Index\n\n{SHORT}\n")
+    counted = (
+        "1 [reproduced]{.verdict .verdict-reproduced}, 1 [untested]{.verdict .verdict-untested}"
+    )
+    assert f"**Of 2 claims: {counted}.**" in page
+    assert f"* - A paper\n  - {counted}\n" in page and SHORT not in page
 
 
 def test_an_untested_claim_says_what_it_takes(root: Path, warnings: list[str]):
