@@ -75,8 +75,6 @@ def reproduce(
 
     An interrupted study goes on where it was when the command is given again.
     """
-    import torch
-
     from sparsejepa.companion.study import stale_runs
 
     with _one_sentence():
@@ -88,6 +86,9 @@ def reproduce(
             typer.echo(f"Every run of {preset} is fresh.")
         if dry_run or not stale:
             return
+        # Takes seconds, and what is stale is said without it.
+        import torch
+
         cores = cores or usable_cores()
         # On a CPU, two runs side by side get more done than one with twice the threads, which
         # wait for each other at every operation; a GPU is best left to one.

@@ -141,12 +141,14 @@ def test_a_missing_key_is_an_edit(root: Path):
     path = root / "book" / "runs" / "tiny" / JEPA / "results.json"
     content = read_json(path)
     del content["chosen"], content["zero_columns"]
+    content["parameters"]["encoder"] = "many"
     write_json(path, content)
     seal(path.parent)
     result = call()
     assert result.exit_code == 1
     assert "results.json lacks 'chosen'" in result.stderr
     assert "zero_columns: printed nothing" in result.stderr
+    assert "parameters > encoder: printed many" in result.stderr
 
 
 def test_what_is_not_checked_is_said(root: Path):
@@ -188,10 +190,11 @@ def test_a_missing_data_set_is_one_sentence(root: Path, monkeypatch: pytest.Monk
 
 
 def test_a_preset_without_runs_is_one_sentence(root: Path):
-    """With the command that makes them."""
-    result = CliRunner().invoke(app, ["verify", "--preset", "demo"])
-    assert result.exit_code == 2
-    assert "run `sparsejepa reproduce --preset demo` first" in result.stderr
+    """With the command that makes them, or with the presets that there are."""
+    for preset, message in (("demo", "reproduce --preset demo` first"), ("dmo", "no preset 'dmo'")):
+        result = CliRunner().invoke(app, ["verify", "--preset", preset])
+        assert result.exit_code == 2
+        assert message in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

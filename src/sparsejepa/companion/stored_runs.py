@@ -48,7 +48,8 @@ class Comparison:
 
     def line(self) -> str:
         """For a reader."""
-        printed = "nothing" if self.printed is None else f"{self.printed:.7g}"
+        known = isinstance(self.printed, int | float)
+        printed = f"{self.printed:.7g}" if known else self.printed or "nothing"
         return (
             f"{'ok' if self.agrees else 'DIFFERS':9}{self.run}: {self.place}: printed {printed}, "
             f"computed {self.again:.7g}, tolerance {self.tolerance.size:.1g}"

@@ -13,6 +13,7 @@ from sparsejepa.companion import recomputed
 from sparsejepa.companion.manifest import runs_root
 from sparsejepa.companion.run_files import edits
 from sparsejepa.companion.stored_runs import Comparison, NotChecked, StoredRun, Workbench
+from sparsejepa.companion.study import load_study
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,12 @@ def verify(root: Path, preset: str, minutes: float) -> Iterator[Comparison | Edi
 
     Raises:
         ValueError: no finished run, or other images than those of a run.
-        FileNotFoundError, ConnectionError: a data set is not here.
+        FileNotFoundError, ConnectionError: no such preset, or a data set is not here.
     """
     bench = Workbench(runs_root(root) / preset, minutes)
     runs = bench.runs()
     if not runs:
+        load_study(root, preset)
         raise ValueError(
             f"There is no finished run of preset {preset!r} to verify: "
             f"run `sparsejepa reproduce --preset {preset}` first."
