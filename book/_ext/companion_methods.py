@@ -20,4 +20,4 @@ def methods_table() -> str:
         )
         for name, note in NOTES.items()
     ]
-    return list_table([header, *rows], header=True)
+    return list_table([header, *rows], header=True, classes="scorecard")

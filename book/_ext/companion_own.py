@@ -61,8 +61,9 @@ def _studies(runs: list[Run]) -> Iterator[str]:
     for (preset, notebook), group in groupby(runs, key=lambda run: (run.preset, run.notebook)):
         together = list(group)
         yield f"## {text(notebook)}, preset {text(preset)}"
-        yield _HOW_TO_READ
-        yield accuracy_table(together)
+        if accuracies := accuracy_table(together):
+            yield _HOW_TO_READ
+            yield accuracies
         yield other_numbers_table(together)
         for run in together:
             yield from _one_run(run)
