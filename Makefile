@@ -13,13 +13,17 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 INSTALL = -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 BUILD_BOOK = jupyter-book build . -W -n --keep-going
 CHECK_LINKS = book/check_links.py _build/html
+PDF ?= _build/book.pdf
+NODE_MODULES = _build/node/node_modules
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 
-.PHONY: help book site test test-all benchmark lint clean
+.PHONY: help book site check-pages pdf test test-all benchmark lint clean
 
 help:
 	@echo "make book       run the demo study on this machine and build the book with it"
 	@echo "make site       build the committed book (no torch needed)"
+	@echo "make check-pages  open every built page in Chromium: axe-core, phone width, no JavaScript (needs node)"
+	@echo "make pdf        the built book as one PDF (needs Chromium or Chrome)"
 	@echo "make test       the tests, without the slow ones and those for a GPU"
 	@echo "make test-all   all tests"
 	@echo "make benchmark  throughput as ratios to plain implementations"
@@ -55,6 +59,15 @@ site: $(BOOK_VENV)/.book
 	$(BOOK_VENV)/bin/python $(CHECK_LINKS)
 	@echo "The book is at $(CURDIR)/_build/html/index.html"
 
+$(NODE_MODULES)/axe-core:
+	npm install --silent --no-audit --no-fund --prefix _build/node axe-core@4.14.1 playwright-core@1.65.1
+
+check-pages: $(NODE_MODULES)/axe-core
+	node book/check_pages.mjs _build/html $(NODE_MODULES)
+
+pdf: $(BOOK_VENV)/.book
+	$(BOOK_VENV)/bin/python book/make_pdf.py _build/html $(PDF)
+
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -m "not slow and not gpu"
 
@@ -62,7 +75,8 @@ test-all: $(VENV)/.test
 	$(VENV)/bin/python -m pytest
 
 benchmark: $(VENV)/.test
-	$(VENV)/bin/python -m pytest tests/benchmarks
+	rm -f book/benchmarks.json
+	SPARSEJEPA_BENCHMARKS=book/benchmarks.json $(VENV)/bin/python -m pytest tests/benchmarks
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
