@@ -89,7 +89,7 @@ def inversion_map(
 ) -> Figure:
     """t_A / t_B at equal lambda, by objective and depth: the lead in lambda that is overcome.
 
-    Columns are depths. Over epsilon^(1/L) and rho_A / rho_B; white where A begins beyond its level.
+    Columns are depths. Over epsilon^(1/L) and rho_A / rho_B; grey where A begins beyond its level.
     """
     rows, columns = (list(dict.fromkeys(key[i] for key in ratios)) for i in (0, 1))
     figure, axes = plt.subplots(
@@ -103,9 +103,12 @@ def inversion_map(
             layer, share, np.log(values), cmap="vlag", vmin=-np.log(4), vmax=np.log(4),
             shading="nearest", rasterized=True,
         )  # fmt: skip
-        drawn = axis.contour(layer, share, values, CONTOURS, colors="black", linewidths=0.7)
+        axis.set(xscale="log", title=f"{NAMES[objective]}, L = {depth}", facecolor="0.75")
+        # Beyond the ridge, where g falls steeply, contours lie too close to be drawn or labelled.
+        ridge = np.nanargmax(values, axis=1, keepdims=True)
+        rising = np.where(np.arange(len(layer)) <= ridge, values, np.nan)
+        drawn = axis.contour(layer, share, rising, CONTOURS, colors="black", linewidths=0.7)
         axis.clabel(drawn, fmt="%g", fontsize=6)
-        axis.set(xscale="log", title=f"{NAMES[objective]}, L = {depth}")
         axis.title.set_fontsize(9)
     for axis in axes[-1]:
         axis.set_xlabel(r"$\epsilon^{1/L}$")
@@ -118,17 +121,24 @@ def inversion_map(
     return figure
 
 
-def descent_errors(
-    errors: Mapping[str, tuple[np.ndarray, np.ndarray]], slopes: Mapping[str, float]
+def lines_of_objectives(
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    labels: Mapping[str, str],
+    xlabel: str,
+    ylabel: str,
+    xscale: str = "log",
 ) -> Figure:
-    """Largest distance of descent from the flow over the step size, log-log, by objective."""
+    """A line and points for each objective; values are (x, y of the line, y of the points)."""
     figure, axis = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
-    for objective, (steps, distance) in errors.items():
-        label = f"{NAMES[objective]}, slope {slopes[objective]:.2f}"
-        axis.plot(steps, distance, "o-", color=method_color(objective), label=label)
-    axis.set(xscale="log", yscale="log", xlabel="step size", ylabel="largest error of a gain")
+    for objective, (x, line, points) in lines.items():
+        color = method_color(objective)
+        axis.plot(x, line, color=color, lw=1.6, label=f"{NAMES[objective]}, {labels[objective]}")
+        axis.plot(x, points, "o", color=color, mec="white", ms=6)
+    axis.set(xscale=xscale, yscale="log", xlabel=xlabel, ylabel=ylabel)
     axis.legend(frameon=False, fontsize=8)
-    _log_ticks(axis.xaxis)
+    _log_ticks(axis.yaxis)
+    if xscale == "log":
+        _log_ticks(axis.xaxis)
     _tidy(axis)
     return figure
 
@@ -217,8 +227,9 @@ def planted_features(
 
 
 def _shades(color: str, count: int) -> list:
-    """From light to the colour itself."""
-    return list(sns.light_palette(color, count + 2)[2:])
+    """From light, but still to be seen, to the colour itself."""
+    palette = sns.light_palette(color, as_cmap=True)
+    return [palette(share) for share in np.linspace(0.45, 1, count)]
 
 
 def _log_ticks(axis: Axis) -> None:
