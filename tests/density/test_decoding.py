@@ -65,6 +65,13 @@ def test_what_cannot_be_read_says_why(name: str, reason: str) -> None:
         decode_image(FILES[name], 16)
 
 
+def test_a_strip_is_skipped() -> None:
+    """Resized by its shorter side to what a network takes, it would fill the memory."""
+    decode_image(encoded(Image.new("RGB", (200, 2))), 16)
+    with pytest.raises(Unreadable, match="strip of 2x201 pixels"):
+        decode_image(encoded(Image.new("RGB", (2, 201))), 16)
+
+
 def test_huge_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """A JPEG above Pillow's limit is decoded at a fraction; what is far above it is refused."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 160 * 120 - 1)

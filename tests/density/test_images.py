@@ -87,6 +87,14 @@ def test_statistics_of_a_checkerboard() -> None:
         assert found[name][0].item() == pytest.approx(value)
     assert [found[name][1].item() for name in ("contrast", "entropy", "edges")] == [0, 0, 0]
     assert found["JPEG size"][0] > found["JPEG size"][1] > 0
+    assert found["saturation"].tolist() == [0, 0]
+
+
+def test_saturation_is_the_spread_of_colours() -> None:
+    """Half of the pixels (250, 50, 100), half grey: (200 + 0) / 2."""
+    image = torch.full((1, 8, 8, 3), 70, dtype=torch.uint8)
+    image[:, :4] = torch.tensor([250, 50, 100], dtype=torch.uint8)
+    assert image_statistics(image)["saturation"].tolist() == [100]
 
 
 def test_rank_correlation_is_spearmans() -> None:

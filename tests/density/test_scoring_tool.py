@@ -47,7 +47,7 @@ def test_a_folder_with_every_awkward_file(tmp_path: Path, weights: str, monkeypa
     for name in SKIPPED:
         assert found[name]["score"] is None and found[name]["note"].startswith("skipped: it ")
         assert f"{name} was {found[name]['note']}." in said
-    assert f"{done.scored} images scored, {done.scored} in all; 6 were converted" in said[0]
+    assert f"{done.scored} images scored, {done.scored} in all; 6 were converted" in said[1]
     for name in READABLE:
         row = found[name]
         assert np.isfinite(row["score"])
@@ -83,6 +83,28 @@ def test_a_second_call_scores_only_what_is_new(tmp_path: Path, weights: str):
     assert said[0] == "2 of 3 images have their row already."
     assert list(rows(out)) == ["a.png", "b.png", "c.png"]
     assert rows(out)["b.png"]["score"] == before["b.png"]["score"]
+
+
+@pytest.mark.parametrize("name", ["scores.html", "scores", "folder.parquet"])
+def test_the_table_is_a_parquet_file(tmp_path: Path, weights: str, name: str):
+    """Its contact sheet would overwrite a table called .html; a folder is never taken for one."""
+    folder = folder_of(tmp_path / "images", {"a.png": encoded(plain())})
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(ValueError, match=r"a file whose name ends in \.parquet, unlike .*" + name):
+        score_images(str(folder), weights, tmp_path / name, say=quiet)
+
+
+def test_other_files_of_the_folder_are_counted(tmp_path: Path, weights: str):
+    """So that nobody believes that pictures of an unknown kind were scored."""
+    files = {"a.png": encoded(plain()), "b.heic": b"x", "c.txt": b"x", "README": b"x"}
+    said: list[str] = []
+    score_images(
+        str(folder_of(tmp_path / "images", files)),
+        weights,
+        tmp_path / "s.parquet",
+        say=said.append,
+    )
+    assert said[0] == "3 other files in the folder were left out (.heic, .txt, no ending)."
 
 
 def test_limit_is_a_first_taste(tmp_path: Path, weights: str):
@@ -138,6 +160,20 @@ def test_a_data_set_of_the_hub(tmp_path: Path, weights: str, monkeypatch):
     found = rows(tmp_path / "s.parquet")
     assert list(found) == ["test#0", "test#1", "test#2"]
     assert all(np.isfinite(row["score"]) for row in found.values())
+
+
+def test_weights_that_cannot_be_fetched(tmp_path: Path, monkeypatch):
+    """One sentence, and no trace is left beside the table."""
+    import timm
+
+    def offline(*arguments, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    folder = folder_of(tmp_path / "images", {"a.png": encoded(plain())})
+    with pytest.raises(ConnectionError, match=r"^The weights of test_vit2.r160_in1k are not on"):
+        score_images(str(folder), "test_vit2.r160_in1k", tmp_path / "s.parquet", say=quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_a_timm_model_by_its_name(tmp_path: Path, monkeypatch):

@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
+from sparsejepa.companion.statistics import Interval
 from sparsejepa.density.study import (
+    by_method,
     curate,
     kept_rows,
     own_similarity,
@@ -75,9 +77,27 @@ def test_correlations_of_what_is_known() -> None:
     config = ToyConfig("untrained", embedding=2)
     found, encoders = toy_correlations(config, PLANE, (0, 1, 2), points=200, seed=0)
     assert found["kNN of the data"].value > 0.7
-    assert {"JEPA-SCORE", "JEPA-SCORE + Gaussian", "Gaussian alone", "Mahalanobis"} <= set(found)
+    assert {"JEPA-SCORE", "JEPA-SCORE, 8 views", "Gaussian alone", "Mahalanobis"} <= set(found)
+    # The stretch undoes what the map does to distances.
+    assert found["JEPA-SCORE + neighbours"].value > found["kNN of embeddings"].value + 0.1
     assert all(-1 <= cell.value <= 1 and cell.low <= cell.high for cell in found.values())
     assert len(encoders) == 3
+
+
+def test_methods_are_means_over_their_seeds() -> None:
+    """Student's interval of two seeds or more; one seed keeps its own, over images."""
+    cells = {
+        name: {"AUROC": Interval(value, value - 0.1, value + 0.2, 0.95)}
+        for name, value in (("a-seed0", 0.4), ("a-seed1", 0.5), ("a-seed2", 0.6), ("b-seed0", 0.7))
+    }
+    found = by_method(cells, {name: name[0] for name in cells})
+    assert found["b"]["AUROC"] == cells["b-seed0"]["AUROC"]
+    # t(0.975, 2) = 4.303; the standard error of 0.4, 0.5, 0.6 is 0.1 / sqrt 3.
+    half = 4.3027 * 0.1 / 3**0.5
+    mean = found["a"]["AUROC"]
+    assert (mean.value, mean.low, mean.high) == pytest.approx(
+        (0.5, 0.5 - half, 0.5 + half), abs=1e-4
+    )
 
 
 def test_kept_rows_are_those_with_the_highest_scores() -> None:

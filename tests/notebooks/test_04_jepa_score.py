@@ -21,6 +21,7 @@ TINY = {
     "fit_images": 300,
     "per_class": 4,
     "curation_images": 40,
+    "curation_encoders": 2,
     "probe_label": "distance",
     "random_draws": 2,
     "toy_steps": 10,
@@ -34,7 +35,7 @@ TINY = {
 DRAWN = {"noise", "plain colours", "shuffled patches", "inverted", "blurred", "low contrast"}
 pytestmark = pytest.mark.slow
 
-FIGURES = "exact plane toys-2-d toys-8-d extremes properties outliers flattery curation"
+FIGURES = "picture exact plane toys-2-d toys-8-d extremes properties outliers flattery curation"
 
 
 def pretrained(folder: Path, method: str) -> None:
@@ -107,12 +108,16 @@ def test_every_training_and_width_of_the_toys(results: dict):
 
 
 def test_curation_and_backbones(results: dict):
-    """Two shares, two rules; a timm model goes through the same code."""
+    """Two shares, two rules, two encoders; a timm model goes through the same code."""
     gains = results["curation"]["gain_over_random"]
-    assert {rule: set(found) for rule, found in gains.items()} == {
-        "JEPA-SCORE": {"0.1", "0.2"},
-        "kNN similarity": {"0.1", "0.2"},
-    }
+    assert (
+        set(gains) == set(results["curation"]["everything"]) == {"jepa-seed0", "sparsejepa-seed0"}
+    )
+    for by_rule in gains.values():
+        assert {rule: set(found) for rule, found in by_rule.items()} == {
+            "JEPA-SCORE": {"0.1", "0.2"},
+            "kNN similarity": {"0.1", "0.2"},
+        }
     assert set(results["backbones"]["test_vit"]["JEPA-SCORE"]) == DRAWN
     assert len(results["conclusions"]) > 20
 

@@ -15,7 +15,7 @@ from sparsejepa.companion.statistics import Interval
 # One look a score, in every figure of the chapter: told apart without colour, too.
 _LOOKS = {
     "JEPA-SCORE": ("#0072B2", "o"),
-    "JEPA-SCORE, 8 views": ("#0072B2", "+"),
+    "JEPA-SCORE, 8 views": ("black", "1"),
     "JEPA-SCORE + Gaussian": ("#56B4E9", "s"),
     "JEPA-SCORE + neighbours": ("#882255", "p"),
     "without the largest fifth": ("#332288", "D"),
@@ -32,35 +32,35 @@ _OTHER = ("0.3", ".")
 
 
 def stretching(
-    x: Float64[Tensor, "N"],
-    density: Float64[Tensor, "N"],
-    mapped: Float64[Tensor, "N"],
-    log_stretch: Float64[Tensor, "N"],
+    x: Float64[Tensor, "N"], density: Float64[Tensor, "N"], share: Float64[Tensor, "N"]
 ) -> Figure:
-    """A density above, the standard normal below, and where the map between them puts points.
+    """A density above, an even one below, and where the map between them puts points.
 
-    Evenly spaced points are joined with their images: where the density is high, they are drawn
-    apart. The colour of a line is the logarithm of the map's slope there.
+    Evenly spaced points x are joined with their images: where the density is high, these lie
+    apart. The shade of a line is the logarithm of the density there.
+
+    Args:
+        share: the images, shares of the data below x, from 0 to 1.
     """
     figure, (above, fan, below) = plt.subplots(
-        3, 1, figsize=(6.5, 4.6), height_ratios=(1, 1.2, 1), sharex=True, layout="constrained"
+        3, 1, figsize=(6.5, 4.6), height_ratios=(1, 1.2, 0.8), layout="constrained"
     )
-    shades = plt.get_cmap("viridis")
-    scale = plt.Normalize(log_stretch.min().item(), log_stretch.max().item())
-    for start, end, log in zip(x.tolist(), mapped.tolist(), log_stretch.tolist(), strict=True):
+    low, high = x.min().item(), x.max().item()
+    shades, logs = plt.get_cmap("crest"), density.log()
+    scale = plt.Normalize(logs.min().item(), logs.max().item())
+    for start, end, log in zip(((x - low) / (high - low)), share, logs, strict=True):
         fan.plot([start, end], [1, 0], color=shades(scale(log)), lw=1)
     above.fill_between(x.numpy(), density.numpy(), color="0.85")
     above.plot(x.numpy(), density.numpy(), color="0.2")
-    line = np.linspace(-3.2, 3.2, 200)
-    normal = np.exp(-(line**2) / 2) / np.sqrt(2 * np.pi)
-    below.fill_between(line, normal, color="0.85")
-    below.plot(line, normal, color="0.2")
-    for axis, label in ((above, "density of the data"), (below, "density of the\nembeddings")):
-        axis.set(ylabel=label, ylim=(0, None))
+    above.set(xlim=(low, high), xlabel="x", ylabel="density of\nthe data")
+    below.fill_between([0, 1], [1, 1], color="0.85")
+    below.plot([0, 1], [1, 1], color="0.2")
+    below.set(xlim=(0, 1), ylim=(0, 1.5), xlabel="f(x)", ylabel="density of the\nembeddings")
+    fan.set_xlim(0, 1)
+    for axis in (above, below):
+        axis.set_ylim(0, None)
         sns.despine(ax=axis)
     fan.axis("off")
-    below.set_xlabel("x above, f(x) below")
-    figure.colorbar(plt.cm.ScalarMappable(scale, shades), ax=fan, label="log of the stretch")
     return figure
 
 
@@ -79,10 +79,13 @@ def agreement(
     return figure
 
 
-def density_maps(maps: Mapping[str, Float64[Tensor, "G G"]], extent: float) -> Figure:
+def density_maps(
+    maps: Mapping[str, Float64[Tensor, "G G"]], extent: float, points: Float64[Tensor, "N 2"]
+) -> Figure:
     """Maps over a square of the plane from -extent to extent, each by its own ranks.
 
-    Ranks, because the claim is one of order and the scales have nothing in common.
+    Ranks, because the claim is one of order and the scales have nothing in common. The points are
+    data: elsewhere no encoder has learned anything.
     """
     columns = min(5, len(maps))
     rows = -(-len(maps) // columns)
@@ -94,6 +97,8 @@ def density_maps(maps: Mapping[str, Float64[Tensor, "G G"]], extent: float) -> F
     for axis, (name, values) in zip(axes.flat, maps.items(), strict=False):
         ranks = values.flatten().argsort().argsort().view(values.shape).numpy()
         axis.imshow(ranks, origin="lower", cmap="crest_r", extent=[-extent, extent] * 2)
+        axis.plot(*points.T.numpy(), ".", color="#D55E00", ms=1.5)
+        axis.set(xlim=(-extent, extent), ylim=(-extent, extent))
         axis.set_title(name, fontsize=9)
     return figure
 

@@ -12,11 +12,12 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def image_statistics(images: UInt8[Tensor, "N H W 3"]) -> dict[str, Float64[Tensor, "N"]]:
-    """contrast, grey-level entropy, edges, brightness and JPEG size of every image.
+    """contrast, grey-level entropy, edges, brightness, JPEG size and saturation of every image.
 
     contrast: standard deviation of luma; edges: mean absolute difference of neighbouring luma;
     brightness: mean luma (all three in grey levels, 0 to 255); entropy: of the histogram of luma in
-    256 bins, nats; JPEG size: bytes at quality 90.
+    256 bins, nats; JPEG size: bytes at quality 90; saturation: mean over pixels of the largest of
+    red, green and blue minus the smallest (grey levels), 0 for a grey image.
     """
     luma = images.double() @ torch.tensor(LUMA, dtype=torch.float64)
     flat = luma.flatten(1)
@@ -30,6 +31,7 @@ def image_statistics(images: UInt8[Tensor, "N H W 3"]) -> dict[str, Float64[Tens
         "edges": (across.mean(dim=(1, 2)) + down.mean(dim=(1, 2))) / 2,
         "brightness": flat.mean(dim=1),
         "JPEG size": torch.tensor([_jpeg_bytes(image) for image in images], dtype=torch.float64),
+        "saturation": (images.amax(dim=3) - images.amin(dim=3)).double().mean(dim=(1, 2)),
     }
 
 
