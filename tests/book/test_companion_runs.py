@@ -9,9 +9,8 @@ import pytest
 
 import companion_runs
 from companion_files import run_from_id
-from sparsejepa.companion.files import read_json, write_json
 from sparsejepa.model.method_notes import NOTES
-from tests.book.tiny_book import executed, make_book, make_run
+from tests.book.tiny_book import executed, make_book
 from tests.repository import ROOT
 
 DOCNAME = "notebooks/01_pretrain"
@@ -120,79 +119,6 @@ def test_stale_run_warns_and_says_so_on_the_page(root: Path, warnings: list, cha
     assert subtype == "stale" and RUN in message
     assert "This run is stale" in page["cells"][1]["source"]
     assert "Where this comes from" in page["cells"][2]["source"]
-
-
-def edited_results(root: Path) -> None:
-    path = run_from_id(root, RUN).folder / "results.json"
-    write_json(path, read_json(path) | {"steps": 1201})
-
-
-def edited_manifest(root: Path) -> None:
-    path = run_from_id(root, RUN).folder / "manifest.json"
-    write_json(path, read_json(path) | {"seed": 1})
-
-
-def edited_output(root: Path) -> None:
-    path = run_from_id(root, RUN).folder / "executed.ipynb"
-    path.write_text(path.read_text().replace("## Curves", "## Curve"))
-
-
-def removed_figure(root: Path) -> None:
-    (run_from_id(root, RUN).folder / "figures" / "curves.png").unlink()
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (edited_results, "results.json is not what the run wrote"),
-        (edited_manifest, "manifest.json is not what the run wrote"),
-        (edited_output, "executed.ipynb is not what the run wrote"),
-        (removed_figure, "figures/curves.png is no longer there"),
-    ],
-)
-def test_an_edited_run_warns(root: Path, warnings: list, change, reason: str):
-    """With the page, the run, the file, and the command that makes it again."""
-    change(root)
-    read(root)
-    ((subtype, message),) = warnings
-    assert subtype == "stale"
-    command = "sparsejepa run notebooks/01_pretrain.ipynb --preset reference --run jepa-seed0"
-    assert message == f"{DOCNAME}: the run {RUN} is stale: {reason}; make it again by `{command}`."
-
-
-def test_runs_that_no_page_shows_are_checked_too(root: Path, monkeypatch: pytest.MonkeyPatch):
-    """Their numbers stand on other pages; the reader's own runs may be as they like."""
-    given: list[str] = []
-
-    def warn(message: str, *values: str, location: str, type: str, subtype: str) -> None:
-        given.append(f"{subtype}: {message % values}")
-
-    monkeypatch.setattr(companion_runs, "logger", SimpleNamespace(warning=warn))
-    environment = SimpleNamespace(found_docs={DOCNAME})
-    config = SimpleNamespace(companion_runs={DOCNAME: RUN})
-
-    def check() -> list[str]:
-        given.clear()
-        app = SimpleNamespace(srcdir=root, config=config)
-        companion_runs.check_runs_without_page(app, environment, [])
-        return given
-
-    own, other = (
-        make_run(root, f"{preset}/01_pretrain/jepa-seed1") for preset in ("demo", "reference")
-    )
-    assert check() == []
-    edited_results(root)  # of a run that has a page, where it is reported
-    (own / "results.json").write_text("{}")
-    assert check() == []
-    (other / "results.json").write_text("{}")
-    (message,) = check()
-    name = "reference/01_pretrain/jepa-seed1"
-    assert message.startswith(f"stale: book/runs/{name}/executed: the run {name} is stale")
-    (other / "results.json").unlink()
-    (message,) = check()
-    assert message.startswith(f"missing: book/runs/{name}/executed: the run {name} has no results")
-    environment.found_docs.add(f"book/runs/{name}/executed")
-    assert check() == []
 
 
 def test_mended_prose_is_shown_and_makes_nothing_stale(root: Path, warnings: list):
