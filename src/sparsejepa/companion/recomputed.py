@@ -166,7 +166,7 @@ def scores(run: StoredRun, bench: Workbench) -> Iterator[Comparison]:
             rho = rank_correlation(score.score.numpy(), values, seed, draws=2).value
             yield run.compare(("properties", name, key, "value"), rho, RANKS)
         share = explained_share(score.score.numpy(), properties, seed, draws=2).value
-        yield run.compare(("explained_by_properties", name, "value"), share, RANKS)
+        yield run.compare(("explained_with_saturation", name, "value"), share, RANKS)
 
 
 def trained_probes(run: StoredRun, bench: Workbench) -> Iterator[Comparison]:
