@@ -41,7 +41,7 @@ rule run_notebook:
         marks_of_needs,
     output:
         touch(str(MARKS / PRESET / "{notebook}" / "{run}")),
-    threads: int(config.get("threads", workflow.cores or 1))
+    threads: int(config.get("threads") or workflow.resource_settings.cores or 1)
     params:
         python=sys.executable,
         root=str(ROOT),

@@ -1,6 +1,7 @@
 """The multiinformation notebook runs on tiny encoders, and its numbers are what they claim."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -79,10 +80,21 @@ def test_the_statements_hold(results: dict):
 @pytest.mark.slow
 def test_whitening_and_noise_have_none(results: dict):
     """The probe reads whitened features as it reads features; of noise it reads nothing."""
-    features, whitened, noise = results["quality"].values()
+    features, whitened, noise = (results["quality"][k] for k in ("features", "whitened", "noise"))
     key = "total correlation, gaussian"
     assert abs(whitened[key]) < 0.1 < features[key] and abs(noise[key]) < 1.0
     assert whitened["linear probe, %"] == pytest.approx(features["linear probe, %"], abs=5)
+
+
+@pytest.mark.slow
+def test_jitter_is_what_a_jittered_estimate_reports(results: dict):
+    """Of exactly dependent latents, half the logarithm of the jitter is most of the answer."""
+    jitter = results["jitter"]
+    for small, large in (("1e-10", "1e-6"), ("1e-6", "1e-3")):
+        apart = 0.5 * math.log(float(large) / float(small))
+        assert jitter[small] - jitter[large] > 0.9 * apart
+    assert jitter["left out"] == results["quality"]["features"]["total correlation, gaussian"]
+    assert results["held"]["S8"] == "1 of 3"
 
 
 @pytest.mark.slow
