@@ -161,7 +161,9 @@ def test_groups_survive_dropped_columns():
     x = gaussian_rows(300, random_correlation(4, "kept"), "kept")
     dead = torch.cat([torch.zeros(300, 1).double(), x], dim=1)
     split = decompose(dead, [[1, 2], [0, 3, 4]], "gaussian", drop=True)
-    assert split.between.value == decompose(x, [[0, 1], [2, 3]], "gaussian").between.value
+    whole = decompose(x, [[0, 1], [2, 3]], "gaussian")
+    # Equal but for the order of sums, which follows the rows' alignment in memory.
+    assert split.between.value == pytest.approx(whole.between.value, rel=1e-12)
     assert [c.column for c in split.between.dropped] == [0]
     with pytest.raises(ValueError, match="Of group 0 no column is left"):
         decompose(dead, [[0], [1, 2, 3, 4]], "gaussian", drop=True)
