@@ -41,16 +41,16 @@ def test_every_rule_is_a_function():
         assert inspect.isfunction(getattr(verdict_rules, name))
 
 
-@pytest.mark.parametrize("t", [0.0, 0.3, 1.0, 4.303, 30.0])
+@given(st.floats(0, 50))
 def test_student_tail_of_one_and_two_degrees(t: float):
     """One degree is Cauchy's law, two have an algebraic tail."""
     assert student_tail(t, 1) == pytest.approx(1 - 2 / np.pi * np.arctan(t), abs=1e-14)
     assert student_tail(-t, 2) == pytest.approx(1 - t / np.sqrt(2 + t * t), abs=1e-14)
 
 
-@given(st.floats(-50, 50), st.integers(1, 40))
+@given(st.floats(-50, 50), st.integers(2, 40))
 def test_student_tail_agrees_with_scipy(t: float, degrees: int):
-    """For every number of degrees that seeds can give."""
+    """For more degrees than one, where scipy is off by 3e-9 near t = 1e-8."""
     assert student_tail(t, degrees) == pytest.approx(2 * stats.t.sf(abs(t), degrees), abs=1e-12)
 
 
