@@ -124,13 +124,18 @@ function sentence(objective, solved) {
   return `${NAMES[objective]}: half of A is learned at t = ${number(a)}, half of B at t = ${number(b)}: ${order} (t_A / t_B = ${ratio.toFixed(2)}).`;
 }
 
-const FRAME = { width: 760, height: 300, top: 34, bottom: 44, left: 52, gap: 44, panel: 310 };
+const FRAME = { width: 380, height: 300, top: 34, bottom: 44, left: 58, panel: 312 };
 
-function panel(objective, solved, left) {
+/* One objective as SVG; `words` is what it shows. */
+function panel(objective, solved, words) {
   const learned = solved.filter(({ curve }) => curve.length);
-  const { top, height, bottom, panel: width } = FRAME;
+  const { top, height, bottom, left, panel: width } = FRAME;
   const floor = height - bottom;
-  const parts = [`<text class="ld-title" x="${left + width / 2}" y="20">${NAMES[objective]}</text>`];
+  const parts = [
+    `<svg xmlns="http://www.w3.org/2000/svg" class="ld-figure" viewBox="0 0 ${FRAME.width} ${height}" role="img" aria-label="Learning curves of features A and B. ${words}">`,
+    `<text class="ld-title" x="${left + width / 2}" y="20">${NAMES[objective]}</text>`,
+    `<text class="ld-tick" transform="translate(14 ${(top + floor) / 2}) rotate(-90)">gain / fixed point</text>`,
+  ];
   const y = (share) => (floor - share * (floor - top)).toFixed(1);
   for (const share of [0, 0.5, 1]) {
     parts.push(`<path class="ld-grid" d="M${left} ${y(share)}h${width}"/>`);
@@ -157,23 +162,21 @@ function panel(objective, solved, left) {
         // The earlier feature's name on the left, the later one's on the right, clear of each other.
         const [dx, dy] = half === earlier && (learned.length < 2 || name === "A" || learned[0].half !== half) ? [-10, -8] : [10, 16];
         parts.push(`<text class="ld-name" x="${(x(half) + dx).toFixed(1)}" y="${Number(y(0.5)) + dy}">${name}</text>`);
+      } else {
+        parts.push(`<text class="ld-name" x="${left + 12}" y="${Number(y(first)) - 8}">${name}</text>`);
       }
     }
   }
-  parts.push(`<text class="ld-tick" x="${left + width / 2}" y="${height - 8}">time t (logarithmic)</text>`);
+  parts.push(`<text class="ld-tick" x="${left + width / 2}" y="${height - 8}">time t (logarithmic)</text>`, "</svg>");
   return parts.join("\n");
 }
 
-/* The figure as SVG, and the same in words. */
+/* The figure as SVG, a picture an objective, and the same in words. */
 function render(state) {
-  const solved = { jepa: solve("jepa", state), mae: solve("mae", state) };
-  const words = [sentence("jepa", solved.jepa), sentence("mae", solved.mae)];
-  const second = FRAME.left + FRAME.panel + FRAME.gap;
-  const svg = `<svg xmlns="http://www.w3.org/2000/svg" class="ld-figure" viewBox="0 0 ${FRAME.width} ${FRAME.height}" role="img" aria-label="Learning curves of features A and B. ${words.join(" ")}">
-<text class="ld-tick" transform="translate(14 ${FRAME.height / 2}) rotate(-90)">gain / fixed point</text>
-${panel("jepa", solved.jepa, FRAME.left)}
-${panel("mae", solved.mae, second)}
-</svg>`;
+  const objectives = Object.keys(NAMES);
+  const solved = objectives.map((objective) => solve(objective, state));
+  const words = objectives.map((objective, i) => sentence(objective, solved[i]));
+  const svg = objectives.map((objective, i) => panel(objective, solved[i], words[i])).join("\n");
   return { svg, words };
 }
 
