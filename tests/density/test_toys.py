@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
+from sparsejepa.companion import plots_density
 from sparsejepa.companion.statistics import Interval
 from sparsejepa.density.study import (
     by_method,
@@ -98,6 +99,13 @@ def test_methods_are_means_over_their_seeds() -> None:
     assert (mean.value, mean.low, mean.high) == pytest.approx(
         (0.5, 0.5 - half, 0.5 + half), abs=1e-4
     )
+
+
+def test_seeds_that_agree_can_be_drawn() -> None:
+    """The mean of three equal numbers differs from them by rounding: no bar of negative length."""
+    above = Interval(1.0, 1.0 + 1e-15, 1.0 + 2e-15, 0.95)
+    figure = plots_density.correlation_dots({"jepa": {"contrast": above}})
+    assert len(figure.axes) == 1
 
 
 def test_kept_rows_are_those_with_the_highest_scores() -> None:

@@ -232,7 +232,9 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[A
 
 
 def _errors(cells: Sequence[Interval]) -> Float[np.ndarray, "2 n"]:
-    return np.array([[c.value - c.low for c in cells], [c.high - c.value for c in cells]])
+    # Where all seeds agree, rounding may put the mean outside its interval of no length.
+    ends = np.array([[c.value - c.low for c in cells], [c.high - c.value for c in cells]])
+    return ends.clip(min=0)
 
 
 def _legend_below(figure: Figure, axis: Axes, columns: int) -> None:
