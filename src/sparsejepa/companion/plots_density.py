@@ -228,7 +228,7 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[A
         1, count, figsize=(width * count + 0.8, height), squeeze=False, sharey=True,
         layout="constrained",
     )  # fmt: skip
-    return figure, axes[0]
+    return figure, list(axes[0])
 
 
 def _errors(cells: Sequence[Interval]) -> Float[np.ndarray, "2 n"]:
