@@ -17,6 +17,7 @@ from sparsejepa.companion.measurements import (
     Yardstick,
     first_images,
     measure_majority,
+    shared_information,
     structure,
 )
 from sparsejepa.data import image_set
@@ -239,3 +240,21 @@ def test_scenes_are_drawn_no_further_than_needed(monkeypatch: pytest.MonkeyPatch
     few, whole = first_images("scenes", "test", 7), load_image_set("scenes", "test").take(7)
     assert torch.equal(few.images, whole.images) and few.pixel_sha256 == whole.pixel_sha256
     assert all(torch.equal(few.labels[name], whole.labels[name]) for name in whole.labels)
+
+
+def test_what_features_share_is_known_for_a_gaussian_pair():
+    """Correlation 0.8 shares -½ ln(1 - 0.64) = 0.51 nats, over d - 1 = 1; the interval holds it."""
+    noise = torch.randn(4000, 2, generator=generator(0, "pair"))
+    pair = torch.stack([noise[:, 0], 0.8 * noise[:, 0] + 0.6 * noise[:, 1]], dim=1)
+    found = shared_information(pair, 0)
+    truth = -0.5 * np.log(1 - 0.64)
+    assert found["total_correlation_low"] <= truth <= found["total_correlation_high"]
+    assert found["total_correlation_high"] - found["total_correlation_low"] < 0.1
+    copied = shared_information(torch.cat([pair, pair.sum(1, keepdim=True)], dim=1), 0)
+    assert np.isfinite(copied["total_correlation"])
+
+
+def test_nothing_is_said_of_what_features_share_where_it_is_undefined():
+    """Fewer than 50 rows a column, and features that are the same for all images."""
+    assert shared_information(torch.randn(99, 2, generator=generator(0, "few")), 0) == {}
+    assert shared_information(torch.full((200, 3), 0.7), 0) == {}

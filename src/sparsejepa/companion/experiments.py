@@ -25,6 +25,7 @@ from sparsejepa.companion.measurements import (
     probe,
     structure,
 )
+from sparsejepa.information import columns, copula, gaussian, multiinformation
 from sparsejepa.model.objective import Jepa
 from sparsejepa.probing import collapse, evaluation, features, linear, low_level, neighbours
 from sparsejepa.probing.online import online_watch
@@ -34,7 +35,10 @@ from sparsejepa.training.pretrain import PretrainConfig, pretrain
 
 # A change of these makes a kept measurement out of date; a change of what trains makes the
 # checkpoints themselves so, which `attempts.py` sees to.
-_MEASURING = (measurements, collapse, evaluation, features, linear, low_level, neighbours)
+_MEASURING = (
+    *(measurements, collapse, evaluation, features, linear, low_level, neighbours),
+    *(columns, copula, gaussian, multiinformation),
+)
 
 
 def measure_variant(config: PretrainConfig, yardstick: Yardstick, folder: Path) -> Measurement:

@@ -15,6 +15,7 @@ from torch import Tensor
 from sparsejepa.data.batches import to_unit
 from sparsejepa.data.image_set import SCENES_SEED, ImageSet, load_image_set, pixel_sha256
 from sparsejepa.data.scenes import draw_scenes
+from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.model.activations import activation_sparsity, group_sparsity
 from sparsejepa.model.objective import Jepa
 from sparsejepa.model.sparsity import (
@@ -41,6 +42,7 @@ _SWEEP = {"weight_decays": (1e-6, 1e-4, 1e-3, 1e-2)}
 _WIDE_SWEEP = {"learning_rates": (1e-2,), "weight_decays": (1e-4, 1e-2, 1e-1)}
 _WIDE = 1024  # features above which a sweep takes minutes instead of seconds
 _TOKEN_IMAGES = 256  # first test images whose tokens say how sparse activations are
+_ROWS_PER_COLUMN = 50  # below it intervals of a total correlation do not hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,14 +136,15 @@ def structure(
 ) -> dict[str, float]:
     """Effective rank and sparsity of any method, measured in one way.
 
-    Of the pooled test features: rankme. Of the weight W of the predictor's input projection, in
-    groups of its rows: zero_columns, small_columns, groups_per_latent, unread_latents and
-    column_hoyer (`column_sparsity`), and zero_weights, the share of single zeros. Of the encoder's
-    tokens of some test images, in groups of its channels: token_hoyer, effective_groups,
-    activation_density, dead_units (`activations.py`); groups_in_use, the effective number of groups
-    of the norms' means over all tokens: as small as effective_groups if all tokens keep the same
-    groups. Two are no sparsity: latent_scale, the tokens' root mean square, and group_norms, the
-    mean over tokens of sum_g ||z_{S_g}||.
+    Of the pooled test features: rankme and, if there are rows enough, `shared_information`. Of the
+    weight W of the predictor's input projection, in groups of its rows: zero_columns,
+    small_columns, groups_per_latent, unread_latents and column_hoyer (`column_sparsity`), and
+    zero_weights, the share of single zeros. Of the encoder's tokens of some test images, in groups
+    of its channels: token_hoyer, effective_groups, activation_density, dead_units
+    (`activations.py`); groups_in_use, the effective number of groups of the norms' means over all
+    tokens: as small as effective_groups if all tokens keep the same groups. Two are no sparsity:
+    latent_scale, the tokens' root mean square, and group_norms, the mean over tokens of sum_g
+    ||z_{S_g}||.
     """
     model, sparsity = config.model, config.model.sparsity
     if sparsity.reading == "none":
@@ -163,6 +166,7 @@ def structure(
     norms = tokens.double()[:, channels].norm(dim=-1).mean(0)
     return {
         "rankme": rankme(pooled),
+        **shared_information(pooled, yardstick.seed),
         "zero_weights": (weight == 0).float().mean().item(),
         "column_hoyer": columns.pop("hoyer"),
         **columns,
@@ -172,6 +176,28 @@ def structure(
         "groups_in_use": (norms.sum().square() / norms.square().sum()).item(),
         "latent_scale": tokens.square().mean().sqrt().item(),
         "group_norms": norms.sum().item(),
+    }
+
+
+def shared_information(features: Float[Tensor, "M d"], seed: int) -> dict[str, float]:
+    """Total correlation (multiinformation) of the features, divided by d - 1, in nats.
+
+    total_correlation and the ends of its 95 % interval, total_correlation_low and
+    total_correlation_high, by the Gaussian copula: at least so much is shared. Nothing for fewer
+    than 50 rows a column, or where all features have collapsed to constants.
+    """
+    rows, columns = features.shape
+    if rows < _ROWS_PER_COLUMN * columns:
+        return {}
+    try:
+        found = total_correlation(features, drop=True, seed=seed)
+    except ValueError:  # All have collapsed to constants: with `drop` nothing else is refused here.
+        return {}
+    values = (found.value, *found.interval())
+    names = ("", "_low", "_high")
+    return {
+        f"total_correlation{name}": value / max(found.d - 1, 1)
+        for name, value in zip(names, values, strict=True)
     }
 
 

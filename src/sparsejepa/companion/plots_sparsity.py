@@ -189,7 +189,7 @@ def _legend_below(figure: Figure, axis: Axes) -> None:
 
 def _grid(count: int) -> tuple[Figure, list[Axes]]:
     """`count` panels, three a row if that fills the rows, else at most four."""
-    columns = 3 if count in (3, 6) else min(4, count)
+    columns = 3 if count in (3, 6, 9) else min(4, count)
     rows = -(-count // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(2.9 * columns, 2.6 * rows), squeeze=False, layout="constrained"
