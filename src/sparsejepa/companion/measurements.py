@@ -184,14 +184,14 @@ def shared_information(features: Float[Tensor, "M d"], seed: int) -> dict[str, f
 
     total_correlation and the ends of its 95 % interval, total_correlation_low and
     total_correlation_high, by the Gaussian copula: at least so much is shared. Nothing for fewer
-    than 50 rows a column, or where all features have collapsed to constants.
+    than 50 rows a column, or where features have collapsed so that it is not defined.
     """
     rows, columns = features.shape
     if rows < _ROWS_PER_COLUMN * columns:
         return {}
     try:
         found = total_correlation(features, drop=True, seed=seed)
-    except ValueError:  # All have collapsed to constants: with `drop` nothing else is refused here.
+    except ValueError:  # Despite `drop`: all are constants, or one is a function of another.
         return {}
     values = (found.value, *found.interval())
     names = ("", "_low", "_high")
