@@ -142,14 +142,12 @@ def run_curves(
             marker, style = _RUN_LINES[index % len(_RUN_LINES)]
             epochs = [entry["epoch"] for entry in history]
             values = [entry[key] for entry in history]
+            # Later lines are thinner: where runs coincide, the earlier ones show behind them.
+            size = 1 / (1 + index)
             axis.plot(
-                epochs,
-                values,
-                color=method_color(colors[name]),
-                marker=marker,
-                ls=style,
-                label=name,
-            )
+                epochs, values, color=method_color(colors[name]), marker=marker, ls=style,
+                lw=0.8 + 2.4 * size, ms=4 + 6 * size, label=name,
+            )  # fmt: skip
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
@@ -170,12 +168,17 @@ def norm_matrices(matrices: Mapping[str, Float[Tensor, "G K"]]) -> Figure:
         values = matrix.numpy()
         values = values[:, np.lexsort((-values.max(0), values.argmax(0)))]
         sns.heatmap(
-            values, mask=values == 0, ax=axis, cmap="crest", vmin=0, vmax=largest, annot=True,
-            fmt=".3f", annot_kws={"fontsize": 7}, cbar_kws={"label": "column norm"},
-            xticklabels=False,
+            values, mask=values == 0, ax=axis, cmap="crest", vmin=0, vmax=largest,
+            annot=np.vectorize(_short)(values), fmt="", annot_kws={"fontsize": 7},
+            cbar_kws={"label": "column norm"}, xticklabels=False,
         )  # fmt: skip
         axis.set(title=name, xlabel="latent k, by its strongest group", ylabel="group g")
     return figure
+
+
+def _short(norm: float) -> str:
+    """Few digits that never make a small norm look like an exact zero."""
+    return f"{norm:.3f}" if norm >= 0.001 else f"{norm:.0e}"
 
 
 def _legend_below(figure: Figure, axis: Axes) -> None:
