@@ -131,7 +131,9 @@ def test_the_curve_ends_at_all_labels(results: dict):
     counts = results["labelled_images"]
     assert counts == sorted(counts) and counts[-1] == TINY["train_images"]
     cells = results["accuracy"]["jepa"]
-    assert cells["label, last block, 1.0"] == cells["label, last block, linear probe"]
+    assert (
+        cells["label, last block, 100 % of the labels"] == cells["label, last block, linear probe"]
+    )
 
 
 @pytest.mark.slow
