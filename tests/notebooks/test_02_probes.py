@@ -55,6 +55,14 @@ def small_clevr(folder: Path) -> None:
     pq.write_table(rows, folder / "train-00000-of-00001.parquet")
 
 
+def small_shapes(folder: Path) -> None:
+    """Thirty images in the columns of SHAPES: no distance."""
+    folder.mkdir(parents=True)
+    images = structs([png(image) for image in pixels(30, size=30)])
+    rows = pa.table({"image": images, "count": [3 + i % 3 for i in range(30)]})
+    pq.write_table(rows, folder / "train-00000-of-00001.parquet")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's folder, in a copy of what it needs."""
@@ -65,6 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = f"{method}-seed{seed}"
         pretrained(root / "book" / "runs" / "tiny" / "01_pretrain" / name, method, seed)
     small_clevr(root / "data" / "clevr")
+    small_shapes(root / "data" / "shapes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARSEJEPA_DATA", str(root / "data"))
         patch.setenv("SPARSEJEPA_CACHE", str(root / "cache"))
@@ -88,7 +97,7 @@ def test_every_figure_is_kept(run: Path):
 
 @pytest.mark.slow
 def test_every_table_has_its_controls(results: dict):
-    """Classes, count, distance and CLEVR: each method, the untrained encoder, pixels, majority."""
+    """Classes, count, distance, small sets: methods, the untrained encoder, pixels, majority."""
     rows = {"jepa", "sparsejepa", "mae"} | CONTROLS
     assert results["accuracy"].keys() == rows
     assert results["majority_accuracy"].keys() == {"label", "count", "distance"}
@@ -97,7 +106,8 @@ def test_every_table_has_its_controls(results: dict):
         for cell in cells.values():
             low, high = cell["interval"]
             assert low <= cell["value"] <= high
-    for cells in results["clevr"].values():
+    assert results["small_sets"].keys() == {"CLEVR, count", "CLEVR, distance", "SHAPES, count"}
+    for cells in results["small_sets"].values():
         assert cells.keys() == rows | {"majority class"}
     assert results["structure"].keys() == {f"{m}-seed{s}" for m, s in RUNS} | CONTROLS
 
@@ -142,4 +152,4 @@ def test_random_encoders_are_not_told_to_be_better(results: dict):
     conclusion = results["conclusion"]
     assert "0 of 3 methods stand clear of the better control" in conclusion
     assert "SparseJEPA (R1) minus JEPA" in conclusion
-    assert "With 40 images the intervals are" in conclusion
+    assert "With 40 images of CLEVR and 30 images of SHAPES the intervals are" in conclusion
