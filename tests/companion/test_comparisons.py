@@ -85,6 +85,7 @@ def test_the_figures_show_the_numbers():
             {"kNN, %": [(40.0, 35.0, 45.0), (30.0, 30.0, 30.0)]},
             "sparsejepa",
             {"kNN, %": (1.0, 2.0)},
+            {"kNN, %": 5.0},
         ),
         plots_sparsity.seed_panels({"kNN, %": {"R1": [40.0, 30.0]}}, {"R1": "sparsejepa"}),
         plots_sparsity.run_curves(
@@ -105,3 +106,24 @@ def test_the_figures_show_the_numbers():
         assert found.get_color() == method_color(method)
         assert (list(found.get_xdata()), list(found.get_ydata())) == (x, y)
         plt.close(figure)
+
+
+def test_a_path_has_the_lines_that_it_is_judged_by():
+    """Both ends of JEPA's range and the untrained encoder, only in panels that have them."""
+    figure = plots_sparsity.path_panels(
+        (0.0, 0.1),
+        {"kNN, %": [(40.0, 40.0, 40.0)] * 2, "zeros, %": [(0.0, 0.0, 0.0)] * 2},
+        "sparsejepa",
+        {"kNN, %": (1.0, 2.0)},
+        {"kNN, %": 5.0},
+    )
+    levels = [{line.get_ydata()[0] for line in axis.lines} for axis in figure.axes]
+    assert levels == [{1.0, 2.0, 5.0, 40.0}, {0.0}]
+    plt.close(figure)
+
+
+def test_a_small_norm_is_no_exact_zero_in_the_matrix():
+    """Exact zeros have no text; a norm far below the largest has one that is no zero."""
+    figure = plots_sparsity.norm_matrices({"W": torch.tensor([[0.4, 0.0], [0.0, 4e-5]])})
+    assert sorted(float(text.get_text()) for text in figure.axes[0].texts) == [4e-5, 0.4]
+    plt.close(figure)

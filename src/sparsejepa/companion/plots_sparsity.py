@@ -66,6 +66,7 @@ def path_panels(
     panels: Mapping[str, Sequence[tuple[float, float, float]]],
     method: str,
     reference: Mapping[str, tuple[float, float]],
+    untrained: Mapping[str, float],
 ) -> Figure:
     """A panel a measure, along the strengths of one penalty.
 
@@ -76,6 +77,8 @@ def path_panels(
         method: whose colour the path has.
         reference: measure -> lowest and highest value of plain JEPA over its seeds, drawn as a
             band; measures that JEPA lacks have none.
+        untrained: measure -> value of the untrained encoder, drawn as a line: a penalty that stops
+            training ends there.
     """
     figure, axes = _grid(len(panels))
     places = np.arange(len(strengths))
@@ -86,7 +89,10 @@ def path_panels(
             blue = method_color("jepa")
             axis.axhspan(bottom, top, color=blue, alpha=0.18, lw=0)
             for end in {bottom, top}:
-                axis.axhline(end, color=blue, lw=0.8, ls="--", label="jepa, range over seeds")
+                axis.axhline(end, color=blue, lw=0.8, label="jepa, range over seeds")
+        if label in untrained:
+            color, style = _CONTROL_LINES["untrained encoder"]
+            axis.axhline(untrained[label], color=color, ls=style, lw=0.8, label="untrained encoder")
         axis.plot(places, value, "o-", color=method_color(method), label=method)
         axis.fill_between(places, low, high, color=method_color(method), alpha=0.2, lw=0)
         axis.set_xticks(places, [f"{strength:g}" for strength in strengths], rotation=45)
@@ -165,7 +171,7 @@ def norm_matrices(matrices: Mapping[str, Float[Tensor, "G K"]]) -> Figure:
     )
     largest = max(matrix.max().item() for matrix in matrices.values())
     for axis, (name, matrix) in zip(axes[0], matrices.items(), strict=True):
-        values = matrix.numpy()
+        values = matrix.double().numpy()
         values = values[:, np.lexsort((-values.max(0), values.argmax(0)))]
         sns.heatmap(
             values, mask=values == 0, ax=axis, cmap="crest", vmin=0, vmax=largest,
