@@ -1,0 +1,26 @@
+"""A yardstick small enough for tests: a few tiny images with labels of three kinds."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from sparsejepa.companion.measurements import Yardstick
+from sparsejepa.data.image_set import ImageSet, pixel_sha256
+from tests.training.tiny import tiny_images
+
+
+def image_set_of(images: torch.Tensor, classes: tuple[int, int, int]) -> ImageSet:
+    """Images whose three labels run through their classes."""
+    rows = torch.arange(len(images))
+    names = ("label", "count", "distance")
+    labels = {name: rows % number for name, number in zip(names, classes, strict=True)}
+    return ImageSet("tiny", "train", images, labels, {}, pixel_sha256(images), "drawn")
+
+
+def yardstick(**changes: Any) -> Yardstick:
+    """40 images to train on, 12 to test, other images for count and distance."""
+    sets = [image_set_of(tiny_images(n, seed), (4, 3, 2)) for n, seed in ((40, 0), (12, 1))]
+    others = [image_set_of(tiny_images(n, seed), (4, 3, 2)) for n, seed in ((24, 2), (10, 3))]
+    found = Yardstick(*sets, *others, groups=2, seed=0, probe_steps=5)
+    return dataclasses.replace(found, **changes)
