@@ -10,6 +10,7 @@ from sparsejepa.density.outliers import (
     detectors,
     feature_norm,
     gaussian_likelihood,
+    knn_distance,
     knn_similarity,
     mahalanobis,
 )
@@ -78,7 +79,7 @@ def test_one_gaussian_ranks_as_mahalanobis_does() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["kNN similarity", "Mahalanobis", "feature norm"])
+@pytest.mark.parametrize("name", ["kNN similarity", "kNN distance", "Mahalanobis", "feature norm"])
 def test_rotation_of_the_features_changes_nothing(name: str) -> None:
     """No detector prefers single coordinates."""
     turn = torch.linalg.qr(gaussian(6, seed=5)).Q
@@ -92,6 +93,15 @@ def test_knn_by_hand() -> None:
     bank = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
     found = knn_similarity(bank, k=2)(torch.tensor([[5.0, 0.0], [-1.0, 1.0]]))
     assert found.tolist() == pytest.approx([0.5, 0.5**0.5])
+
+
+def test_knn_distance_by_hand() -> None:
+    """Mean distance to the bank's 2 nearest; of images on one ray the nearer one scores higher."""
+    bank = torch.tensor([[0.0, 0.0], [3.0, 4.0], [30.0, 40.0]])
+    found = knn_distance(bank, k=2)(torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
+    assert found.tolist() == [-2.5, -7.5]
+    with pytest.raises(ValueError, match="4 neighbours need at least 4 training images, not 3"):
+        knn_distance(bank, k=4)
 
 
 def test_norm_needs_no_fit() -> None:

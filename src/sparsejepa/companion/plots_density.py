@@ -21,6 +21,7 @@ _LOOKS = {
     "without the largest fifth": ("#332288", "D"),
     "Gaussian alone": ("#E69F00", "^"),
     "kNN similarity": ("#D55E00", "v"),
+    "kNN distance": ("#A0522D", "X"),
     "kNN of embeddings": ("#D55E00", "v"),
     "kNN of the data": ("#777777", "x"),
     "Mahalanobis": ("#009E73", "<"),

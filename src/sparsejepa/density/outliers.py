@@ -36,6 +36,24 @@ def knn_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Score:
     return lambda queries: nearest(features, queries, k)[0].mean(dim=1)
 
 
+def knn_distance(features: Float[Tensor, "N d"], k: int = 10) -> Score:
+    """Minus the mean Euclidean distance to the k nearest training images; lengths count.
+
+    Raises:
+        ValueError: fewer than k training images.
+    """
+    if len(features) < k:
+        raise ValueError(f"{k} neighbours need at least {k} training images, not {len(features)}.")
+
+    def score(queries: Float[Tensor, "M d"]) -> Float64[Tensor, "M"]:
+        distances = torch.cdist(
+            queries.double(), features.double(), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        return -distances.topk(k, dim=1, largest=False).values.mean(dim=1)
+
+    return score
+
+
 def feature_norm(features: Float[Tensor, "N d"]) -> Score:
     """The length of a feature vector, supposed to be short for outliers. Nothing is fitted."""
     return lambda queries: queries.double().norm(dim=1)
@@ -98,6 +116,7 @@ def detectors(classes: Int64[Tensor, "N"] | None = None) -> Mapping[str, Fit]:
     """Every detector by its name in tables; those per class only if classes are given."""
     found: dict[str, Fit] = {
         "kNN similarity": knn_similarity,
+        "kNN distance": knn_distance,
         "Mahalanobis": mahalanobis,
         "feature norm": feature_norm,
     }
