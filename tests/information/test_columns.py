@@ -84,6 +84,15 @@ def test_a_duplicate_column_is_linear_dependence(method: str):
     assert total_correlation(near, method).dropped == ()
 
 
+@pytest.mark.parametrize("method", ["copula", "ksg"])
+def test_a_monotone_function_of_a_column_is_dependence(method: str):
+    """Not linear, yet exact: ranks show it, and the truth is infinite."""
+    x = rows()
+    for twin in (x[:, 1].exp(), -(x[:, 1] ** 3)):
+        with pytest.raises(ValueError, match="monotone function of another .* infinite"):
+            total_correlation(torch.cat([x, twin[:, None]], dim=1), method)
+
+
 def test_which_column_is_left_out():
     """Of null direction v the one of largest |v|; leaving out j instead adds ln |v_i / v_j|."""
     x = normalised().double()

@@ -45,6 +45,48 @@ def test_intervals_cover_at_their_level(law: str, method: str, d: int):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("method", "d"), [("copula", 3), ("copula", 20), ("ksg", 4)])
+def test_intervals_cover_random_correlations(method: str, d: int):
+    """Of A A' with A a d x d matrix of normal draws, another for each sample, N = 50 d.
+
+    Some are so close to singular that columns follow from the others to within 1 / sqrt(N): what
+    ranks, and balls of neighbours, blur.
+    """
+    misses = 0
+    for i in range(DRAWS):
+        factor = torch.randn(d, d, generator=generator(i, "factor"), dtype=torch.float64)
+        factor /= factor.norm(dim=1, keepdim=True)
+        truth = -torch.linalg.svdvals(factor).log().sum().item()
+        rows = torch.randn(50 * d, d, generator=generator(i, "rows"), dtype=torch.float64)
+        misses += not interval_hit(total_correlation(warp(rows @ factor.T), method), truth)
+    assert misses <= MOST_MISSES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_neighbours_cover_a_mixture(d: int):
+    """Two balls apart, of different size and weights 0.3 and 0.7: truth from 400,000 draws."""
+
+    def draw(n: int, *path: int | str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows, and the logarithm of joint over product density at each."""
+        source = generator(0, *path)
+        small = torch.rand(n, 1, generator=source) < 0.3
+        noise = torch.randn(n, d, generator=source, dtype=torch.float64)
+        x = torch.where(small, 2 + 0.5 * noise, noise - 2)
+        parts = torch.stack([-2 * (x - 2) ** 2 + math.log(2), -((x + 2) ** 2) / 2])
+        weights = torch.tensor([0.3, 0.7]).double().log()
+        joint = (parts.sum(2) + weights[:, None]).logsumexp(0)
+        return x, joint - (parts + weights[:, None, None]).logsumexp(0).sum(1)
+
+    truth = draw(400_000, "truth")[1].mean().item()
+    hits = [
+        interval_hit(total_correlation(draw(50 * d, "mixture", i)[0], "ksg"), truth)
+        for i in range(DRAWS)
+    ]
+    assert DRAWS - sum(hits) <= MOST_MISSES
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [2, 4])
 def test_neighbours_cover_a_law_that_is_not_gaussian(d: int):
     """Student t with 3 degrees of freedom, N = 300."""

@@ -78,3 +78,28 @@ def coverage(points: Sequence[CalibrationPoint]) -> dict[str, dict[str, float]]:
                 cells[name] = sum(hits) / len(hits)
         table[method] = cells
     return table
+
+
+def outside(points: Sequence[CalibrationPoint]) -> list[dict[str, object]]:
+    """Where estimators are asked beyond their stated ranges: a line a method, law and width.
+
+    Of the most rows that were drawn there; "estimate" is the mean over draws, in nats, and "holds"
+    counts the 95 % intervals that hold the truth.
+    """
+    lines = []
+    beyond = [p for p in points if not p.stated]
+    for method, law, d in dict.fromkeys((p.method, p.law, p.d) for p in beyond):
+        own = [p for p in beyond if (p.method, p.law, p.d) == (method, law, d)]
+        own = [p for p in own if p.n == max(q.n for q in own)]
+        lines.append(
+            {
+                "method": method,
+                "law": law,
+                "n": own[0].n,
+                "d": d,
+                "truth": own[0].truth,
+                "estimate": sum(p.value for p in own) / len(own),
+                "holds": f"{sum(p.covered for p in own)} of {len(own)}",
+            }
+        )
+    return lines

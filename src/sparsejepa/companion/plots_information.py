@@ -8,10 +8,14 @@ import seaborn as sns
 from jaxtyping import Float64
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from sparsejepa.companion.calibration import CalibrationPoint
 from sparsejepa.companion.information_of_encoders import Measured
 from sparsejepa.companion.method_colors import method_color
+
+# Nats at the ticks of axes that are linear near 0.
+DECADES = (-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100)
 
 
 def calibration_figure(points: Sequence[CalibrationPoint]) -> Figure:
@@ -41,6 +45,10 @@ def calibration_figure(points: Sequence[CalibrationPoint]) -> Figure:
         # Zero has its place, and equal steps are equal ratios from a twentieth of a nat on.
         axis.set_xscale("symlog", linthresh=0.05)
         axis.set_yscale("symlog", linthresh=0.05)
+        for side, lowest in ((axis.xaxis, 0.0), (axis.yaxis, min(0.0, min(p.low for p in own)))):
+            ticks = [t for t in DECADES if lowest <= t <= top]
+            side.set_ticks(ticks, [f"{t:g}" for t in ticks])
+            side.set_minor_locator(NullLocator())
         axis.set(title=method, xlabel="truth, nats", ylabel="estimate, nats")
         axis.grid(alpha=0.3)
     for axis in list(axes.flat)[len(methods) :]:

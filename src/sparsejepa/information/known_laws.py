@@ -128,6 +128,6 @@ def stated_range(method: str, law: Law, n: int, d: int) -> bool:
     if n < 50 * d:
         return False
     if method == "ksg":
-        return law.kind != "discrete" and d <= 5
+        return law.kind != "discrete" and d <= 3 and n >= 100 * d
     kinds = {"gaussian": ("gaussian",), "copula": ("gaussian", "monotone")}
     return law.kind in kinds[method]

@@ -36,15 +36,16 @@ def total_correlation(
     Args:
         x: rows are independent draws. The patches of one image are not: pool them first.
         method: "gaussian" (Gaussian columns, any d), "copula" (monotone functions of Gaussian
-            columns; else a lower bound), "ksg" (any density, d up to some 5) or "discrete" (few
+            columns; else a lower bound), "ksg" (any density, d up to 3) or "discrete" (few
             distinct rows). Each module's first lines say where it holds.
         drop: leave out constant columns, and as many as are linearly dependent, instead of
             refusing them. What was left out stands in the result.
-        seed: breaks ties, halves the sample (copula), resamples it (discrete).
+        seed: breaks ties, halves the sample (copula, ksg), resamples it (discrete).
 
     Raises:
         ValueError: an unknown method, NaN or infinity, too few rows, constant columns or linear
-            dependence without `drop`.
+            dependence without `drop`; for estimates of ranks, a column that is a monotone
+            function of another.
     """
     estimator, kept, dropped = bind(x, method, drop, seed)
     term = estimator.between(single_columns(len(kept)))
@@ -104,11 +105,12 @@ def _estimator(
 ) -> Estimator:
     if method == "gaussian":
         return gaussian_estimator(values)
+    if method == "discrete":
+        return discrete_estimator(values, generator)
+    ranks = independent_ranks(values, generator)
     if method == "copula":
-        return copula_estimator(values, generator)
-    if method == "ksg":
-        return nearest_neighbour_estimator(independent_ranks(values, generator))
-    return discrete_estimator(values, generator)
+        return copula_estimator(ranks, generator)
+    return nearest_neighbour_estimator(ranks, generator)
 
 
 def _check_method(method: str) -> None:
