@@ -202,8 +202,7 @@ def _within_strip(
     ordered, reach = x[order], radius[order]
     first = np.searchsorted(ordered, ordered - reach, side="right")
     last = np.searchsorted(ordered, ordered + reach, side="left")
-    # Sum and difference are rounded, so that ends are off at times. The rule, exactly, is
-    # |difference| < radius.
+    # Sum and difference are rounded: ends can be off. The rule, exactly, is |difference| < radius.
     while (wrong := (first > 0) & (ordered - ordered[first - 1] < reach)).any():
         first -= wrong
     while (wrong := ordered - ordered[first] >= reach).any():
