@@ -127,3 +127,12 @@ def test_explained_share() -> None:
     assert found.low < found.value < found.high
     with pytest.raises(ValueError, match="2 properties need 5 images or more, not 4"):
         explained_share(a[:4], {"a": a[:4], "b": b[:4]}, 0)
+
+
+def test_of_a_constant_nothing_is_left_to_explain() -> None:
+    """A collapsed encoder gives every image one score; NaN is refused."""
+    a = np.arange(20.0)
+    found = explained_share(np.ones(20), {"a": a}, 0)
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        explained_share(np.where(a > 0, a, np.nan), {"a": a}, 0)

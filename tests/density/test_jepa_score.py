@@ -198,6 +198,15 @@ def test_null_directions_are_common_to_all_images() -> None:
     assert structural_nulls(torch.tensor([[0.0, -math.inf, -math.inf]]).double()) == 2
 
 
+def test_an_image_without_a_derivative_has_no_score() -> None:
+    """The root has none at zero: NaN for that image alone, and it decides nothing of the others."""
+    points = torch.tensor([[1.0, 4.0], [0.0, 1.0], [4.0, 9.0]], dtype=torch.float64)
+    found = jepa_score(torch.sqrt, points)
+    expected = [math.log(0.5 * 0.25), math.nan, math.log(0.25 / 6)]
+    assert found.score.tolist() == pytest.approx(expected, nan_ok=True)
+    assert found.null_directions == 0
+
+
 def test_chunks_and_batches_change_nothing() -> None:
     """The same scores however the work is cut."""
     x, whole = images(5), jepa_score(tiny_encoder(), images(5))

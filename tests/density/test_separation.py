@@ -40,6 +40,16 @@ def test_perfect_useless_and_inverted() -> None:
     assert (inverted.auroc.value, inverted.fpr95.value) == pytest.approx((0, 1))
 
 
+def test_an_interval_holds_its_estimate() -> None:
+    """Resamples have ties that the sample has not: few outliers, above, amid and below."""
+    rng = np.random.default_rng(0)
+    data, outliers = rng.normal(size=80), rng.normal(size=12)
+    for shift in (-9.0, -1.0, 0.0, 1.0, 9.0):
+        found = separation(data, outliers + shift, seed=0)
+        for cell in (found.auroc, found.aupr, found.fpr95):
+            assert 0 <= cell.low <= cell.value <= cell.high <= 1
+
+
 def test_only_the_order_counts() -> None:
     """Any increasing map of the scores leaves values and intervals as they are."""
     rng = np.random.default_rng(0)

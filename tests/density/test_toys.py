@@ -99,6 +99,8 @@ def test_methods_are_means_over_their_seeds() -> None:
     assert (mean.value, mean.low, mean.high) == pytest.approx(
         (0.5, 0.5 - half, 0.5 + half), abs=1e-4
     )
+    clipped = by_method(cells, {name: name[0] for name in cells}, (0.3, 0.6))["a"]["AUROC"]
+    assert (clipped.low, clipped.high) == (0.3, 0.6)
 
 
 def test_seeds_that_agree_can_be_drawn() -> None:

@@ -109,6 +109,8 @@ def jepa_score(
 def log_singular_values(jacobian: Float[Tensor, "B K D"]) -> Float64[Tensor, "B m"]:
     """log sigma of each Jacobian, largest first; m = min(K, D), log 0 is -inf.
 
+    NaN for a Jacobian that is not finite, as at a point where the encoder has no derivative.
+
     From the eigenvalues of J J^T (or J^T J if that is smaller), formed in float64: many times
     faster than an SVD. Squaring costs half of the digits, of which float64 has enough: singular
     values above 1e-5 of the largest one are right to 1e-6 of themselves. In float32 they are not.
@@ -118,8 +120,12 @@ def log_singular_values(jacobian: Float[Tensor, "B K D"]) -> Float64[Tensor, "B 
     for columns in wide.split(COLUMNS, dim=2):
         part = columns.double()
         gram = gram + part @ part.transpose(1, 2)
+    # eigvalsh refuses a whole batch for one matrix that is not finite.
+    finite = gram.isfinite().all(dim=2).all(dim=1)
+    values = torch.linalg.eigvalsh(torch.where(finite[:, None, None], gram, 0.0))
     # Rounding can leave eigenvalues of null directions below zero.
-    return 0.5 * torch.linalg.eigvalsh(gram).clamp(min=0).log().flip(1)
+    logs = 0.5 * values.clamp(min=0).log().flip(1)
+    return torch.where(finite[:, None], logs, math.nan)
 
 
 def structural_nulls(log_spectrum: Float64[Tensor, "B m"]) -> int:
@@ -136,7 +142,8 @@ def structural_nulls(log_spectrum: Float64[Tensor, "B m"]) -> int:
     from one that does so by construction: pass `null_directions=0` to keep them.
     """
     relative = log_spectrum - log_spectrum[:, :1]
-    # An image at which the encoder is flat (all -inf) knows no direction from another.
+    # An image at which the encoder is flat (all -inf) knows no direction from another, nor does
+    # one at which it has no derivative (NaN).
     relative = relative[log_spectrum[:, 0].isfinite()]
     if not (len(relative) and relative.shape[1] > 1):
         return 0

@@ -46,9 +46,13 @@ def explained_share(
     over images, of the ranks within the whole sample. Images drawn twice make resamples fit a
     little better than samples do: it is moved down by the mean of this excess.
 
+    Of a constant nothing is left to explain: 0.
+
     Raises:
-        ValueError: fewer images than properties and three.
+        ValueError: fewer images than properties and three, or values that are not finite.
     """
+    if not all(np.isfinite(values).all() for values in (score, *properties.values())):
+        raise ValueError("The score or a property is NaN or infinite; check the scores.")
     ranks = np.stack([stats.rankdata(values) for values in (score, *properties.values())])
     count, used = ranks.shape[1], len(properties)
     if count < used + 3:
@@ -66,6 +70,8 @@ def explained_share(
 def _adjusted_r_squared(rows: np.ndarray) -> float:
     """Of the first row as a linear function of the others."""
     count, used = rows.shape[1], len(rows) - 1
+    if not np.ptp(rows[0]):
+        return 0.0
     y, x = rows[0] - rows[0].mean(), (rows[1:] - rows[1:].mean(1, keepdims=True)).T
     left = y - x @ np.linalg.lstsq(x, y)[0]
     unexplained = (left @ left) / (y @ y)

@@ -33,6 +33,8 @@ def separation(
 ) -> Separation:
     """Separation of data scores [N] from outlier scores [M], percentile bootstrap of both.
 
+    The interval of the average precision is moved by the mean excess of its resamples.
+
     Raises:
         ValueError: fewer than two scores of either kind, or scores that are not finite.
     """
@@ -48,7 +50,9 @@ def separation(
         ]
         resampled.append(_measures(positive, negative, *weights))
     drawn = np.concatenate(resampled, axis=1)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    # An outlier drawn twice is a tie with itself, which raises a resample's average precision.
+    drawn[1] -= drawn[1].mean() - point[1, 0]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=1).clip(0, 1)
     return Separation(
         *(
             Interval(float(value), float(a), float(b), level)

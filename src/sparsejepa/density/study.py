@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -125,7 +125,9 @@ def toy_correlations(
 
 
 def by_method(
-    found: Mapping[str, Mapping[str, Interval]], methods: Mapping[str, str]
+    found: Mapping[str, Mapping[str, Interval]],
+    methods: Mapping[str, str],
+    bounds: tuple[float, float] = (-1.0, 1.0),
 ) -> dict[str, dict[str, Interval]]:
     """The mean over each method's encoders, with Student's interval over their seeds.
 
@@ -134,6 +136,7 @@ def by_method(
     Args:
         found: encoder -> quantity -> value.
         methods: encoder -> method.
+        bounds: what the quantities can be at all; Student's interval knows nothing of it.
     """
     together: dict[str, dict[str, list[Interval]]] = {}
     for encoder, cells in found.items():
@@ -141,11 +144,16 @@ def by_method(
             together.setdefault(methods[encoder], {}).setdefault(quantity, []).append(cell)
     return {
         method: {
-            quantity: cells[0] if len(cells) == 1 else seed_interval([c.value for c in cells])
+            quantity: cells[0] if len(cells) == 1 else _over_seeds(cells, bounds)
             for quantity, cells in by_quantity.items()
         }
         for method, by_quantity in together.items()
     }
+
+
+def _over_seeds(cells: list[Interval], bounds: tuple[float, float]) -> Interval:
+    found, (least, most) = seed_interval([cell.value for cell in cells]), bounds
+    return replace(found, low=max(found.low, least), high=min(found.high, most))
 
 
 def separations(
