@@ -114,8 +114,8 @@ def conclusion(measured: Sequence[Measured]) -> str:
         yes = [finding.question for finding in found if finding.answer]
         no = [finding.question for finding in found if not finding.answer]
         verdict = f"So for {method}, beyond what its controls explain: "
-        verdict += f"yes for the {_listed(yes)}" if yes else "nothing"
-        verdict += f"; no for the {_listed(no)}." if yes and no else "."
+        verdict += f"yes for the {_listed(yes)}" if yes else "nothing is clear"
+        verdict += f"; not clear for the {_listed(no)}." if yes and no else "."
         seeds = len({m.seed for m in measured if m.method == method})
         if seeds < ENOUGH_SEEDS:
             verdict += (
@@ -147,6 +147,7 @@ def _cell(m: Measured) -> dict[str, Any]:
         "spread": m.spread,
         "accuracy": m.accuracy,
         "read_latents": m.read,
+        "shared_latents": m.shared,
         "between": m.between,
         "within": m.within,
     }
@@ -194,8 +195,9 @@ def _against_chance(
         method,
         clear,
         f"In {method}, {sentence.format(side)}: of {len(chances[0].random)} random choices "
-        f"{ranks} have less ({_count(len(chances), 'run')}, p at most "
-        f"{max(among.p_value for among in chances):.2g}).",
+        f"{ranks} have less ({_count(len(chances), 'run')}, p = "
+        f"{', '.join(f'{among.p_value:.2g}' for among in chances)}; clear is what all runs show "
+        "at 0.05).",
     )
 
 

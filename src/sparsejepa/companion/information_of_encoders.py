@@ -22,6 +22,7 @@ from sparsejepa.information.decomposition import (
 from sparsejepa.information.estimate import TotalCorrelation
 from sparsejepa.information.multiinformation import shuffled_null, total_correlation
 from sparsejepa.information.nearest_neighbour import ksg_value
+from sparsejepa.model.sparsity import strongest_group
 from sparsejepa.probing.collapse import feature_spread, rankme
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.randomness import generator
@@ -29,6 +30,9 @@ from sparsejepa.randomness import generator
 CONTROL = "untrained encoder"
 # Columns of a random subset on which nearest neighbours can check the copula, and rows used.
 FEW, ROWS_OF_FEW = 5, 2000
+# A group whose column is below this share of the largest does not read the latent: between exact
+# zeros and real columns, proximal steps leave many that are a ten-thousandth of these.
+SMALL_COLUMN = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,7 @@ class Representation:
     seed: int
     features: Float[Tensor, "N d"]
     groups: Int64[Tensor, "d"]  # each latent's strongest group; -1: no group reads it
+    readers: Int64[Tensor, "d"]  # how many groups read each latent
     accuracy: float  # top-1 of the linear probe on the run's own test images, 0 to 1
 
 
@@ -58,6 +63,7 @@ class Measured:
     spread: float  # mean standard deviation of a feature over images
     missed: tuple[float, float]  # KSG minus copula on few columns: mean and standard error
     read: int  # latents that some group reads, of copula.d
+    shared: int  # latents that several groups read
     between: float  # of the groups of read latents
     within: float  # sum over groups
     partition: AmongRandom | None  # between, among random partitions; None with a single group
@@ -70,7 +76,7 @@ def representations(
     """Features of the same images from every run, and of each run's encoder before training."""
     found = []
     for run in runs:
-        groups = strongest_groups(run)
+        groups, readers = read_groups(run)
         accuracy = run.results["accuracy"]
         for name, method, encoder in (
             (run.name, run.method, run.encoder),
@@ -78,12 +84,15 @@ def representations(
         ):
             top1 = accuracy[f"{method}, last block"]["linear probe"]["value"]
             features = pooled_features(encoder, images)
-            found.append(Representation(name, method, run.seed, features, groups, top1))
+            found.append(Representation(name, method, run.seed, features, groups, readers, top1))
     return found
 
 
-def strongest_groups(run: Pretrained) -> Int64[Tensor, "d"]:
-    """The partition of latents that the run's predictor makes: who reads each of them most.
+def read_groups(run: Pretrained) -> tuple[Int64[Tensor, "d"], Int64[Tensor, "d"]]:
+    """The partition of latents that the run's predictor makes, and how many groups read each.
+
+    A latent belongs to the group that reads it most, -1 if none does. Columns below a hundredth
+    of the largest are none.
 
     Raises:
         FileNotFoundError: the run kept no groups; it is from before that was done.
@@ -93,7 +102,9 @@ def strongest_groups(run: Pretrained) -> Int64[Tensor, "d"]:
         raise FileNotFoundError(
             f"Run {run.name} has no groups.safetensors: run 01_pretrain again, which keeps it."
         )
-    return load_file(path)["strongest_group"]
+    norms = load_file(path)["norms"]
+    reads = norms > SMALL_COLUMN * norms.max()
+    return strongest_group(norms * reads), reads.sum(dim=0)
 
 
 def measure(
@@ -140,6 +151,7 @@ def measure(
         feature_spread(given.features),
         missed_by_copula(values, subsets, seed),
         len(read),
+        int((given.readers[torch.from_numpy(kept)] > 1).sum()),
         between,
         within,
         partition,

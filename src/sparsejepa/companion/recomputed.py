@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sparsejepa.companion.information_findings import as_results
-from sparsejepa.companion.information_of_encoders import Representation, measure, strongest_groups
+from sparsejepa.companion.information_of_encoders import Representation, measure, read_groups
 from sparsejepa.companion.pretrained import untrained
 from sparsejepa.companion.statistics import Interval, bootstrap_interval, paired_difference
 from sparsejepa.companion.stored_runs import (
@@ -110,8 +110,8 @@ def total_correlations(run: StoredRun, bench: Workbench) -> Iterator[Comparison]
     test = bench.images(run, "test", run.parameters["images"], own)
     for name, found in bench.with_weights(run.results["encoders"][own]).items():
         features = _features(found.encoder, test.images, bench)
-        groups = strongest_groups(found)
-        given = Representation(name, found.method, found.seed, features, groups, 0.0)
+        groups = read_groups(found)
+        given = Representation(name, found.method, found.seed, features, *groups, 0.0)
         # Random partitions and shuffles change nothing of what is compared: as few as it takes.
         measured = measure(given, 1, 1, 2, run.manifest["seed"])
         cell, keys = as_results([measured])[name], ("encoders", own, name)
@@ -119,7 +119,7 @@ def total_correlations(run: StoredRun, bench: Workbench) -> Iterator[Comparison]
             yield run.compare((*keys, key, "value"), cell[key]["value"], NATS)
         for key in ("between", "within"):
             yield run.compare((*keys, key), cell[key], NATS)
-        for key in ("n", "d", "read_latents"):
+        for key in ("n", "d", "read_latents", "shared_latents"):
             yield run.compare((*keys, key), cell[key], COUNT)
         for key in ("rankme", "spread"):
             yield run.compare((*keys, key), cell[key], SHAPE)
