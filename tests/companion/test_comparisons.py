@@ -62,7 +62,7 @@ def test_a_verdict_says_who_is_ahead_only_if_it_is_clear():
     assert "neither A nor B is ahead: +0.00" in verdict(equal, "kNN", "A", "B")
 
 
-@given(st.lists(st.floats(0, 10), max_size=6))
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=6).filter(any))
 def test_strengths_are_sorted_and_have_their_control(values: list[float]):
     """Each once, in order, with 0, however they are written down."""
     assert parse_strengths(", ".join(map(repr, values))) == tuple(sorted({0.0, *values}))
@@ -72,6 +72,13 @@ def test_strengths_are_sorted_and_have_their_control(values: list[float]):
 def test_strengths_that_are_none_are_refused(text: str):
     """The sentence repeats what was given."""
     with pytest.raises(ValueError, match=f"Strengths .*{text}"):
+        parse_strengths(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "0, 0.0"])
+def test_a_path_leads_somewhere(text: str):
+    """The control alone is no path."""
+    with pytest.raises(ValueError, match="above 0"):
         parse_strengths(text)
 
 

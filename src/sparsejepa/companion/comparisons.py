@@ -70,7 +70,7 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     """Numbers separated by commas, in order, each once, with 0, the control, always among them.
 
     Raises:
-        ValueError: one is no number, or is negative.
+        ValueError: one is no number, or is negative, or none is above 0.
     """
     try:
         found = {0.0} | {float(part) for part in text.split(",") if part.strip()}
@@ -80,4 +80,6 @@ def parse_strengths(text: str) -> tuple[float, ...]:
         ) from error
     if not all(0 <= strength < float("inf") for strength in found):
         raise ValueError(f"Strengths must be finite and at least 0, unlike some of {text!r}.")
+    if found == {0.0}:
+        raise ValueError(f"A path needs a strength above 0 beside its control, not {text!r}.")
     return tuple(sorted(found))
