@@ -123,7 +123,10 @@ def total(judgements: Sequence[Judgement]) -> str:
 def counted(judgements: Sequence[Judgement]) -> str:
     """Number and chip of each verdict that occurs."""
     counts = Counter(judgement.verdict for judgement in judgements)
-    return ", ".join(f"{counts[v]} {chip(v)}" for v in get_args(Verdict) if counts[v])
+    shown = [f"{counts[v]} {chip(v)}" for v in get_args(Verdict) if counts[v]]
+    if undecided := sum(judgement.note == "undecided" for judgement in judgements):
+        shown[-1] += f" ({undecided} of these undecided: tried, and nothing is clear)"
+    return ", ".join(shown)
 
 
 def one_by_one(ledger: Ledger, judgements: Sequence[Judgement], pages: dict[str, str]) -> str:
@@ -152,6 +155,7 @@ def section(judgement: Judgement, pages: dict[str, str]) -> str:
         ("The paper says", f"{says(judgement)} Known from: {claim.quoted.where}."),
         ("Test", "\n  ".join(f"- {check}" for check in checks) or f"Planned. {claim.plan}"),
         ("Verdict", verdict(judgement) + beside_the_paper(judgement)),
+        *([("Beside it", claim.remark)] if claim.remark else []),
         ("Where", where(judgement, pages)),
     ]
     if judgement.verdict == "untested":

@@ -107,6 +107,7 @@ def test_each_claim_has_a_row_and_a_section(root: Path, warnings: list[str]):
     assert "is above 1 points. We measured \\+6\\.0 points" in section
     assert "adjusted $p$ 0.013." in section
     assert "The interval holds the paper's 5 points" in section
+    assert "Beside it\n: On other blocks it is behind.\n" in section
     assert "`reference/01_pretrain/sparsejepa-seed2`" in section
     assert "--preset reference --run sparsejepa-seed2" in section
     assert "for which $p$ values are adjusted: 1." in page
@@ -120,6 +121,14 @@ def test_short_counts_are_those_of_the_table(root: Path, warnings: list[str]):
     )
     assert f"**Of 2 claims: {counted}.**" in page
     assert f"* - A paper\n  - {counted}\n" in page and SHORT not in page
+
+
+def test_undecided_is_not_untried():
+    """Both are called untested; the counts tell them apart."""
+    judged = [SimpleNamespace(verdict="untested", note=note) for note in ("undecided", "no run")]
+    chip = "2 [untested]{.verdict .verdict-untested}"
+    shown = companion_claims.counted(judged)
+    assert shown == f"{chip} (1 of these undecided: tried, and nothing is clear)"
 
 
 def test_an_untested_claim_says_what_it_takes(root: Path, warnings: list[str]):

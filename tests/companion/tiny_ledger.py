@@ -47,6 +47,7 @@ BETTER = {
     "notebook": "nb",
     "expected": "reproduced",
     "test": [CHECK],
+    "remark": "On other blocks it is behind.",
 }
 RISES = {
     "id": "rises",

@@ -114,6 +114,7 @@ class Claim:
     condition: str = ""  # goes on after "true only if"
     plan: str = ""  # the rule in words, where `test` cannot be written yet
     needs: str = ""  # what a test would take, where the claim is untested
+    remark: str = ""  # what to read beside the verdict: what the test leaves out, in Markdown
 
     def __post_init__(self) -> None:
         for missing, sentence in (
