@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from sparsejepa.atomic_files import write_atomically
 from sparsejepa.cli import app
 from sparsejepa.companion import doctor
 from sparsejepa.companion.parameters import parse_overrides
@@ -72,6 +73,38 @@ def test_an_unwritable_checkout_is_one_sentence(root: Path):
     result = call("run", "toy")
     assert result.exit_code == 2
     assert str(root / "book") in result.stderr and "Not a directory" in result.stderr
+
+
+def test_what_could_not_be_saved_is_one_sentence(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of an error whose reason is a sentence of ours: just that, with its own advice."""
+    (tmp_path / "a folder").mkdir()
+    monkeypatch.setattr(
+        "sparsejepa.companion.runs.run_notebook",
+        lambda *_: write_atomically(tmp_path / "a folder", b"content"),
+    )
+    result = call("run", "toy")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Could not save {tmp_path / 'a folder'} (")
+    assert result.stderr.endswith("writable folder, then run again to resume\n")
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "expected"), [(8, 3, (2, 6)), (8, 2, (4, 8)), (2, 5, (1, 2)), (1, 1, (1, 1))]
+)
+def test_never_more_runs_than_jobs(
+    root: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, expected: tuple[int, int]
+):
+    """Snakemake, which starts cores / threads runs, gets cores that just `jobs` runs share."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command))
+    call("reproduce", "--cores", str(cores), "--jobs", str(jobs))
+    (command,) = commands
+    given = int(command[command.index("--cores") + 1])
+    threads = int(next(part for part in command if part.startswith("threads=")).split("=")[1])
+    assert (threads, given) == expected
+    assert given // threads == min(cores, jobs)
 
 
 def test_a_dry_run_says_what_is_stale(root: Path):

@@ -173,11 +173,14 @@ def _snakemake(root: Path, preset: str, cores: int, jobs: int) -> None:
     if not importlib.util.find_spec("snakemake"):
         raise ValueError("Studies need Snakemake: run pip install -e '.[study]' first.")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-    command += ["--directory", str(root), "--cores", str(cores)]
+    # Snakemake starts as many runs as their threads go into its cores, which would be more than
+    # `jobs` if these do not divide the cores.
+    threads = cores // jobs
+    command += ["--directory", str(root), "--cores", str(threads * jobs)]
     # Runs that need nothing of a failed one are still made. Each run holds its own lock, which,
     # unlike Snakemake's, does not outlive a killed process.
     command += ["--keep-going", "--nolock", "--quiet", "rules", "progress", "host"]
-    command += ["--config", f"root={root}", f"preset={preset}", f"threads={cores // jobs}"]
+    command += ["--config", f"root={root}", f"preset={preset}", f"threads={threads}"]
     subprocess.run(command, check=False)
 
 
@@ -195,10 +198,14 @@ def _one_sentence() -> Iterator[None]:
         typer.echo("Interrupted: the same command goes on from the last checkpoint.", err=True)
         raise typer.Exit(130) from error
     except (ValueError, OSError) as error:
-        reason = getattr(error, "strerror", None)
-        advice = "mend this and give the same command again"
-        # The system's own errors name a file and a reason, but not what to do.
-        typer.echo(f"{error.filename}: {reason}; {advice}." if reason else str(error), err=True)
+        file, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+        if file is not None and reason:
+            # The system's own errors name a file and a reason, but not what to do.
+            sentence = f"{file}: {reason}; mend this and give the same command again."
+        else:
+            # OSError(errno, sentence) is one of ours, and says it all.
+            sentence = reason or str(error)
+        typer.echo(sentence, err=True)
         raise typer.Exit(2) from error
 
 

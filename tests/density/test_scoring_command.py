@@ -24,14 +24,14 @@ def weights(tmp_path: Path) -> str:
 SLOWLY = """
 import sys, time
 from pathlib import Path
-from sparsejepa.density import scoring_tool
+from sparsejepa.density import scored_rows, scoring_tool
 
-decode = scoring_tool.decode_image
+decode = scored_rows.decode_image
 def slow(*arguments):
     time.sleep(0.1)
     return decode(*arguments)
 
-scoring_tool.decode_image = slow
+scored_rows.decode_image = slow
 images, weights, out = sys.argv[1:]
 scoring_tool.score_images(images, weights, Path(out), batch_size=1, part_seconds=0.0)
 """
@@ -53,7 +53,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, weights: str):
     assert not out.exists()
     said: list[str] = []
     done = score_images(folder, weights, out, batch_size=1, say=said.append)
-    kept = int(re.match(r"(\d+) of 13 images have their row already", said[0])[1])
+    kept = int(re.match(r"(\d+) of 13 images have their score already", said[0])[1])
     assert 3 <= kept < 13 and done.scored == 12 - kept
     score_images(folder, weights, whole, batch_size=1, say=quiet)
     assert rows(out) == rows(whole)
@@ -67,6 +67,13 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, weights: str):
         ("owner/name", None, "is no folder or file here, and the Hub did not give its split"),
         ("text.parquet", None, "is neither a folder of images nor a Parquet file"),
         ("images", "vit_tny_patch16_224", "timm has no model 'vit_tny_patch16_224'; did you mean"),
+        (
+            "images",
+            "vit_tiny_patch16_224.typo",
+            "timm has no weights 'typo' of vit_tiny_patch16_224: choose the tag augreg_in21k or "
+            "augreg_in21k_ft_in1k.",
+        ),
+        ("images", "test_vit4.typo", "has no weights 'typo' of test_vit4, nor any others of it."),
         ("images", "gone.safetensors", "There is no file of weights gone.safetensors"),
         ("images", "damaged.safetensors", "damaged.safetensors is damaged"),
         ("unreadable", None, "None of the images could be read"),

@@ -80,7 +80,7 @@ def test_a_second_call_scores_only_what_is_new(tmp_path: Path, weights: str):
     folder_of(folder, {"a.png": encoded(plain(2))})
     said: list[str] = []
     assert score_images(str(folder), weights, out, say=said.append).scored == 1
-    assert said[0] == "2 of 3 images have their row already."
+    assert said[0] == "1 of 3 images have their score already."
     assert list(rows(out)) == ["a.png", "b.png", "c.png"]
     assert rows(out)["b.png"]["score"] == before["b.png"]["score"]
 
@@ -105,16 +105,6 @@ def test_other_files_of_the_folder_are_counted(tmp_path: Path, weights: str):
         say=said.append,
     )
     assert said[0] == "3 other files in the folder were left out (.heic, .txt, no ending)."
-
-
-def test_limit_is_a_first_taste(tmp_path: Path, weights: str):
-    """Later without it, the rest follows."""
-    files = {f"{seed}.png": encoded(plain(seed)) for seed in range(3)}
-    folder, out = str(folder_of(tmp_path / "images", files)), tmp_path / "s.parquet"
-    score_images(folder, weights, out, limit=1, say=quiet)
-    assert list(rows(out)) == ["0.png"]
-    score_images(folder, weights, out, say=quiet)
-    assert list(rows(out)) == ["0.png", "1.png", "2.png"]
 
 
 def test_other_settings_do_not_mix(tmp_path: Path, weights: str):

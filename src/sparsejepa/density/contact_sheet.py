@@ -26,7 +26,8 @@ body {{ font: 16px/1.4 system-ui, sans-serif; margin: 1.5rem auto; max-width: 75
 ol {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem;
   list-style: none; padding: 0; }}
 figure {{ margin: 0; }}
-img {{ width: 100%; aspect-ratio: 1; object-fit: contain; background: #8882; }}
+img, .gone {{ width: 100%; aspect-ratio: 1; object-fit: contain; background: #8882; }}
+.gone {{ display: grid; place-content: center; font-size: .8rem; }}
 figcaption {{ font-size: .8rem; overflow-wrap: anywhere; }}
 </style>
 </head>
@@ -44,13 +45,13 @@ def write_contact_sheet(
     title: str,
     facts: str,
     rows: Sequence[ScoredImage],
-    thumbnail: Callable[[str], Image.Image],
+    thumbnail: Callable[[str], Image.Image | None],
     count: int = 24,
 ) -> None:
     """Writes the `count` most and least likely images, each group from the extreme inwards.
 
     Args:
-        thumbnail: an RGB image by its path.
+        thumbnail: an RGB image by its path; None if it cannot be shown, which its place then says.
 
     Raises:
         OSError: the file cannot be written.
@@ -72,17 +73,21 @@ def write_contact_sheet(
     write_with(file, lambda temporary: temporary.write_text(page, encoding="utf-8"))
 
 
-def _item(row: ScoredImage, heading: str, image: Image.Image) -> str:
+def _item(row: ScoredImage, heading: str, image: Image.Image | None) -> str:
+    path, note = html.escape(row.path), html.escape(row.note)
+    kind = heading.split(",")[0].lower()
+    alt = f"{path}: among the {kind}, score {row.score:.1f} nats"
+    if image is None:
+        shown = '<div class="gone">can no longer be read</div>'
+    else:
+        shown = f'<img src="data:image/jpeg;base64,{_jpeg(image)}" alt="{alt}">'
+    caption = f"{path}<br>{row.score:.1f} nats" + (f"<br>{note}" if note else "")
+    return f"<li><figure>{shown}<figcaption>{caption}</figcaption></figure></li>"
+
+
+def _jpeg(image: Image.Image) -> str:
     small = image.copy()
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    path, note = html.escape(row.path), html.escape(row.note)
-    kind = heading.split(",")[0].lower()
-    alt = f"{path}: among the {kind}, score {row.score:.1f} nats"
-    caption = f"{path}<br>{row.score:.1f} nats" + (f"<br>{note}" if note else "")
-    return (
-        f'<li><figure><img src="data:image/jpeg;base64,{data}" alt="{alt}">'
-        f"<figcaption>{caption}</figcaption></figure></li>"
-    )
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -38,13 +38,14 @@ def scored_backbone(name: str, pretrained: bool = True) -> ScoredBackbone:
 
     Raises:
         FileNotFoundError: the name is that of a file, which is not there.
-        ValueError: a damaged file, or timm has no such model or no weights for it.
+        ValueError: a damaged file, or timm has no such model, or no such weights for it.
         ConnectionError: the weights could not be fetched.
     """
     file = Path(name).expanduser()
     if file.is_file() or file.suffix == ".safetensors":
         backbone = load_backbone("", file)
     else:
+        _check_tag(name)
         try:
             backbone = load_backbone(name, pretrained=pretrained)
         except ConnectionError as error:
@@ -58,6 +59,19 @@ def scored_backbone(name: str, pretrained: bool = True) -> ScoredBackbone:
     return ScoredBackbone(
         name, encoder, _preparation(backbone), min(backbone.size), _sha256(network)
     )
+
+
+def _check_tag(name: str) -> None:
+    """timm itself raises a RuntimeError, which does not say what tags there are."""
+    import timm
+
+    architecture, tag = timm.models.split_model_name_tag(name)
+    weights = timm.models.get_arch_pretrained_cfgs(architecture)
+    if not tag or not weights or name in weights:
+        return
+    tags = sorted(full.partition(".")[2] for full, found in weights.items() if found.has_weights)
+    choice = f": choose the tag {' or '.join(tags)}" if tags else ", nor any others of it"
+    raise ValueError(f"timm has no weights {tag!r} of {architecture}{choice}.")
 
 
 class _Pixels(nn.Module):

@@ -1,26 +1,24 @@
 """`sparsejepa score`: JEPA-SCORE of every image of a folder, a Parquet file or a Hub data set."""
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 from tqdm.std import tqdm
 
 from sparsejepa.companion.attempts import only_one
 from sparsejepa.density.contact_sheet import write_contact_sheet
-from sparsejepa.density.decoding import Unreadable, decode_image
-from sparsejepa.density.image_source import Source, open_source
-from sparsejepa.density.jepa_score import EPS, jepa_score
+from sparsejepa.density.decoding import Unreadable
+from sparsejepa.density.image_source import open_source
+from sparsejepa.density.jepa_score import EPS
 from sparsejepa.density.score_table import ScoredImage, ScoreTable
-from sparsejepa.density.scored_backbone import ScoredBackbone, scored_backbone
-
-# Images from which the encoder's structural null directions are counted.
-PROBED = 4
+from sparsejepa.density.scored_backbone import scored_backbone
+from sparsejepa.density.scored_rows import RowMaker, known_nulls
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,12 @@ def score_images(
     part_seconds: float = 20.0,
     say: Callable[[str], None] = print,
 ) -> Summary:
-    """Scores images that have no row yet and writes `out` and its contact sheet.
+    """Scores images that have no score yet and writes `out` and its contact sheet.
 
     A killed call loses the rows of its last `part_seconds` at most; the same call goes on. An
-    image that cannot be decoded is skipped, with a row that says why.
+    image that cannot be decoded is skipped, with a row that says why; the next call tries again.
+    Scores are those of a single call: if images have come whose first ones show another count of
+    null directions, all are scored again.
 
     Args:
         images, split: as `open_source` takes them.
@@ -81,125 +81,102 @@ def score_images(
                 "eps": EPS,
             },
         )
-        left = [index for index in chosen if source.paths[index] not in table.rows]
-        if len(left) < len(chosen):
-            say(f"{len(chosen) - len(left):,} of {len(chosen):,} images have their row already.")
+        known = sum(_has_score(table, source.paths[index]) for index in chosen)
+        if known:
+            say(f"{known:,} of {len(chosen):,} images have their score already.")
+        maker = RowMaker(source, network, batch_size, chunk_size)
         try:
-            scored = _score(source, left, network, table, batch_size, chunk_size, part_seconds)
+            scored = _score(maker, chosen, table, part_seconds, say)
         finally:
             table.flush()
         rows = table.finish(source.paths)
         sheet = out.with_suffix(".html")
-        _write_sheet(sheet, source, network, rows)
+        _write_sheet(sheet, maker, rows)
     _report(rows, scored, say)
     return Summary(rows, scored, sheet)
 
 
 def _score(
-    source: Source,
-    left: Sequence[int],
-    network: ScoredBackbone,
+    maker: RowMaker,
+    chosen: range,
     table: ScoreTable,
-    batch_size: int,
-    chunk_size: int,
     part_seconds: float,
+    say: Callable[[str], None],
 ) -> int:
-    """Scores the images `left` into the table; how many were scored."""
-    null_directions = _null_directions(table)
+    """Puts the rows that are missing into the table; how many images were scored."""
+    paths = maker.source.paths
+    first: dict[str, ScoredImage] = {}
     written, scored = time.monotonic(), 0
-    with tqdm(total=len(left), unit="image", desc="JEPA-SCORE") as progress:
-        # The first batch is larger if need be: a direction is structural if no image moves it.
-        first = batch_size if null_directions is not None else max(batch_size, PROBED)
-        for decoded, skipped in _batches(source, left, network, first, batch_size):
-            table.add(skipped)
-            if decoded:
-                rows = _rows(decoded, network, null_directions, batch_size, chunk_size)
-                table.add(rows)
-                null_directions = _null_directions(table)
-                scored += sum(row.score is not None for row in rows)
-            progress.update(len(decoded) + len(skipped))
+    with tqdm(total=len(chosen), unit="image", desc="JEPA-SCORE") as progress:
+        nulls = known_nulls(paths, table.rows)
+        if nulls is None:
+            first = {row.path: row for row in maker.first_rows()}
+            counted = [row.null_directions for row in first.values() if row.score is not None]
+            nulls = counted[0] if counted else None
+        table.settings["null_directions"] = nulls
+        progress.clear()
+        outdated = _outdated(table, nulls, paths, say)
+        left = [
+            index
+            for index, path in enumerate(paths)
+            if path in outdated or (index in chosen and not _has_score(table, path))
+        ]
+        ready = [first[paths[index]] for index in left if paths[index] in first]
+        # Where no image could be scored, all of them have been tried.
+        rest = [index for index in left if paths[index] not in first]
+        progress.total = len(left)
+        for rows in itertools.chain([ready], maker.rows(rest, nulls or 0)):
+            table.add(rows)
+            scored += sum(row.score is not None for row in rows)
+            progress.update(len(rows))
             if time.monotonic() - written >= part_seconds:
                 table.flush()
                 written = time.monotonic()
     return scored
 
 
-def _null_directions(table: ScoreTable) -> int | None:
-    """The count that all rows share; None while no image is scored."""
-    return next((row.null_directions for row in table.rows.values() if row.rank is not None), None)
+def _has_score(table: ScoreTable, path: str) -> bool:
+    return path in table.rows and table.rows[path].score is not None
 
 
-def _batches(
-    source: Source, left: Sequence[int], network: ScoredBackbone, first: int, later: int
-) -> Iterator[tuple[list[tuple[str, str, Tensor]], list[ScoredImage]]]:
-    """Batches of (path, note, pixels), each with the rows of the images skipped on the way."""
-    decoded: list[tuple[str, str, Tensor]] = []
-    skipped: list[ScoredImage] = []
-    size = first
-    for index in left:
-        path = source.paths[index]
-        try:
-            found = decode_image(_read(source, index), network.size)
-            decoded.append((path, found.note, network.prepare(found.image)))
-        except Unreadable as error:
-            skipped.append(ScoredImage(path, note=f"skipped: {error}"))
-        if len(decoded) == size:
-            yield decoded, skipped
-            decoded, skipped, size = [], [], later
-    if decoded or skipped:
-        yield decoded, skipped
+def _outdated(
+    table: ScoreTable, nulls: int | None, paths: Sequence[str], say: Callable[[str], None]
+) -> set[str]:
+    """Images scored with another count of null directions, whose scores do not compare.
 
-
-def _read(source: Source, index: int) -> bytes:
-    try:
-        encoded = source.read(index)
-    except OSError as error:
-        raise Unreadable(f"it cannot be read ({error.strerror or error})") from error
-    if not encoded:
-        raise Unreadable("it is empty")
-    return encoded
-
-
-def _rows(
-    decoded: Sequence[tuple[str, str, Tensor]],
-    network: ScoredBackbone,
-    null_directions: int | None,
-    batch_size: int,
-    chunk_size: int,
-) -> list[ScoredImage]:
-    paths, notes, pixels = zip(*decoded, strict=True)
-    try:
-        found = jepa_score(
-            network.encoder,
-            torch.stack(pixels),
-            null_directions=null_directions,
-            chunk_size=chunk_size,
-            batch_size=batch_size,
+    Rows of such images that are no longer there cannot be made again, and go.
+    """
+    if nulls is None:
+        return set()
+    found = {
+        path: row.null_directions
+        for path, row in table.rows.items()
+        if row.score is not None and row.null_directions != nulls
+    }
+    gone = found.keys() - set(paths)
+    if found:
+        say(
+            f"The first images are others than before and show {nulls} null directions of the "
+            f"encoder, not {max(found.values())}: {len(found) - len(gone):,} images are scored "
+            "again, so that all scores compare"
+            + (f", and {len(gone):,} rows of images that are gone are dropped." if gone else ".")
         )
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"A batch of {batch_size} images with {chunk_size} rows of the Jacobian at once does "
-            "not fit into the GPU's memory: lower --batch-size or --chunk-size."
-        ) from error
-    counted = found.log_spectrum.shape[1] - found.null_directions
-    return [
-        ScoredImage(path, score, None, counted - clipped, clipped, found.null_directions, note)
-        if math.isfinite(score)
-        else ScoredImage(path, note="skipped: its Jacobian is not finite")
-        for path, note, score, clipped in zip(
-            paths, notes, found.score.tolist(), found.clipped.tolist(), strict=True
-        )
-    ]
+    for path in gone:
+        del table.rows[path]
+    return found.keys() - gone
 
 
-def _write_sheet(
-    file: Path, source: Source, network: ScoredBackbone, rows: Sequence[ScoredImage]
-) -> None:
+def _write_sheet(file: Path, maker: RowMaker, rows: Sequence[ScoredImage]) -> None:
+    source, network = maker.source, maker.network
     index = {path: i for i, path in enumerate(source.paths)}
     here = [row for row in rows if row.path in index]
 
-    def thumbnail(path: str) -> Image.Image:
-        return decode_image(_read(source, index[path]), network.size).image
+    def thumbnail(path: str) -> Image.Image | None:
+        try:
+            return maker.image(index[path])
+        except Unreadable:
+            # It could be read when it was scored, by an earlier call maybe.
+            return None
 
     count = sum(row.score is not None for row in here)
     # Every encoder of ours is called encoder.safetensors; its folder tells it from others.
