@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,15 +55,73 @@ def test_runs_come_after_what_they_need(root: Path):
         ({"rns": {}}, "presets/demo.yml, toy: unknown key 'rns'"),
         ({"needs": ["tyo"]}, "presets/demo.yml, toy: needs 'tyo'"),
         ({"needs": ["toy"]}, "presets/demo.yml: notebooks need each other: toy -> toy"),
-        ({"runs": ["a"]}, "presets/demo.yml, toy: must be a mapping"),
+        ({"needs": 3}, "toy: needs must be a list of notebooks, as [01_pretrain], not 3."),
+        ({"needs": "toy"}, "needs must be a list of notebooks, as [01_pretrain], not 'toy'."),
+        ({"needs": [["toy"]]}, "presets/demo.yml, toy: needs ['toy'], of which"),
+        (
+            {"runs": ["a"]},
+            "presets/demo.yml, toy: runs must be a mapping, as {all: {seed: 0}}, not",
+        ),
+        ({"runs": {"a": 3}}, "toy: run a must be a mapping, as {seed: 0}, not 3."),
+        ({"runs": {"a": []}}, "toy: run a must be a mapping, as {seed: 0}, not []."),
+        (
+            {"parameters": ["seed"]},
+            "toy: parameters must be a mapping, as {seed: 0}, not ['seed'].",
+        ),
+        ({"parameters": [{"seed": 1}]}, "toy: parameters must be a mapping, as {seed: 0}, not [{"),
+        (["runs"], "presets/demo.yml, toy: must be a mapping with parameters, needs, runs, not ["),
     ],
 )
-def test_a_wrong_preset_is_one_sentence(root: Path, section: dict, message: str):
+def test_a_wrong_preset_is_one_sentence(root: Path, section: Any, message: str):
     """Which names the file and the place in it."""
     write_preset(root, {"toy": section})
     with pytest.raises(ValueError) as error:
         load_study(root, "demo")
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "..", ".", "a b", "a\n", "é"])
+def test_a_run_is_named_like_its_folder(root: Path, name: str):
+    """One level below the notebook's, wherever the checkout is."""
+    write_preset(root, {"toy": {"runs": {name: None}}})
+    with pytest.raises(ValueError) as error:
+        load_study(root, "demo")
+    expected = f"presets/demo.yml, toy: a run cannot be named {name!r}: use letters, digits and"
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_usual_names_of_runs_are_accepted(root: Path):
+    """Those with dots, signs and digits, and a number, which YAML does not take for text."""
+    names = [".a", "1", "jepa-seed0", "lambda_0.1+2"]
+    text = f"toy: {{runs: {{{', '.join(f'{name!r}: ' for name in names)}, 2: }}}}"
+    (root / "notebooks" / "presets" / "demo.yml").write_text(text)
+    assert [run.name for run in load_study(root, "demo")] == [*names, "2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"toy:\n  runs: {a: {seed: 1}\n", "line 3, column 1: expected ',' or '}', but got"),
+        (b"toy:\n  runs:\n\ta: 1\n", "line 3, column 1: found character '\\t' that cannot start"),
+        (b"toy: {runs: {a: {method: 2024-13-01}}}", "month must be in 1..12."),
+        (b"toy: \x00", "unacceptable character #x0000"),
+        (b"toy: \xff", "'utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_what_is_no_yaml_is_one_sentence(root: Path, text: bytes, says: str):
+    """With the line of the file, where YAML knows it."""
+    (root / "notebooks" / "presets" / "demo.yml").write_bytes(text)
+    with pytest.raises(ValueError) as error:
+        load_study(root, "demo")
+    assert f"presets/demo.yml is not YAML: {says}" in str(error.value)
+    assert "\n" not in str(error.value) and str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize("text", ["", "toy:", "toy: {runs: , needs: , parameters: }"])
+def test_what_is_left_out_is_empty(root: Path, text: str):
+    """A file, a section or a key without a value."""
+    (root / "notebooks" / "presets" / "demo.yml").write_text(text)
+    assert load_study(root, "demo") == []
 
 
 def test_yaml_reads_numbers_as_people_do(root: Path):

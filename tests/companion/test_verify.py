@@ -18,6 +18,7 @@ from tests.companion.tiny_verified import make_data, make_runs
 from tests.repository import ROOT
 
 JEPA, SPARSE = "01_pretrain/jepa-seed0", "01_pretrain/sparsejepa-seed0"
+SCORES = "04_jepa_score/all"
 PAIR = "sparsejepa-seed0 - jepa-seed0"
 
 
@@ -56,13 +57,22 @@ def named(found: Iterable[Comparison]) -> list[tuple[str, str]]:
 
 
 def test_honest_runs_agree(honest: Path):
-    """Probes, information, theory, differences: all of them, from weights and data."""
+    """Probes, shape, information, scores, theory, differences: all, from weights and data."""
     found = numbers(honest)
     assert named(one for one in found if not one.agrees) == []
     names = named(found)
     # Eight accuracies with intervals and two more places from records, then the probes again.
     assert sum(run == JEPA for run, _ in names) == 8 * 3 + 2 + 8
     assert names.count((JEPA, "accuracy > jepa, last 2 blocks > linear probe > value")) == 2
+    # Of two encoders: five measures and an eigenvalue; then six detectors of six sets of outliers.
+    assert sum(run == "02_probes/all" for run, _ in names) == 2 * 6
+    assert ("02_probes/all", "structure > sparsejepa-seed0 > alpha") in names
+    outliers = [place for run, place in names if run == SCORES and place.startswith("outliers > ")]
+    assert len(outliers) == 2 * 6 * 6
+    assert "outliers > jepa-seed0 > Mahalanobis per class > blurred > auroc > value" in outliers
+    # Null directions, six properties of images and what they explain; the exact maps.
+    assert sum(run == SCORES for run, _ in names) == len(outliers) + 2 * (1 + 6 + 1) + 1
+    assert (SCORES, "properties > sparsejepa-seed0 > JPEG size > value") in names
     assert ("03_multiinformation/all", "encoders > toy > jepa-seed0 > total > value") in names
     assert ("05_linear_dynamics/all", "series > 1 > exact") in names
     assert ("07_scorecard/all", f"differences > {PAIR} > kNN > interval > 1") in names
@@ -84,8 +94,15 @@ EDITS = [
     (JEPA, ("accuracy", "jepa, last block", "linear probe", "interval", 0), -0.02),
     (SPARSE, ("accuracy", "untrained encoder, last 2 blocks", "kNN", "value"), 0.01),
     (SPARSE, ("zero_columns",), 0.01),
+    ("02_probes/all", ("structure", "jepa-seed0", "rankme"), 0.01),
+    ("02_probes/all", ("spectrum", "sparsejepa-seed0", 0), 0.01),
     ("03_multiinformation/all", ("encoders", "toy", "jepa-seed0", "total", "value"), -0.1),
     ("03_multiinformation/all", ("encoders", "toy", "jepa-seed0", "read_latents"), 1),
+    (SCORES, ("outliers", "jepa-seed0", "kNN distance", "inverted", "auroc", "value"), 0.02),
+    (SCORES, ("exact_error",), 1e-6),
+    (SCORES, ("null_directions", "jepa-seed0"), 1),
+    (SCORES, ("properties", "sparsejepa-seed0", "contrast", "value"), -0.02),
+    (SCORES, ("explained_with_saturation", "jepa-seed0", "value"), 0.02),
     ("05_linear_dynamics/all", ("series", 0, "exact"), 1e-3),
     ("05_linear_dynamics/all", ("slopes", 0, "limit"), 0.1),
     ("07_scorecard/all", ("differences", PAIR, "linear probe", "value"), 0.01),
@@ -186,7 +203,7 @@ def test_a_missing_data_set_is_one_sentence(root: Path, monkeypatch: pytest.Monk
     shutil.copy(root / "data" / "toy" / "test-00000-of-00001.parquet", train)
     result = call()
     assert result.exit_code == 2
-    assert "toy train is not the image set of tiny/01_pretrain" in result.stderr
+    assert f"toy train is not the image set of tiny/{SCORES}" in result.stderr
 
 
 def test_a_preset_without_runs_is_one_sentence(root: Path):

@@ -23,6 +23,7 @@ from sparsejepa.randomness import generator
 from sparsejepa.theory.critical_times import critical_time, limit_slopes, series_terms
 from sparsejepa.theory.linear_dynamics import linear_dynamics
 from sparsejepa.training.checkpoint import load_encoder, round_to_half, save_encoder
+from tests.companion import tiny_verified_features as features
 from tests.data.tiny_parquet import table
 
 ENCODER = EncoderConfig(image_size=32, patch_size=8, width=8, depth=2, heads=2)
@@ -44,7 +45,7 @@ def make_data(folder: Path) -> None:
 
 
 def make_runs(root: Path) -> None:
-    """Two runs of 01, and what 03, 05 and 07 say of them, in `book/runs/tiny`; needs the set."""
+    """Two runs of 01, and what 02 to 05 and 07 say of them, in `book/runs/tiny`; needs the set."""
     runs = root / "book" / "runs" / "tiny"
     sets = {split: load_image_set("toy", split) for split in IMAGES}
     found = [pretraining(runs / "01_pretrain" / f"{method}-seed0", sets) for method in METHODS]
@@ -52,6 +53,9 @@ def make_runs(root: Path) -> None:
     measured = [measure(one, 3, 2, 2, 0) for one in representations(found, test)]
     parameters = {"images": 0}
     information = {"encoders": {"toy": as_results(measured)}}
+    shapes, scored = features.probes(found, sets), features.scores(found, sets, 0)
+    write_run(runs / "02_probes" / "all", features.PROBES, shapes, sets)
+    write_run(runs / "04_jepa_score" / "all", features.SCORES, scored, sets)
     write_run(runs / "03_multiinformation" / "all", parameters, information, sets)
     write_run(runs / "05_linear_dynamics" / "all", {}, theory(), sets)
     write_run(runs / "07_scorecard" / "all", {}, scorecard(runs, found), sets)
@@ -78,7 +82,7 @@ def pretraining(folder: Path, sets: dict[str, ImageSet]) -> Pretrained:
             chosen[key] = score.chosen
             correct |= {f"{key}/{probe}": right.byte() for probe, right in score.correct.items()}
             accuracy[key] = {
-                probe: interval(bootstrap_interval(right.numpy(), seed))
+                probe: features.stored(bootstrap_interval(right.numpy(), seed))
                 for probe, right in score.correct.items()
             }
     save_file(correct, folder / "correct.safetensors")
@@ -117,7 +121,7 @@ def scorecard(runs: Path, found: list[Pretrained]) -> dict[str, Any]:
 
     jepa, sparse = (load_file(one.folder / "correct.safetensors") for one in found)
     probes = {
-        probe: interval(
+        probe: features.stored(
             paired_difference(
                 sparse[f"sparsejepa, last block/{probe}"].numpy(),
                 jepa[f"jepa, last block/{probe}"].numpy(),
@@ -127,10 +131,6 @@ def scorecard(runs: Path, found: list[Pretrained]) -> dict[str, Any]:
         for probe in ("linear probe", "kNN")
     }
     return {"differences": {"sparsejepa-seed0 - jepa-seed0": probes}}
-
-
-def interval(found: Any) -> dict[str, Any]:
-    return {"value": found.value, "interval": [found.low, found.high]}
 
 
 def write_run(

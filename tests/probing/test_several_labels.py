@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import jaxtyping
 import pytest
 import torch
@@ -8,6 +10,15 @@ from sparsejepa.probing.several_labels import KNN, LINEAR, TOP5, read_labels
 from sparsejepa.randomness import generator
 
 OPTIONS = {"steps": 50, "weight_decays": (1e-4, 1e-2)}
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As users run: without the checks of shapes that tests run with."""
+    checking = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", checking)
 
 
 def nested(count: int = 700, train: int = 400):
@@ -44,13 +55,27 @@ def test_few_rows_still_have_neighbours() -> None:
     assert reading.chosen["k"] == 1
 
 
-def test_labels_must_be_on_both_sides() -> None:
-    """Names that differ are a one-sentence error."""
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        ((("fine", "coarse"), ("coarse",)), "same labels, not fine, coarse and coarse"),
+        ((("coarse",), ("fine", "coarse")), "same labels, not coarse and fine, coarse"),
+    ],
+)
+def test_labels_must_be_on_both_sides(
+    unchecked: None, sides: tuple[tuple[str, ...], tuple[str, ...]], message: str
+) -> None:
+    """Names that differ are a one-sentence error; none is passed over, whichever side has more."""
+    train_x, test_x, *labels = nested()
+    train_y, test_y = (
+        {name: y[name] for name in side} for y, side in zip(labels, sides, strict=True)
+    )
+    with pytest.raises(ValueError, match=message):
+        read_labels(train_x, test_x, train_y, test_y, seed=0)
+
+
+def test_labels_must_be_of_the_rows(unchecked: None) -> None:
+    """One label too few: where the checks of shapes are on, they would speak first."""
     train_x, test_x, train_y, test_y = nested()
-    del test_y["fine"]
-    checking = jaxtyping.config.jaxtyping_disable
-    try:
-        with pytest.raises(ValueError, match="same labels, not fine, coarse and coarse"):
-            read_labels(train_x, test_x, train_y, test_y, seed=0)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", checking)
+    with pytest.raises(ValueError, match="400 training features but 399 labels"):
+        read_labels(train_x, test_x, {n: y[1:] for n, y in train_y.items()}, test_y, seed=0)

@@ -15,6 +15,8 @@ from sparsejepa.companion.manifest import run_fingerprint, runs_root, staleness
 from sparsejepa.companion.parameters import Value, check_parameters
 
 SECTION_KEYS = ("parameters", "needs", "runs")
+# The name of a run is that of its folder: one level, below its notebook's.
+RUN_NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._+-]+")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ def load_study(root: Path, preset: str) -> list[StudyRun]:
 
     Raises:
         FileNotFoundError: there is no such preset, or no notebook of a section's name.
-        ValueError: an unknown key, parameter or need, an ill-typed value, needs in a circle.
+        ValueError: no YAML; an unknown key, parameter or need; an ill-typed value; a run's name
+            that is no folder's; needs in a circle.
     """
     sections = _sections(root, preset)
     order = graphlib.TopologicalSorter()
@@ -162,26 +165,58 @@ def _sections(root: Path, preset: str) -> dict[str, dict[str, Any]]:
             f"There is no preset {preset!r}; the presets are {known or 'none'}."
         )
     try:
-        sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"presets/{preset}.yml is not YAML: {error}") from error
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+    # ValueError: bytes that are no text, or a date that does not exist.
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"presets/{preset}.yml is not YAML: {_what_yaml_says(error)}.") from error
+    sections = {} if sections is None else sections
     if not isinstance(sections, dict):
         raise ValueError(f"presets/{preset}.yml must be a mapping of notebooks to settings.")
-    empty = {"parameters": {}, "needs": [], "runs": {}}
     return {
-        notebook: {**empty, **_section(section or {}, notebook, set(sections), preset)}
+        notebook: _section(section, f"presets/{preset}.yml, {notebook}", set(sections))
         for notebook, section in sections.items()
     }
 
 
-def _section(section: Any, notebook: str, known: set[str], preset: str) -> dict[str, Any]:
-    where = f"presets/{preset}.yml, {notebook}"
-    if not isinstance(section, dict) or not isinstance(section.get("runs") or {}, dict):
-        raise ValueError(f"{where}: must be a mapping with {', '.join(SECTION_KEYS)}.")
+def _what_yaml_says(error: Exception) -> str:
+    """One line of an error that shows the place in many."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+        return f"{place}: {error.problem}"
+    return str(error).partition("\n")[0]
+
+
+def _section(section: Any, where: str, known: set[str]) -> dict[str, Any]:
+    """With all of `SECTION_KEYS`, empty where left out, and values of the right types."""
+    section = {} if section is None else section
+    if not isinstance(section, dict):
+        raise ValueError(
+            f"{where}: must be a mapping with {', '.join(SECTION_KEYS)}, not {section!r}."
+        )
     for key in section:
         if key not in SECTION_KEYS:
             raise ValueError(f"{where}: unknown key {key!r}; it takes {', '.join(SECTION_KEYS)}.")
-    for need in section.get("needs") or []:
-        if need not in known:
+    empty = {"parameters": {}, "needs": [], "runs": {}}
+    found = empty | {key: value for key, value in section.items() if value is not None}
+    _check_mapping(found["parameters"], f"{where}: parameters", "seed: 0")
+    _check_mapping(found["runs"], f"{where}: runs", "all: {seed: 0}")
+    for name, own in found["runs"].items():
+        if not RUN_NAME.fullmatch(str(name)):
+            raise ValueError(
+                f"{where}: a run cannot be named {name!r}: use letters, digits and . _ + - only, "
+                "and neither . nor .. alone."
+            )
+        _check_mapping({} if own is None else own, f"{where}: run {name}", "seed: 0")
+    if not isinstance(found["needs"], list):
+        raise ValueError(
+            f"{where}: needs must be a list of notebooks, as [01_pretrain], not {found['needs']!r}."
+        )
+    for need in found["needs"]:
+        if not isinstance(need, str) or need not in known:
             raise ValueError(f"{where}: needs {need!r}, of which the preset has no section.")
-    return {key: value for key, value in section.items() if value is not None}
+    return found
+
+
+def _check_mapping(value: Any, where: str, example: str) -> None:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must be a mapping, as {{{example}}}, not {value!r}.")
