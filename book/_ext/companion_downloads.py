@@ -16,7 +16,7 @@ import yaml
 from sphinx.application import Sphinx
 
 from companion_claims import run_pages
-from companion_files import COMMITTED, Run, finished_runs
+from companion_files import Run, finished_runs
 from companion_markdown import code, list_table, text
 from companion_numbers import DICTIONARY, Entry, Number, numbers
 
@@ -40,7 +40,7 @@ def show_downloads(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def committed_runs(root: Path) -> list[Run]:
     """The finished runs that the repository keeps."""
-    return [run for run in finished_runs(root) if run.preset in COMMITTED]
+    return [run for run in finished_runs(root) if run.preset == "reference"]
 
 
 def load_dictionary(root: Path) -> list[Entry]:

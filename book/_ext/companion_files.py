@@ -10,8 +10,6 @@ from typing import Any
 RUNS = PurePosixPath("book/runs")
 # What a finished run always has; figures and weights depend on the notebook.
 REQUIRED = ("executed.ipynb", "results.json", "manifest.json")
-# Presets whose runs the repository keeps; all other runs are the reader's own.
-COMMITTED = ("reference", "hour")
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class Run:
     """One run of a notebook, `book/runs/<preset>/<notebook>/<name>/`."""
 
     root: Path  # of the repository
-    preset: str  # demo, reference, hour, colab, paper, or own
+    preset: str  # demo, reference, colab, paper, or own
     notebook: str  # stem of the notebook's file name
     name: str  # of the run within its notebook
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from companion_card import provenance_card
-from companion_files import COMMITTED, Run, finished_runs, stale_because
+from companion_files import Run, finished_runs, stale_because
 from companion_markdown import dropdown, list_table, number, text
 
 # The line of a page that the runs replace.
@@ -39,7 +39,7 @@ _HOW_TO_READ = (
 
 def own_runs_page(root: Path, source: str) -> str:
     """The page's source with the runs in place of its marker."""
-    found = [run for run in finished_runs(root) if run.preset not in COMMITTED]
+    found = [run for run in finished_runs(root) if run.preset != "reference"]
     faults = {run: fault for run in found if (fault := _fault(run))}
     runs = [run for run in found if run not in faults]
     parts = [f":::{{warning}}\n{text(fault)}\n:::" for fault in faults.values()]

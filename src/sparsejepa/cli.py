@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-PRESET = typer.Option(help="A file of notebooks/presets: demo, reference, hour, colab or paper.")
+PRESET = typer.Option(help="Settings from notebooks/presets: demo, reference, colab or paper.")
 
 
 @app.command()
