@@ -15,6 +15,7 @@ from sparsejepa.companion.hashes import source_hash
 from sparsejepa.companion.manifest import staleness
 from sparsejepa.companion.runs import RunFailed, run_notebook
 from tests.companion.tiny_repository import PARAMETERS, make_repository, toy_notebook
+from tests.repository import ROOT
 
 NOTEBOOK = Path("notebooks/toy.ipynb")
 
@@ -167,6 +168,19 @@ def test_a_killed_run_goes_on_from_its_checkpoints(root: Path):
     assert json.loads((finished / "results.json").read_text())["found"] == "half-way"
     assert json.loads((finished / "manifest.json").read_text())["resumed"] is True
     assert set(content(finished)) == {"executed.ipynb", "manifest.json", "results.json"}
+
+
+def test_checkpoints_depend_on_all_that_makes_them():
+    """Training, and what watches it: its numbers of each epoch are kept in the checkpoint."""
+    script = "import sys, sparsejepa.probing.online, sparsejepa.training.pretrain as p; " + (
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('sparsejepa.')))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    used = {Path(file) for file in found.stdout.decode().split() if "__init__" not in file}
+    known = attempts.checkpoint_inputs({}, ROOT / "src")["library"]
+    assert {str(file.relative_to(ROOT / "src")) for file in used} <= known.keys() | {
+        "sparsejepa/atomic_files.py"
+    }
 
 
 @pytest.mark.parametrize("renames", range(5))

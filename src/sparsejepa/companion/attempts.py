@@ -18,8 +18,13 @@ from sparsejepa.companion.parameters import parameter_changes
 # What the attempt keeps for itself; all else belongs to the finished run.
 KEPT = ("run.json", "checkpoints", "failed.ipynb", "finished", "previous", ".lock")
 
-# The rooms of the library that a checkpoint depends on.
-CHECKPOINT_ROOMS = ("config.py", "randomness.py", "data", "model", "training")
+# What a checkpoint depends on: the rooms that train, what measures the encoder after each epoch,
+# and what `experiments.py` keeps beside its checkpoints without knowing of a change.
+CHECKPOINT_ROOMS = (
+    *("config.py", "randomness.py", "data", "model", "training"),
+    *(f"probing/{name}.py" for name in ("online", "collapse", "features", "neighbours")),
+    *("companion/experiments.py", "information/estimate.py"),
+)
 
 
 def checkpoint_inputs(parameters: Mapping[str, Any], source_root: Path) -> dict[str, Any]:
