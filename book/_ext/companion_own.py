@@ -100,8 +100,11 @@ def _accuracies(results: Mapping[str, Any]) -> dict[str, Any]:
         if method and name.startswith(f"{method},"):
             name = "trained encoder" + name.removeprefix(method)
         found |= {f"{name}: {probe}": value for probe, value in probes.items()}
-    if found and "majority_accuracy" in results:
-        found["always the most frequent class"] = results["majority_accuracy"]
+    majority = results.get("majority_accuracy") if found else None
+    if isinstance(majority, Mapping):
+        found |= {f"{label}: always the most frequent class": v for label, v in majority.items()}
+    elif majority is not None:
+        found["always the most frequent class"] = majority
     return found
 
 

@@ -1,5 +1,6 @@
 """The page of the reader's own runs, with and without such runs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,22 @@ def test_methods_share_the_row_of_the_trained_encoder(root: Path):
         "* - trained encoder, last block: kNN\n  - 25.0 % [0.0, 100.0]\n  - 50.0 % [0.0, 100.0]"
         in table
     )
+
+
+def test_runs_of_every_notebook_can_be_shown(tmp_path: Path):
+    """As a reader's `make book` makes them: the committed runs, taken for own ones."""
+    committed = ROOT / "book/runs/reference"
+    for manifest in sorted(committed.glob("*/*/manifest.json")):
+        own = tmp_path / "book/runs/demo" / manifest.parent.relative_to(committed)
+        own.mkdir(parents=True)
+        for name in ("manifest.json", "results.json"):
+            shutil.copy(manifest.with_name(name), own)
+        (tmp_path / "notebooks").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "notebooks" / f"{own.parent.name}.ipynb", tmp_path / "notebooks")
+    page = own_runs_page(tmp_path, MARKER).replace("\\", "")
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"## {notebook.stem}, preset demo" in page
+    assert "fine: always the most frequent class" in page
 
 
 def test_stale_own_runs_are_shown_and_said_to_be_stale(root: Path):
