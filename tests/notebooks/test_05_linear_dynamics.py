@@ -22,6 +22,7 @@ FIGURES = {
     "curves",
     "depths",
     "critical_times",
+    "times_over_depth",
     "inversion",
     "step_size",
     "starts",
