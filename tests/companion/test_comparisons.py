@@ -12,7 +12,7 @@ from sparsejepa.companion import plots_sparsity
 from sparsejepa.companion.comparisons import compare, parse_strengths, verdict
 from sparsejepa.companion.measurements import Measurement
 from sparsejepa.companion.method_colors import method_color
-from sparsejepa.companion.statistics import Interval, paired_difference
+from sparsejepa.intervals import Interval, paired_difference
 
 
 def right(values: np.ndarray) -> Measurement:

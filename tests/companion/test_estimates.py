@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sparsejepa.companion.estimates import estimate, paired_estimate
-from sparsejepa.companion.statistics import bootstrap_interval, paired_difference, seed_interval
+from sparsejepa.intervals import bootstrap_interval, paired_difference, seed_interval
 
 RIGHT = np.random.default_rng(0).random((4, 300)) < [[0.4], [0.5], [0.45], [0.55]]
 

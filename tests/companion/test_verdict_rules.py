@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sparsejepa.companion import verdict_rules
-from sparsejepa.companion.statistics import seed_interval
 from sparsejepa.companion.verdict_rules import (
     ExactRule,
     IntervalRule,
@@ -29,6 +28,7 @@ from sparsejepa.companion.verdict_rules import (
     student_quantile,
     student_tail,
 )
+from sparsejepa.intervals import seed_interval
 
 NUMBER = st.floats(-100, 100).map(lambda x: round(x, 3))
 NUMBERS = st.lists(NUMBER, min_size=3, max_size=8)

@@ -13,9 +13,9 @@ from sparsejepa.companion.information_findings import as_results
 from sparsejepa.companion.information_of_encoders import measure, representations
 from sparsejepa.companion.pretrained import Pretrained, untrained
 from sparsejepa.companion.run_files import seal
-from sparsejepa.companion.statistics import bootstrap_interval, paired_difference
 from sparsejepa.data.image_set import ImageSet, load_image_set
 from sparsejepa.data.scenes import draw_scenes
+from sparsejepa.intervals import bootstrap_interval, paired_difference
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.probing.evaluation import evaluate
 from sparsejepa.probing.features import pooled_features

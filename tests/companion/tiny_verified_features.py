@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from sparsejepa.companion.pretrained import Pretrained
-from sparsejepa.companion.statistics import Interval
 from sparsejepa.data.image_set import ImageSet
 from sparsejepa.density import study
 from sparsejepa.density.closed_forms import closed_forms
@@ -18,6 +17,7 @@ from sparsejepa.density.jepa_score import JepaScore, jepa_score
 from sparsejepa.density.outlier_sets import drawn_outliers
 from sparsejepa.density.outliers import detectors
 from sparsejepa.density.rank_correlation import explained_share, rank_correlation
+from sparsejepa.intervals import Interval
 from sparsejepa.probing.collapse import spectrum
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.probing.structure import structure

@@ -6,7 +6,6 @@ import torch
 from scipy import stats
 
 from sparsejepa.companion import plots_density
-from sparsejepa.companion.statistics import Interval
 from sparsejepa.density.study import (
     by_method,
     curate,
@@ -16,6 +15,7 @@ from sparsejepa.density.study import (
 )
 from sparsejepa.density.toy_densities import drawn_mixture
 from sparsejepa.density.toy_encoders import ToyConfig, train_toys
+from sparsejepa.intervals import Interval
 from sparsejepa.model.regularisers import covariance_cost
 from sparsejepa.randomness import generator
 

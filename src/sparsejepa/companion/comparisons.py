@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsejepa.companion.measurements import Measurement
-from sparsejepa.companion.statistics import Interval, paired_difference, seed_interval
+from sparsejepa.intervals import Interval, paired_difference, seed_interval
 
 # Fewer runs give a Student interval that is too wide to say anything.
 ENOUGH_SEEDS = 3

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparsejepa.companion.statistics import Interval, bootstrap_interval, seed_interval
+from sparsejepa.intervals import Interval, bootstrap_interval, seed_interval
 
 # Below this many seeds an interval over seeds says nothing.
 FEWEST_SEEDS = 3

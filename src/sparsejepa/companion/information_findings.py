@@ -8,8 +8,8 @@ from typing import Any
 from scipy.special import ndtri
 
 from sparsejepa.companion.information_of_encoders import Measured
-from sparsejepa.companion.statistics import Interval, seed_interval
 from sparsejepa.information.decomposition import AmongRandom
+from sparsejepa.intervals import Interval, seed_interval
 
 LEVEL = 0.95
 # Fewer seeds say which of these encoders differ, not which methods.

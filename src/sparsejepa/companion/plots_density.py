@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sparsejepa.companion.statistics import Interval
+from sparsejepa.intervals import Interval
 
 # One look a score, in every figure of the chapter: told apart without colour, too.
 _LOOKS = {

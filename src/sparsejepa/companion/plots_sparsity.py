@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsejepa.companion.comparisons import ENOUGH_SEEDS
 from sparsejepa.companion.method_colors import method_color
-from sparsejepa.companion.statistics import Interval, seed_interval
+from sparsejepa.intervals import Interval, seed_interval
 
 # How a control's line is drawn: it must be told from others without colour, too.
 _CONTROL_LINES = {

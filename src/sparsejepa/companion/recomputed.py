@@ -15,7 +15,6 @@ from torch import Tensor
 from sparsejepa.companion.information_findings import as_results
 from sparsejepa.companion.information_of_encoders import Representation, measure, read_groups
 from sparsejepa.companion.pretrained import untrained
-from sparsejepa.companion.statistics import Interval, bootstrap_interval, paired_difference
 from sparsejepa.companion.stored_runs import (
     Comparison,
     StoredRun,
@@ -30,6 +29,7 @@ from sparsejepa.density.jepa_score import jepa_score
 from sparsejepa.density.outlier_sets import drawn_outliers
 from sparsejepa.density.outliers import detectors
 from sparsejepa.density.rank_correlation import explained_share, rank_correlation
+from sparsejepa.intervals import Interval, bootstrap_interval, paired_difference
 from sparsejepa.model.vit import Encoder
 from sparsejepa.probing.collapse import feature_spread, rankme, spectrum
 from sparsejepa.probing.features import pooled_features

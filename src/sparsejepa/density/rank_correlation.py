@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from sparsejepa.companion.statistics import Interval
+from sparsejepa.intervals import Interval
 
 
 def rank_correlation(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparsejepa.companion.statistics import Interval
+from sparsejepa.intervals import Interval
 
 # Resamples whose weights are held at once: 16 MB for 2,000 scores.
 CHUNK = 1000

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from sparsejepa.companion.statistics import Interval, seed_interval
 from sparsejepa.data.batches import to_unit
 from sparsejepa.density.jepa_score import EPS, JepaScore, combine_views, jepa_score
 from sparsejepa.density.outliers import Fit, mahalanobis
@@ -18,6 +17,7 @@ from sparsejepa.density.scored_backbone import ScoredBackbone
 from sparsejepa.density.separation import Separation, separation
 from sparsejepa.density.toy_densities import GaussianMixture
 from sparsejepa.density.toy_encoders import ToyConfig, train_toys
+from sparsejepa.intervals import Interval, seed_interval
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import nearest
 from sparsejepa.randomness import generator

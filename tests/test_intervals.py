@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sparsejepa.companion.statistics import (
+from sparsejepa.intervals import (
     Interval,
     bootstrap_interval,
     paired_difference,
@@ -24,7 +24,7 @@ def coverage_allowance(level: float, repeats: int) -> float:
 
 def test_imports_without_torch() -> None:
     """Intervals need numpy and scipy only."""
-    code = "import sys, sparsejepa.companion.statistics; assert 'torch' not in sys.modules"
+    code = "import sys, sparsejepa.intervals; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
