@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from companion_files import Run
+from companion_files import RUNS, Run, certificate_line
 from companion_markdown import code, dropdown, list_table, text
 
 
@@ -14,16 +14,21 @@ def provenance_card(run: Run, manifest: Mapping[str, Any]) -> str:
     Args:
         manifest: the run's manifest.json; what it lacks is shown as unknown.
     """
-    files = [f"{{download}}`{name} <{run.document(name)}>`" for name in run_files(run)]
+    timing = timing_of(run)
+    files = [f"{{download}}`{n} </{address}>`" for n, address in run_files(run, manifest).items()]
     rows = [
         ("Run", code(run.id)),
         ("Preset", code(manifest.get("preset", "unknown"))),
-        ("Made", f"{made(manifest)}, from commit {commit(manifest.get('commit', 'unknown'))}"),
+        (
+            "Made",
+            f"{made(timing)}, by the code of commit {commit(manifest.get('commit', 'unknown'))}",
+        ),
+        ("Code", text(certificate_line(run, manifest))),
         ("Seed", text(manifest.get("seed", "unknown"))),
-        ("Data", "; ".join(data_set(entry) for entry in data_sets(manifest.get("data", [])))),
+        ("Data", "; ".join(data_set(entry) for entry in manifest.get("data", []))),
         ("Hardware", hardware(manifest.get("hardware", {}))),
         ("Precision", code(manifest.get("precision", "unknown"))),
-        ("Time", wall_time(manifest)),
+        ("Time", wall_time(timing)),
         ("Files", ", ".join(files)),
     ]
     parts = [
@@ -38,15 +43,26 @@ def provenance_card(run: Run, manifest: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def run_files(run: Run) -> list[str]:
-    """The files that the card offers for download, those that there are."""
-    names = ["results.json", "manifest.json", "encoder.safetensors"]
-    return [name for name in names if (run.folder / name).is_file()]
+def run_files(run: Run, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The files that the card offers for download, those that there are, by what it calls them."""
+    found = {name: f"{RUNS}/{run.id}/{name}" for name in ("results.json", "manifest.json")}
+    for place in manifest.get("trainings", {}) if run.notebook == "01_pretrain" else ():
+        for name in ("encoder.safetensors", "training.json"):
+            found[name] = f"{RUNS}/{place}/{name}"
+    return {name: address for name, address in found.items() if (run.root / address).is_file()}
 
 
-def made(manifest: Mapping[str, Any]) -> str:
+def timing_of(run: Run) -> dict[str, Any]:
+    """The run's timing.json, {} where it has none."""
+    try:
+        return run.read("timing.json")
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def made(timing: Mapping[str, Any]) -> str:
     """Day and minute in UTC."""
-    started = str(manifest.get("started_utc", "unknown"))
+    started = str(timing.get("started_utc", "unknown"))
     day, _, clock = started.partition("T")
     return text(f"{day} {clock[:5]} UTC" if clock else started)
 
@@ -56,11 +72,6 @@ def commit(name: str) -> str:
     bare = name.removesuffix("-dirty")
     changed = " with uncommitted changes" if bare != name else ""
     return f"{code(bare[:12])}{changed}"
-
-
-def data_sets(data: Any) -> list[Mapping[str, Any]]:
-    """A manifest names one image set, or several in a list."""
-    return [data] if isinstance(data, Mapping) else list(data)
 
 
 def data_set(entry: Mapping[str, Any]) -> str:
@@ -84,18 +95,22 @@ def hardware(facts: Mapping[str, Any]) -> str:
     return text(", ".join(parts))
 
 
-def wall_time(manifest: Mapping[str, Any]) -> str:
-    """How long the whole notebook took, and how much memory."""
-    seconds = manifest.get("wall_seconds")
-    if seconds is None:
+def wall_time(timing: Mapping[str, Any]) -> str:
+    """How long all trainings took that the run shows, how long its notebook, how much memory."""
+    if "notebook_seconds" not in timing:
         return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    shown = f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-    if manifest.get("resumed"):
-        shown += " since it was resumed, more in all"
-    if manifest.get("peak_memory_gb"):
-        shown += f", at most {manifest['peak_memory_gb']:.1f} GB of memory"
+    shown = f"{duration(timing['notebook_seconds'])} for the notebook"
+    if timing.get("training_seconds"):
+        shown += f"; {duration(timing['training_seconds'])} of training, kept or made in it"
+    if timing.get("peak_memory_gb"):
+        shown += f"; at most {timing['peak_memory_gb']:.1f} GB of memory"
     return text(shown)
+
+
+def duration(seconds: float) -> str:
+    """As "3 min 20 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def values_table(values: Mapping[str, Any]) -> str:

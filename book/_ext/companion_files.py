@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -110,7 +111,11 @@ def finished_runs(root: Path) -> list[Run]:
 
 def unfinished_runs(root: Path) -> list[Run]:
     """Run folders that lack a required file: of a finished run somebody removed it."""
-    folders = sorted(path for path in (Path(root) / RUNS).glob("*/*/*") if path.is_dir())
+    folders = sorted(
+        path
+        for path in (Path(root) / RUNS).glob("*/*/*")
+        if path.is_dir() and path.parent.name != "trainings"
+    )
     runs = [run_from_id(root, "/".join(path.parts[-3:])) for path in folders]
     return [run for run in runs if run.missing()]
 
@@ -134,13 +139,37 @@ def stale_because(run: Run) -> list[str]:
         return [str(error)]
     named = {(one.notebook, one.name): one.parameters for one in study}
     # A run that no preset names has no parameters to be compared with.
-    wanted = named.get((run.notebook, run.name))
-    return staleness(run.folder, run.source, run.root / "src", wanted)
+    return staleness(run.root, run.id, named.get((run.notebook, run.name)))
+
+
+def certificate_line(run: Run, manifest: Mapping[str, Any]) -> str:
+    """What has changed of the code since the run, and what was compared."""
+    from sparsejepa.companion.certificates import certificate_of
+
+    try:
+        found = certificate_of(run.root, run.id)
+    except ValueError as error:
+        return str(error)
+    if found is None:
+        return "unchanged since" if not stale_because(run) else "changed since"
+    compared, versions = found["compared"], found["versions"]
+    line = (
+        f"{found['changed']} files have changed since; certified on {found['date']}: "
+        f"{compared['tensors']} tensors and {compared['numbers']} numbers of a size-reduced copy "
+        "are equal to the bit"
+    )
+    other = [
+        f"{name} {manifest['versions'][name]} then, {version} in the check"
+        for name, version in versions.items()
+        if manifest.get("versions", {}).get(name) not in (None, version)
+    ]
+    return f"{line} ({'; '.join(other)})" if other else line
 
 
 def depends_on(run: Run) -> list[Path]:
     """Every file whose change may change what the run's page shows."""
     library = sorted((run.root / "src" / "sparsejepa").rglob("*.py"))
     beside = sorted(path for path in run.folder.rglob("*") if path.is_file())
+    beside.append(run.root / RUNS / "certificates.json")
     # Required files are named even when they are missing: they may come back.
     return [*run.files, run.source, run.preset_file, *library, *beside]

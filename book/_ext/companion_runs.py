@@ -123,7 +123,8 @@ def warn_missing(docname: str, run: Run, what: str) -> None:
 def warn_stale(docname: str, run: Run, reasons: Sequence[str]) -> None:
     """Fails a strict build: what the run says is not what the notebook here would say."""
     logger.warning(
-        "%s: the run %s is stale: %s; make it again by `%s`.",
+        "%s: the run %s is stale: %s; make it again by `%s`, or run `sparsejepa certify` if only "
+        "code has changed.",
         *(docname, run.id, "; ".join(reasons), making_command(run.id)),
         location=docname,
         type="companion",

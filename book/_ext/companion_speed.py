@@ -7,7 +7,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from companion_card import hardware, wall_time
+from companion_card import hardware, timing_of, wall_time
 from companion_claims import run_pages
 from companion_downloads import committed_runs
 from companion_files import Run
@@ -34,13 +34,13 @@ def run_times(runs: Sequence[Run], pages: Mapping[str, str]) -> str:
     """A row a run: time and memory of the whole notebook, training speed, hardware."""
     rows = [("Run", "Time and memory", "Training images a second", "Number format", "Hardware")]
     for run in runs:
-        manifest, results = run.read("manifest.json"), run.read("results.json")
+        manifest, timing = run.read("manifest.json"), timing_of(run)
         name = f"{run.notebook}/{run.name}"
-        speed = results.get("images_per_second")
+        speed = timing.get("results", {}).get("images_per_second")
         rows.append(
             (
                 f"{{doc}}`{name} </{pages[run.id]}>`" if run.id in pages else code(name),
-                wall_time(manifest),
+                wall_time(timing),
                 text(f"{speed:,.0f}") if speed else "",
                 code(manifest.get("precision", "unknown")),
                 hardware(manifest.get("hardware", {})),

@@ -1,10 +1,13 @@
 """Files written whole or not at all: a reader, or the next run, never sees half of one."""
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, SoftFileLock, Timeout
 
 
 def write_with(path: Path, write: Callable[[Path], Any]) -> None:
@@ -43,3 +46,30 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: as `write_with`.
     """
     write_with(path, lambda temporary: temporary.write_bytes(content))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a lock on a folder; where the file system has no locks, a lock file alone.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in (FileLock, SoftFileLock):
+        lock = kind(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ValueError(
+                f"Another process is making this run (in {folder}): wait for it or stop it."
+            ) from error
+        except (NotImplementedError, OSError):
+            if kind is SoftFileLock:
+                raise
+            continue
+        break
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,4 +1,4 @@
-"""The command line: `sparsejepa doctor | run | reproduce | verify | score`."""
+"""The command line: `sparsejepa doctor | run | reproduce | certify | verify | score`."""
 
 import contextlib
 import importlib.util
@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from sparsejepa.companion.environment import cores as usable_cores
-from sparsejepa.companion.environment import repository_root
+from sparsejepa.companion.provenance import cores as usable_cores
+from sparsejepa.companion.provenance import repository_root
 
 app = typer.Typer(
     help="Runs the notebooks of the SparseJEPA companion.",
@@ -46,7 +46,6 @@ def run(
         list[str] | None,
         typer.Option("--parameter", "-p", help="name=value, over the preset's; may be repeated."),
     ] = None,
-    fresh: Annotated[bool, typer.Option(help="Ignore an interrupted run's checkpoints.")] = False,
 ) -> None:
     """Runs one notebook; an interrupted run goes on when the command is given again."""
     from sparsejepa.companion.parameters import parse_overrides
@@ -56,7 +55,7 @@ def run(
         root = repository_root()
         source = find_notebook(root, notebook)
         overrides = parse_overrides(source, parameter or [])
-        run_notebook(source, preset, run, overrides, fresh, root)
+        run_notebook(source, preset, run, overrides, root)
 
 
 @app.command()
@@ -81,7 +80,7 @@ def reproduce(
         root = repository_root()
         stale = stale_runs(root, preset)
         for study_run, reasons in stale:
-            typer.echo(f"{study_run.folder.as_posix()}: {'; '.join(reasons)}")
+            typer.echo(f"{study_run.id}: {'; '.join(reasons)}")
         if not stale:
             typer.echo(f"Every run of {preset} is fresh.")
         if dry_run or not stale:
@@ -102,35 +101,51 @@ def reproduce(
 
 
 @app.command()
+def certify(
+    preset: Annotated[str, PRESET] = "reference",
+    base: Annotated[
+        str | None, typer.Option(help="Revision to compare with; each run's own if not given.")
+    ] = None,
+) -> None:
+    """Says whether the code here computes what the code of a preset's runs computed.
+
+    Runs size-reduced copies with both, compares them to the bit, and keeps certificates of those
+    that are equal. Exit code 1 if a run is stale.
+    """
+    from sparsejepa.companion.certify import certify as outcomes_of
+
+    with _one_sentence():
+        outcomes = outcomes_of(repository_root(), preset, base, typer.echo)
+    for outcome in outcomes:
+        typer.echo(outcome.line())
+    if any(outcome.state in ("stale", "missing") for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
 def verify(
     preset: Annotated[str, PRESET] = "reference",
     minutes: Annotated[
-        float, typer.Option(min=0, help="Checks that would take longer are left out.")
+        float, typer.Option(min=0, help="Reports that would take longer are left out.")
     ] = 5,
 ) -> None:
-    """Computes printed numbers again from the weights and data of a preset's runs.
+    """Runs reports again from a preset's kept trainings and compares all numbers.
 
-    One line a number; exit code 1 if one differs, or if a file of a run was edited.
+    One line a run; exit code 1 if a number differs, or if a file of a run was edited.
     """
-    with _one_sentence():
-        # Inside: it imports torch, during which a user may press Ctrl-C.
-        from sparsejepa.companion.stored_runs import Comparison
-        from sparsejepa.companion.verify import verify as found_by_verify
+    from sparsejepa.companion.verify import TOLERANCES
+    from sparsejepa.companion.verify import verify as checked
 
-        agreed, failed, tolerances = 0, [], {}
-        for found in found_by_verify(repository_root(), preset, minutes):
+    wrong = compared = 0
+    with _one_sentence():
+        for found in checked(repository_root(), preset, minutes):
             typer.echo(found.line())
-            if isinstance(found, Comparison):
-                agreed += found.agrees
-                tolerances.setdefault(found.tolerance.why)
-            if not found.agrees:
-                failed.append(found.line())
-        typer.echo("Why numbers may differ a little:")
-        for why in tolerances:
-            typer.echo(f"- {why}")
-    typer.echo(f"{agreed} numbers agree; {len(failed)} lines say that something does not.")
-    if failed:
-        typer.echo("\n".join(failed), err=True)
+            wrong += found.state in ("differs", "edited")
+            compared += found.numbers
+        if compared:
+            typer.echo("Numbers may differ a little: " + "; ".join(t.why for t in TOLERANCES) + ".")
+    typer.echo(f"{compared} numbers compared; {wrong} runs do not agree.")
+    if wrong:
         raise typer.Exit(1)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from jaxtyping import config
 
 from sparsejepa.atomic_files import write_atomically
-from sparsejepa.companion.environment import hardware
+from sparsejepa.companion.provenance import hardware
 
 
 def best_seconds(alternatives: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

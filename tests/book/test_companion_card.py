@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from companion_card import command_block, commit, hardware, provenance_card, wall_time
-from companion_files import Run, finished_runs, run_from_id, run_of_page
+from companion_card import command_block, commit, hardware, provenance_card
+from companion_files import Run, certificate_line, finished_runs, run_from_id, run_of_page
+from sparsejepa.companion.certificates import write_certificates
+from sparsejepa.companion.provenance import code_of
 from tests.book.tiny_book import make_book, make_run
 
 
@@ -21,12 +23,13 @@ def test_card_has_every_fact(run: Run):
     card = provenance_card(run, run.read("manifest.json"))
     for fact in (
         "`reference/01_pretrain/jepa-seed0`",
-        "2026\\-01\\-02 03\\:04 UTC, from commit `fedcba987654` with uncommitted changes",
+        "2026\\-01\\-02 03\\:04 UTC, by the code of commit `fedcba987654` with uncommitted changes",
+        "* - Code\n  - unchanged since",
         "* - Seed\n  - 0",
         "`scenes train`, drawn, pixels SHA-256 `0123456789ab…`",
         "A\\_CPU\\*\\, 2 cores\\, 2 threads\\, no GPU\\, Linux",
         "* - Precision\n  - `bf16`",
-        "1 min 1 s\\, at most 1\\.2 GB of memory",
+        "1 min 1 s for the notebook\\; 2 min 5 s of training\\, kept or made",
         "{download}`results.json </book/runs/reference/01_pretrain/jepa-seed0/results.json>`",
         "{download}`manifest.json </book/runs/reference/01_pretrain/jepa-seed0/manifest.json>`",
         "* - `note`\n  - `` a `b` | *c* ``",
@@ -45,7 +48,7 @@ def test_card_of_an_empty_manifest_says_unknown(run: Run):
 def test_several_image_sets_are_all_named(run: Run):
     """A manifest may hold a list of data sets."""
     manifest = run.read("manifest.json")
-    manifest["data"] = [manifest["data"], manifest["data"] | {"split": "test"}]
+    manifest["data"].append(manifest["data"][0] | {"split": "test"})
     card = provenance_card(run, manifest)
     assert "`scenes train`" in card and "`scenes test`" in card
 
@@ -62,10 +65,24 @@ def test_hardware_names_gpus():
     assert "T4" in hardware({"cpu": "x", "cores": 2, "gpus": ["T4"]})
 
 
-def test_time_of_a_resumed_run_is_not_the_whole():
-    """The manifest knows only the last session of a resumed run."""
-    assert "more in all" in wall_time({"wall_seconds": 5.0, "resumed": True})
-    assert wall_time({"wall_seconds": 5.0}) == "5\\.0 s"
+def test_the_card_says_what_changed_and_what_was_compared(run: Run):
+    """In one line, with versions that were others in the check; else that the run is stale."""
+    (run.root / "src" / "sparsejepa" / "used.py").write_text("answer = 6 * 7\n")
+    manifest = run.read("manifest.json")
+    assert certificate_line(run, manifest) == "changed since"
+    certificate = {
+        "parts": ["report", "training"],
+        "valid_for": code_of(run.root, "01_pretrain"),
+        "compared": {"tensors": 14, "numbers": 212},
+        "versions": {"torch": "2.15.0", "python": "3.11.7"},
+        "date": "2026-12-01",
+        "changed": 3,
+    }
+    write_certificates(run.root, {run.id: certificate})
+    assert certificate_line(run, manifest) == (
+        "3 files have changed since; certified on 2026-12-01: 14 tensors and 212 numbers of a "
+        "size-reduced copy are equal to the bit (torch 2.14.1 then, 2.15.0 in the check)"
+    )
 
 
 def test_command_cannot_leave_its_block():

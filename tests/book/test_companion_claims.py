@@ -12,7 +12,8 @@ import companion_claims
 from companion_claim_words import chip, rule_in_words
 from companion_claims import SECTIONS, SHORT, TABLE
 from sparsejepa.companion.claims import PAIRED, Check, Verdict
-from sparsejepa.companion.run_files import seal
+from sparsejepa.companion.files import read_json
+from sparsejepa.companion.manifest import sealed
 from sparsejepa.companion.verdict_rules import ExactRule, IntervalRule, SeedRule
 from tests.book.tiny_book import make_book, make_run, write_json
 from tests.companion.tiny_ledger import ACCURACY, CHECK, content, write_ledger
@@ -58,7 +59,8 @@ def edit(path: Path, *keys: str, value: float) -> None:
         place = place[key]
     place[keys[-1]] = value
     write_json(path, found)
-    seal(path.parent)
+    folder = path.parent
+    write_json(folder / "manifest.json", sealed(folder, read_json(folder / "manifest.json")))
 
 
 @pytest.fixture

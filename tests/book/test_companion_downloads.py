@@ -127,7 +127,7 @@ def test_the_page_lists_runs_and_meanings(root: Path):
 def test_times_come_from_manifests(root: Path):
     """With the hardware of each run; a run without a speed leaves that cell empty."""
     table = run_times(committed_runs(root), {}).replace("\\", "")
-    assert "1 min 1 s, at most 1.2 GB of memory" in table
+    assert "2 min 5 s of training, kept or made in it; at most 1.2 GB of memory" in table
     assert "A_CPU*, 2 cores, 2 threads, no GPU, Linux" in table
 
 

@@ -71,7 +71,8 @@ def test_an_edited_run_warns(root: Path, warnings: list[str], change, reason: st
     companion_runs.show_run(app, DOCNAME, source)
     command = "sparsejepa run notebooks/01_pretrain.ipynb --preset reference --run jepa-seed0"
     assert warnings == [
-        f"stale: {DOCNAME}: the run {RUN} is stale: {reason}; make it again by `{command}`."
+        f"stale: {DOCNAME}: the run {RUN} is stale: {reason}; make it again by `{command}`, or run "
+        "`sparsejepa certify` if only code has changed."
     ]
     assert "This run is stale" in json.loads(source[0])["cells"][1]["source"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from sparsejepa.companion.hashes import file_hash, source_hash
-from sparsejepa.companion.run_files import seal
+from sparsejepa.companion.manifest import sealed
+from sparsejepa.companion.provenance import code_of
 from tests.repository import ROOT
 
 NOTEBOOK = "01_pretrain"
@@ -135,26 +135,26 @@ def make_run(root: Path, run_id: str) -> Path:
         "parameters": {"seed": 0, "note": "a `b` | *c*", "rate": 0.001},
         "seed": 0,
         "precision": "bf16",
-        "data": {
-            "name": "scenes",
-            "split": "train",
-            "origin": "drawn",
-            "pixel_sha256": "0123456789abcdef" * 4,
-        },
+        "data": [
+            {
+                "name": "scenes",
+                "split": "train",
+                "origin": "drawn",
+                "pixel_sha256": "0123456789abcdef" * 4,
+            }
+        ],
         "commit": "fedcba9876543210" * 2 + "fedcba98-dirty",
         "versions": {"python": "3.11.7", "torch": "2.14.1"},
         "hardware": {"system": "Linux", "cpu": "A_CPU*", "cores": 2, "gpus": [], "threads": 2},
-        "started_utc": "2026-01-02T03:04:05Z",
-        "wall_seconds": 61.3,
-        "resumed": False,
-        "peak_memory_gb": 1.25,
         "figures": [{"file": "figures/curves.png", "alt": 'Loss: it "falls", see # 1.'}],
-        "source_sha256": source_hash(root / "notebooks" / f"{stem}.ipynb"),
-        "library_sha256": {"sparsejepa.used": file_hash(root / "src" / "sparsejepa" / "used.py")},
+        **code_of(root, stem),
+        "trainings": {},
         "needs": {},
     }
-    write_json(folder / "manifest.json", manifest)
-    seal(folder)
+    times = {"started_utc": "2026-01-02T03:04:05Z", "notebook_seconds": 61.3}
+    times |= {"training_seconds": 125.0, "peak_memory_gb": 1.25, "results": {}}
+    write_json(folder / "timing.json", times)
+    write_json(folder / "manifest.json", sealed(folder, manifest))
     return folder
 
 

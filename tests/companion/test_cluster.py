@@ -14,9 +14,8 @@ import pytest
 import yaml
 
 from sparsejepa.companion.files import read_json, write_json
-from sparsejepa.companion.manifest import runs_root
-from sparsejepa.companion.run_files import seal
-from sparsejepa.companion.stored_runs import Comparison
+from sparsejepa.companion.manifest import sealed
+from sparsejepa.companion.provenance import runs_root
 from sparsejepa.companion.study import load_study, stale_runs
 from sparsejepa.companion.verify import verify
 from tests.repository import ROOT
@@ -123,30 +122,21 @@ def test_a_study_on_a_cluster_is_made_and_verified(tmp_path: Path):
     study = load_study(root, "tiny")
     assert stale_runs(root, "tiny") == []
     assert len(log.read_text().splitlines()) == len(study) == 6
-    made = {
-        run.notebook: read_json(runs_root(root) / run.folder / "manifest.json") for run in study
+    begun = {
+        run.notebook: read_json(runs_root(root) / run.folder / "timing.json")["started_utc"]
+        for run in study
     }
-    first = made.pop("01_pretrain")["started_utc"]
-    assert all(manifest["started_utc"] > first for manifest in made.values())
-
-    found = [one for one in verify(root, "tiny", 30.0) if isinstance(one, Comparison)]
-    assert [one.line() for one in found if not one.agrees] == []
+    first = begun.pop("01_pretrain")
+    assert all(other > first for other in begun.values())
+    found = list(verify(root, "tiny", 30.0))
+    assert [one.line() for one in found if one.state != "agrees"] == []
     assert {one.run.split("/")[1] for one in found} == set(PRESET)
     # Edited and sealed anew, so that computing alone can tell.
-    edits = {
-        "02_probes": ("structure", "jepa-seed0", "rankme"),
-        "04_jepa_score": ("properties", "sparsejepa-seed0", "contrast", "value"),
-    }
-    for notebook, keys in edits.items():
-        path = runs_root(root) / "tiny" / notebook / "all" / "results.json"
-        results = read_json(path)
-        place = results
-        for key in keys[:-1]:
-            place = place[key]
-        place[keys[-1]] += 0.01
-        write_json(path, results)
-        seal(path.parent)
-    wrong = [one for one in verify(root, "tiny", 30.0) if not one.agrees]
-    assert {(one.run, one.place) for one in wrong} == {
-        (f"tiny/{notebook}/all", " > ".join(keys)) for notebook, keys in edits.items()
-    }
+    folder = runs_root(root) / "tiny" / "02_probes" / "all"
+    results = read_json(folder / "results.json")
+    results["structure"]["jepa-seed0"]["rankme"] += 0.1
+    write_json(folder / "results.json", results)
+    write_json(folder / "manifest.json", sealed(folder, read_json(folder / "manifest.json")))
+    (wrong,) = [one for one in verify(root, "tiny", 30.0) if one.state == "differs"]
+    assert wrong.run == "tiny/02_probes/all"
+    assert "structure > jepa-seed0 > rankme" in wrong.details[0]

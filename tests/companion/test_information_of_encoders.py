@@ -15,7 +15,7 @@ from sparsejepa.randomness import generator
 def run_in(folder: Path) -> Pretrained:
     config = EncoderConfig(image_size=8, patch_size=4, width=4, depth=1, heads=1)
     encoder = Encoder(config, generator(0, "encoder"))
-    return Pretrained("sparsejepa-seed0", "sparsejepa", 0, encoder, {}, folder)
+    return Pretrained("sparsejepa-seed0", "sparsejepa", 0, encoder, {}, folder, folder)
 
 
 def test_small_columns_do_not_read(tmp_path: Path) -> None:

@@ -2,26 +2,25 @@
 
 import json
 import math
-import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sparsejepa.companion import manifest
-from sparsejepa.companion.files import plain
-from sparsejepa.companion.manifest import open_run, source_hash, staleness
-from sparsejepa.companion.run_files import seal
+from sparsejepa.companion import provenance
+from sparsejepa.companion.certificates import read_certificates, write_certificates
+from sparsejepa.companion.files import plain, read_json, write_json
+from sparsejepa.companion.manifest import open_run, sealed, staleness, without_times
 from tests.companion.tiny_repository import TOY, make_repository, toy_notebook
 from tests.repository import ROOT
 
 DATA = {"name": "toy", "split": "train", "origin": "drawn", "pixel_sha256": "0" * 64}
 PARAMETERS = {"seed": 3, "rate": 0.5, "method": "jepa", "crash": False}
+RUN = "own/toy/interactive"
 
 
 @pytest.fixture
@@ -31,38 +30,63 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def finished(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run made as in plain Jupyter, by a kernel that has imported the toy module."""
-    toy = ModuleType("sparsejepa.toy")
-    toy.__file__ = str(root / "src" / "sparsejepa" / "toy.py")
-    monkeypatch.setattr(manifest, "sys", SimpleNamespace(modules={"sparsejepa.toy": toy}))
+def finished(root: Path) -> Path:
+    """A run made as in plain Jupyter."""
     run = open_run("toy", "", PARAMETERS)
     run.save_results({"answer": 42})
     run.finish(seed=3, precision="fp32", data=DATA)
     return run.folder
 
 
-def reasons(root: Path, folder: Path, **parameters: object) -> list[str]:
-    source = root / "notebooks" / "toy.ipynb"
-    return staleness(folder, source, root / "src", parameters or None)
+def reasons(root: Path, **parameters: object) -> list[str]:
+    return staleness(root, RUN, parameters or None)
+
+
+def seal(folder: Path) -> None:
+    write_json(folder / "manifest.json", sealed(folder, read_json(folder / "manifest.json")))
+
+
+def certify(root: Path, *parts: str) -> None:
+    """A certificate for the code as it is on disk."""
+    valid = {"commit": "unknown", **provenance.code_of(root, "toy")}
+    write_certificates(root, {RUN: {"parts": list(parts), "valid_for": valid}})
 
 
 def test_a_manifest_says_where_a_run_came_from(finished: Path, root: Path):
-    """All fields are there, with the values of the run."""
-    written = json.loads((finished / "manifest.json").read_text())
-    assert finished == root / "book" / "runs" / "own" / "toy" / "interactive"
+    """All fields are there, with the values of the run; times lie beside it."""
+    written = read_json(finished / "manifest.json")
+    assert finished == root / "book" / "runs" / RUN
     assert written["notebook"] == "toy"
     assert written["parameters"] == PARAMETERS
-    assert (written["seed"], written["precision"], written["data"]) == (3, "fp32", DATA)
+    assert (written["seed"], written["precision"], written["data"]) == (3, "fp32", [DATA])
     assert written["command"].startswith("sparsejepa run notebooks/toy.ipynb -p seed=3 -p rate=")
-    assert written["source_sha256"] == source_hash(root / "notebooks" / "toy.ipynb")
-    assert list(written["library_sha256"]) == ["sparsejepa.toy"]
+    assert provenance.code_of(root, "toy").items() <= written.items()
     assert written["commit"] == "unknown"
     assert written["versions"]["python"].count(".") == 2
     assert written["hardware"]["cores"] >= 1
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", written["started_utc"])
-    assert written["wall_seconds"] >= 0 and written["resumed"] is False
     assert str(root) not in json.dumps(written)
+    assert read_json(finished / "timing.json")["notebook_seconds"] >= 0
+
+
+def test_equal_runs_have_equal_files(root: Path, finished: Path):
+    """Times are the only difference."""
+    before = (finished / "results.json").read_bytes()
+    run = open_run("toy", "", PARAMETERS)
+    run.save_results({"answer": 42, "seconds": 1.5, "rows": [{"training_minutes": 2.0, "n": 1}]})
+    run.finish(seed=3, precision="fp32", data=DATA)
+    assert read_json(finished / "results.json") == {"answer": 42, "rows": [{"n": 1}]}
+    times = read_json(finished / "timing.json")["results"]
+    assert times == {"seconds": 1.5, "rows": [{"training_minutes": 2.0}]}
+    run.save_results({"answer": 42})
+    assert (finished / "results.json").read_bytes() == before
+
+
+def test_only_measured_times_are_times():
+    """A critical time of the theory is a result."""
+    results = {"time": 1.0, "largest_error_of_a_time": 2.0, "critical_times": {"a": 3.0}}
+    assert without_times(results) == (results, {})
+    measured = {"seconds": 1, "seconds_per_image": 1, "training_minutes": 1, "images_per_second": 1}
+    assert without_times(measured) == ({}, measured)
 
 
 def test_figures_are_kept_with_their_alt_texts(root: Path):
@@ -101,56 +125,49 @@ def test_nan_is_no_result(root: Path, value: object):
 
 def test_a_fresh_run_is_fresh(finished: Path, root: Path):
     """Nothing changed, no reasons; the run's preset gives the same parameters in other words."""
-    assert reasons(root, finished) == []
-    assert reasons(root, finished, seed=3, rate=0.5) == []
+    assert reasons(root) == []
+    assert reasons(root, seed=3, rate=0.5) == []
 
 
 def test_a_missing_or_damaged_manifest_is_stale(finished: Path, root: Path):
     """A manifest means a finished run."""
     (finished / "manifest.json").write_text("{")
-    assert "damaged" in reasons(root, finished)[0]
+    assert "damaged" in reasons(root)[0]
     (finished / "manifest.json").unlink()
-    assert "not been run" in reasons(root, finished)[0]
+    assert "not been run" in reasons(root)[0]
 
 
 @pytest.mark.parametrize(
     ("name", "edited"),
-    [
-        ("results.json", b'{"answer": 43}\n'),
-        ("weights/encoder.safetensors", b"\0\2"),
-    ],
+    [("results.json", b'{"answer": 43}\n'), ("weights/correct.safetensors", b"\0\2")],
 )
 def test_an_edited_or_removed_file_is_stale(finished: Path, root: Path, name: str, edited: bytes):
     """Each file of the run, in folders too; files of others do not count."""
-    weights = finished / "weights" / "encoder.safetensors"
+    weights = finished / "weights" / "correct.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(b"\0\1")
     (finished / ".DS_Store").touch()
-    (finished / "checkpoints").mkdir()
-    (finished / "checkpoints" / "step.bin").touch()
     seal(finished)
-    listed = json.loads((finished / "manifest.json").read_text())["files"]
-    assert list(listed) == ["results.json", "weights/encoder.safetensors"]
     (finished / "notes.txt").touch()
     (finished / ".DS_Store").unlink()
-    assert reasons(root, finished) == []
+    assert reasons(root) == []
     (finished / name).write_bytes(edited)
-    assert reasons(root, finished) == [f"{name} is not what the run wrote"]
+    assert reasons(root) == [f"{name} is not what the run wrote"]
     (finished / name).unlink()
-    assert reasons(root, finished) == [f"{name} is no longer there"]
+    assert reasons(root) == [f"{name} is no longer there"]
 
 
-@pytest.mark.parametrize("key", ["seed", "wall_seconds", "hardware", "files"])
+@pytest.mark.parametrize("key", ["seed", "hardware", "files", "library_tree"])
 def test_an_edited_manifest_is_stale(finished: Path, root: Path, key: str):
     """Whatever it says: the card of the page prints it."""
-    manifest = json.loads((finished / "manifest.json").read_text())
-    (finished / "manifest.json").write_text(json.dumps(manifest))
-    assert reasons(root, finished) == [], "layout is no content"
-    (finished / "manifest.json").write_text(json.dumps(manifest | {key: {}}))
-    assert reasons(root, finished) == ["manifest.json is not what the run wrote"]
-    del manifest["files"]
-    (finished / "manifest.json").write_text(json.dumps(manifest))
-    assert "as those of older versions: run it again" in reasons(root, finished)[0]
+    written = read_json(finished / "manifest.json")
+    (finished / "manifest.json").write_text(json.dumps(written))
+    assert reasons(root) == [], "layout is no content"
+    (finished / "manifest.json").write_text(json.dumps(written | {key: {}}))
+    assert reasons(root) == ["manifest.json is not what the run wrote"]
+    del written["files"]
+    (finished / "manifest.json").write_text(json.dumps(written))
+    assert "as those of older versions: run it again" in reasons(root)[0]
 
 
 def test_line_ends_of_text_may_change(finished: Path, root: Path):
@@ -160,53 +177,69 @@ def test_line_ends_of_text_may_change(finished: Path, root: Path):
     figure.write_bytes(b"\x89PNG\r\n")
     seal(finished)
     results.write_bytes(results.read_bytes().replace(b"\n", b"\r\n"))
-    assert reasons(root, finished) == []
+    assert reasons(root) == []
     figure.write_bytes(b"\x89PNG\n")
-    assert reasons(root, finished) == ["figures/loss.png is not what the run wrote"]
+    assert reasons(root) == ["figures/loss.png is not what the run wrote"]
 
 
-def test_staleness_names_the_library_file(finished: Path, root: Path):
-    """A remark changes nothing; code does; so does taking the file away."""
+def test_changed_code_needs_a_certificate(finished: Path, root: Path):
+    """Which names the tree on disk; another change ends it."""
     toy = root / "src" / "sparsejepa" / "toy.py"
-    toy.write_text("# A remark.\n" + TOY.replace("The answer.", "The reply."))
-    assert reasons(root, finished) == []
+    toy.write_text("# A remark.\n" + TOY)
+    assert reasons(root) == [
+        "src/sparsejepa changed since it was made, and no certificate covers that"
+    ]
+    certify(root, "training")
+    assert reasons(root), "a certificate of the training is none of its report"
+    certify(root, "report", "training")
+    assert reasons(root) == []
     toy.write_text(TOY.replace("42", "43"))
-    assert reasons(root, finished) == ["src/sparsejepa/toy.py has changed since the run"]
-    toy.unlink()
-    assert reasons(root, finished)[0].startswith("src/sparsejepa/toy.py, which the run used,")
+    assert reasons(root)
+
+
+def test_a_certificate_edited_by_hand_is_refused(finished: Path, root: Path):
+    """One sentence, and the run counts as stale."""
+    toy = root / "src" / "sparsejepa" / "toy.py"
+    certify(root, "report")
+    toy.write_text(TOY.replace("42", "43"))
+    path = root / "book" / "runs" / "certificates.json"
+    tree = provenance.library_tree(root)
+    old = read_json(path)["certificates"][RUN]["valid_for"]["library_tree"]
+    path.write_text(path.read_text().replace(old, tree))
+    with pytest.raises(ValueError, match="is not what `sparsejepa certify` wrote"):
+        read_certificates(root)
+    assert "is not what `sparsejepa certify` wrote" in reasons(root)[0]
 
 
 def test_staleness_names_the_notebook_and_the_parameter(finished: Path, root: Path):
-    """A changed preset, or a default that the preset does not override."""
-    assert reasons(root, finished, seed=4) == ["the parameter seed was 3 and is 4 now"]
-    assert reasons(root, finished, rate=0.5) == ["the parameter seed was 3 and is 0 now"]
+    """A changed preset, a default that the preset does not override, code; prose is none."""
+    assert reasons(root, seed=4) == ["the parameter seed was 3 and is 4 now"]
+    assert reasons(root, rate=0.5) == ["the parameter seed was 3 and is 0 now"]
     notebook = toy_notebook()
+    notebook.cells[0].source += "\nMore words."
+    nbformat.write(notebook, root / "notebooks" / "toy.ipynb")
+    assert reasons(root) == []
     notebook.cells[-1].source += "\n1 + 1"
     nbformat.write(notebook, root / "notebooks" / "toy.ipynb")
-    assert reasons(root, finished) == ["notebooks/toy.ipynb has changed since the run"]
+    assert reasons(root)[0].startswith("notebooks/toy.ipynb changed since it was made")
 
 
-def test_starting_again_ends_the_earlier_manifest(finished: Path):
-    """A run that is under way is not a finished one."""
+def test_running_the_first_cell_again_loses_nothing(finished: Path):
+    """An interactive run keeps earlier figures until new ones replace them."""
+    (finished / "figures").mkdir()
+    (finished / "figures" / "loss.png").touch()
     open_run("toy", "", PARAMETERS)
-    assert not (finished / "manifest.json").exists()
+    assert (finished / "figures" / "loss.png").exists()
+    assert (finished / "results.json").exists()
 
 
-def test_checkpoints_of_other_parameters_are_not_resumed(
-    root: Path, capsys: pytest.CaptureFixture[str]
-):
-    """They stay for the same inputs, the notebook's own code apart, and go for others."""
-    checkpoint = open_run("toy", "", PARAMETERS).folder / "checkpoints" / "step.txt"
-    checkpoint.parent.mkdir()
-    checkpoint.touch()
-    notebook = toy_notebook()
-    notebook.cells[-1].source += "\n1 + 1"
-    nbformat.write(notebook, root / "notebooks" / "toy.ipynb")
+def test_two_kernels_do_not_share_an_interactive_run(root: Path):
+    """The second one says so; the first one may open it again."""
     open_run("toy", "", PARAMETERS)
-    assert checkpoint.exists() and "Going on" in capsys.readouterr().out
-    open_run("toy", "", PARAMETERS | {"seed": 4})
-    assert not checkpoint.exists()
-    assert "the parameter seed was 3 and is 4 now" in capsys.readouterr().out
+    open_run("toy", "", PARAMETERS)
+    code = f"from sparsejepa.companion.manifest import open_run; open_run('toy', '', {PARAMETERS})"
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ValueError: Another process is making this run" in second.stderr
 
 
 def test_the_manifest_module_needs_no_torch():
@@ -217,3 +250,20 @@ def test_the_manifest_module_needs_no_torch():
     ).stdout.split()
     absent = {"torch", "papermill", "timm", "numpy", "matplotlib", "nbformat"}
     assert not absent & set(imported)
+
+
+def test_the_tree_is_git_s(tmp_path: Path):
+    """Computed without git, and the same id; files that are no Python do not count."""
+    library = tmp_path / "library"
+    (library / "room").mkdir(parents=True)
+    (library / "room.py").write_text("1\n")
+    (library / "room" / "a.py").write_text("2\n")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(["git", "-C", tmp_path, "add", "."], check=True)
+    tree = subprocess.run(
+        ["git", "-C", tmp_path, "write-tree", "--prefix=library/"], capture_output=True, text=True
+    ).stdout.strip()
+    (library / "__pycache__").mkdir()
+    (library / "__pycache__" / "a.py").touch()
+    (library / "notes.txt").touch()
+    assert provenance.tree_id(library) == tree

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsejepa.companion.experiments import measure_pixels
+from sparsejepa.companion.experiments import Study
 from sparsejepa.companion.measurements import (
     PROBES,
     first_images,
@@ -19,6 +19,7 @@ from sparsejepa.data import image_set
 from sparsejepa.data.image_set import load_image_set
 from sparsejepa.model.objective import Jepa
 from sparsejepa.randomness import generator
+from sparsejepa.training.artefacts import Trainings
 from sparsejepa.training.pretrain import PretrainConfig
 from tests.companion.tiny_yardstick import image_set_of, yardstick
 from tests.training.tiny import MODEL, tiny_config, tiny_images
@@ -33,7 +34,7 @@ def test_planted_features_are_read_and_noise_is_not(tmp_path: Path):
     sets = [image_set_of(painted[part], (4, 3, 2)) for part in (slice(0, 120), slice(120, 160))]
     planted = yardstick(probe_steps=400, train=sets[0], scenes_train=sets[0], test=sets[1])
     planted = dataclasses.replace(planted, scenes_test=sets[1])
-    found = measure_pixels(2, planted, tmp_path)
+    found = Study(planted, Trainings(tmp_path)).pixels(2)
     assert {name: found.accuracy(name) for name in PROBES} == dict.fromkeys(PROBES, 1.0)
     noise = [image_set_of(tiny_images(n, seed), (4, 3, 2)) for n, seed in ((120, 5), (400, 6))]
     blind = dataclasses.replace(
@@ -42,7 +43,7 @@ def test_planted_features_are_read_and_noise_is_not(tmp_path: Path):
     for name, classes in zip(PROBES, (4, 4, 3, 2), strict=True):
         chance = 1 / classes
         allowed = 4 * np.sqrt(chance * (1 - chance) / 400)
-        assert measure_pixels(2, blind, tmp_path / "noise").accuracy(name) == pytest.approx(
+        assert Study(blind, Trainings(tmp_path)).pixels(2).accuracy(name) == pytest.approx(
             chance, abs=allowed
         )
 
@@ -59,7 +60,8 @@ def test_majority_answers_the_most_frequent_training_class():
 
 def structure_of(jepa: Jepa, config: PretrainConfig) -> dict[str, float]:
     pooled = torch.randn(30, 16, generator=generator(0, "pooled"))
-    return structure(jepa, config, yardstick(), pooled)
+    weight = jepa.predictor.projection.weight
+    return structure(jepa.target_encoder, weight, config, yardstick(), pooled)
 
 
 def test_structure_counts_what_is_zero():

@@ -10,14 +10,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from sparsejepa.companion import attempts
-from sparsejepa.companion.hashes import source_hash
+from sparsejepa.companion import runs
 from sparsejepa.companion.manifest import staleness
 from sparsejepa.companion.runs import RunFailed, run_notebook
 from tests.companion.tiny_repository import PARAMETERS, make_repository, toy_notebook
-from tests.repository import ROOT
 
 NOTEBOOK = Path("notebooks/toy.ipynb")
+FILES = ["executed.ipynb", "results.json", "timing.json"]
 
 
 @pytest.fixture(scope="module")
@@ -107,20 +106,17 @@ def test_a_finished_run_is_complete(finished: Path, root: Path):
     assert manifest["command"] == (
         "sparsejepa run notebooks/toy.ipynb --preset demo --run jepa-seed1"
     )
-    assert list(manifest["library_sha256"]) == ["sparsejepa", "sparsejepa.toy"]
     assert json.loads((finished / "results.json").read_text())["answer"] == 42
-    given = {"rate": 0.25, "seed": 1}
-    assert staleness(finished, root / NOTEBOOK, root / "src", given) == []
-    assert set(content(finished)) == {"executed.ipynb", "manifest.json", "results.json"}
-    assert list(manifest["files"]) == ["executed.ipynb", "results.json"]
+    assert staleness(root, "demo/toy/jepa-seed1", {"rate": 0.25, "seed": 1}) == []
+    assert set(content(finished)) == {*FILES, "manifest.json"}
+    assert list(manifest["files"]) == FILES
 
 
 def test_an_executed_copy_can_be_published(finished: Path, root: Path):
-    """No local path, one frame of a progress bar, the source's hash, an injected cell."""
+    """No local path, one frame of a progress bar, an injected cell."""
     text = (finished / "executed.ipynb").read_text()
     for private in (root, root.parent, Path.home(), sys.prefix, "attempts"):
         assert str(private) not in text
-    assert source_hash(finished / "executed.ipynb") == source_hash(root / NOTEBOOK)
     notebook = nbformat.reads(text, as_version=4)
     injected = next(c for c in notebook.cells if "injected-parameters" in c.metadata.tags)
     assert 'run_folder = "book/runs/demo/toy/jepa-seed1"' in injected.source
@@ -152,8 +148,8 @@ def test_a_failed_run_keeps_the_earlier_results(
     assert "cell 4 of 5" in capsys.readouterr().err
 
 
-def test_a_killed_run_goes_on_from_its_checkpoints(root: Path):
-    """SIGKILL during the training: nothing in the run folder, and the next run finds the rest."""
+def test_a_killed_run_leaves_no_half_of_one(root: Path):
+    """SIGKILL: nothing in the run folder, the lock is free, and the next run is whole."""
     (root / "wait").touch()
     command = [sys.executable, "-m", "sparsejepa.cli", "run", "toy", "--preset", "demo"]
     killed = subprocess.Popen([*command, "--run", "jepa-seed0"], cwd=root)
@@ -165,22 +161,7 @@ def test_a_killed_run_goes_on_from_its_checkpoints(root: Path):
     (root / "wait").unlink()
     assert not (root / "book" / "runs" / "demo" / "toy" / "jepa-seed0").exists()
     finished = run_notebook(NOTEBOOK, "demo", "jepa-seed0", root=root)
-    assert json.loads((finished / "results.json").read_text())["found"] == "half-way"
-    assert json.loads((finished / "manifest.json").read_text())["resumed"] is True
-    assert set(content(finished)) == {"executed.ipynb", "manifest.json", "results.json"}
-
-
-def test_checkpoints_depend_on_all_that_makes_them():
-    """Training, and what watches it: its numbers of each epoch are kept in the checkpoint."""
-    script = "import sys, sparsejepa.probing.online, sparsejepa.training.pretrain as p; " + (
-        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('sparsejepa.')))"
-    )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    used = {Path(file) for file in found.stdout.decode().split() if "__init__" not in file}
-    known = attempts.checkpoint_inputs({}, ROOT / "src")["library"]
-    assert {str(file.relative_to(ROOT / "src")) for file in used} <= known.keys() | {
-        "sparsejepa/atomic_files.py"
-    }
+    assert set(content(finished)) == {*FILES, "manifest.json"}
 
 
 @pytest.mark.parametrize("renames", range(5))
@@ -206,22 +187,33 @@ def test_a_crash_while_publishing_loses_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", rename_until)
         try:
-            attempts.publish(attempt, run)
+            runs._publish(attempt, run)
         except KeyboardInterrupt:
             pass
-    attempts.recover(attempt, run)
+    runs._recover(attempt, run)
     assert content(run) in ([new, old] if earlier else [new, {}])
-    attempts.prepare_attempt(attempt, {"inputs": {}})
-    assert {path.name for path in attempt.iterdir()} == {"run.json"}
 
 
-def test_two_cannot_make_one_run(tmp_path: Path):
-    """The second says so, and the lock ends with its holder."""
-    with attempts.only_one(tmp_path), pytest.raises(ValueError, match="Another process"):
-        with attempts.only_one(tmp_path):
-            pass
-    with attempts.only_one(tmp_path):
-        pass
+def git(root: Path, *arguments: str) -> None:
+    name = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "-C", root, *name, *arguments], check=True, capture_output=True)
+
+
+def test_committed_runs_are_made_by_committed_code(tmp_path: Path):
+    """A changed library is refused, one sentence; a README is no code, an own run is free."""
+    root = make_repository(tmp_path)
+    run_notebook(NOTEBOOK, "demo", "jepa-seed0", root=root)
+    git(root, "init", "-q")
+    git(root, "add", "--force", "src", "notebooks", "book/runs/demo")
+    git(root, "commit", "-qm", "all")
+    (root / "README.md").touch()
+    folder = run_notebook(NOTEBOOK, "demo", "jepa-seed0", root=root)
+    assert "dirty" not in json.loads((folder / "manifest.json").read_text())["commit"]
+    toy = root / "src" / "sparsejepa" / "toy.py"
+    toy.write_text(toy.read_text() + "\n")
+    with pytest.raises(ValueError, match="src/sparsejepa/toy.py is not committed: commit"):
+        run_notebook(NOTEBOOK, "demo", "jepa-seed0", root=root)
+    run_notebook(NOTEBOOK, "demo", "jepa-seed0", {"rate": 0.3}, root=root)
 
 
 def test_an_unwritable_folder_stops_before_anything_runs(tmp_path: Path):

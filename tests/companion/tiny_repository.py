@@ -6,7 +6,6 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from sparsejepa.companion.hashes import BOOKKEEPING, module_path
 from tests.repository import ROOT
 
 PARAMETERS = """run_folder: str = ""
@@ -15,8 +14,7 @@ rate: float = 0.5
 method: str = "jepa"
 crash: bool = False"""
 
-START = """import os
-import sys
+START = """import sys
 import time
 from pathlib import Path
 
@@ -28,18 +26,14 @@ print("working in", Path.cwd(), "of", Path.home(), "into", run.folder)
 for step in range(3):
     print(f"\\rstep {step}", end="", file=sys.stderr)"""
 
-# A file "wait" in the checkout makes the notebook wait to be killed, after its checkpoint.
-TRAIN = """checkpoint = run.folder / "checkpoints" / "step.txt"
-found = checkpoint.read_text() if checkpoint.exists() else "none"
-checkpoint.parent.mkdir(exist_ok=True)
-checkpoint.write_text("half-way")
-if Path("wait").exists():
+# A file "wait" in the checkout makes the notebook wait to be killed.
+TRAIN = """if Path("wait").exists():
     Path("waiting").touch()
     time.sleep(600)
 if crash:
     raise ValueError(f"the loss is nan\\nin {Path.cwd()}")"""
 
-FINISH = """run.save_results({"answer": answer(), "found": found, "pid": os.getpid()})
+FINISH = """run.save_results({"answer": answer(), "seconds": time.monotonic()})
 data = {"name": "toy", "split": "train", "origin": "drawn", "pixel_sha256": "0" * 64}
 run.finish(seed=seed, precision="fp32", data=data)"""
 
@@ -77,10 +71,13 @@ def make_repository(root: Path) -> Path:
     nbformat.write(toy_notebook(), root / "notebooks" / "toy.ipynb")
     write_preset(root, PRESET)
     library = root / "src" / "sparsejepa"
-    (library / "companion").mkdir(parents=True)
-    for module in ("sparsejepa", *sorted(BOOKKEEPING)):
-        source = module_path(module, ROOT / "src")
-        shutil.copy(source, root / source.relative_to(ROOT))
+    for part in ("__init__.py", "atomic_files.py", "cli.py", "companion"):
+        source, copy = ROOT / "src" / "sparsejepa" / part, library / part
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy)
     (library / "toy.py").write_text(TOY)
     shutil.copy(ROOT / "Snakefile", root)
     return root

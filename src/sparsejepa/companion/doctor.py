@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsejepa.companion.environment import cores, cpu_model
+from sparsejepa.companion.provenance import cores, cpu_model
 
 # Without these no notebook runs: modules, with the distribution that brings each.
 NEEDED = {

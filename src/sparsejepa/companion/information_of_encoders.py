@@ -97,7 +97,7 @@ def read_groups(run: Pretrained) -> tuple[Int64[Tensor, "d"], Int64[Tensor, "d"]
     Raises:
         FileNotFoundError: the run kept no groups; it is from before that was done.
     """
-    path = run.folder / "groups.safetensors"
+    path = run.training / "groups.safetensors"
     if not path.is_file():
         raise FileNotFoundError(
             f"Run {run.name} has no groups.safetensors: run 01_pretrain again, which keeps it."

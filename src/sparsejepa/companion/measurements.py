@@ -17,13 +17,13 @@ from sparsejepa.data.image_set import SCENES_SEED, ImageSet, load_image_set, pix
 from sparsejepa.data.scenes import draw_scenes
 from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.model.activations import activation_sparsity, group_sparsity
-from sparsejepa.model.objective import Jepa
 from sparsejepa.model.sparsity import (
     column_sparsity,
     group_column_norms,
     make_groups,
     projection_groups,
 )
+from sparsejepa.model.vit import Encoder
 from sparsejepa.probing.collapse import rankme
 from sparsejepa.probing.linear import linear_probe, whiten
 from sparsejepa.probing.low_level import low_level_labels
@@ -132,7 +132,11 @@ def probe(
 
 @torch.no_grad()
 def structure(
-    jepa: Jepa, config: PretrainConfig, yardstick: Yardstick, pooled: Float[Tensor, "M d"]
+    encoder: Encoder,
+    projection: Float[Tensor, "p d"],
+    config: PretrainConfig,
+    yardstick: Yardstick,
+    pooled: Float[Tensor, "M d"],
 ) -> dict[str, float]:
     """Effective rank and sparsity of any method, measured in one way.
 
@@ -149,7 +153,7 @@ def structure(
     model, sparsity = config.model, config.model.sparsity
     if sparsity.reading == "none":
         sparsity = dataclasses.replace(sparsity, groups=yardstick.groups)
-    weight = jepa.predictor.projection.weight.detach().float().cpu()
+    weight = projection.detach().float().cpu()
     rows = projection_groups(sparsity, model.predictor, config.seed)
     channels = make_groups(
         model.encoder.width,
@@ -159,8 +163,8 @@ def structure(
         generator(config.seed, "groups"),
     )
     images = to_unit(yardstick.test.images[:_TOKEN_IMAGES])
-    device = jepa.predictor.projection.weight.device
-    tokens = jepa.target_encoder(images.to(device)).float().cpu().flatten(0, 1)
+    device = next(encoder.parameters()).device
+    tokens = encoder(images.to(device)).float().cpu().flatten(0, 1)
     columns = column_sparsity(group_column_norms(weight, rows))
     groups = group_sparsity(tokens, channels)
     norms = tokens.double()[:, channels].norm(dim=-1).mean(0)

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsejepa.companion.environment import repository_root
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import runs_root
+from sparsejepa.companion.manifest import MANIFEST, RESULTS, staleness
+from sparsejepa.companion.provenance import repository_root, runs_root
+from sparsejepa.companion.study import load_study
 from sparsejepa.model.vit import Encoder
 from sparsejepa.randomness import generator
-from sparsejepa.training.checkpoint import load_encoder
+from sparsejepa.training.artefacts import load_training
 
 
 @dataclass(frozen=True)
@@ -21,34 +22,51 @@ class Pretrained:
     seed: int  # of initial weights, data order, crops and masks
     encoder: Encoder  # frozen, in evaluation mode
     results: dict[str, Any]  # its results.json
-    folder: Path  # where its other files are
+    folder: Path  # of the run: which test images its probes got right
+    training: Path  # of its training: column norms
 
 
 def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrained]:
-    """All finished pretraining runs of a preset, by method and seed.
+    """The pretraining runs that a preset names, by method and seed.
 
     Args:
+        preset: "own" for all that were made with parameters of one's own.
         methods: only runs of these; all if empty.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: a file of weights is damaged.
+        FileNotFoundError: there is no such run.
+        ValueError: one of them has not been run or is stale; a file of weights is damaged.
     """
-    found = []
-    folder = runs_root(repository_root()) / preset / "01_pretrain"
-    for manifest_path in sorted(folder.glob("*/manifest.json")):
-        run = manifest_path.parent
-        results, seed = read_json(run / "results.json"), read_json(manifest_path)["seed"]
-        if not methods or results["method"] in methods:
-            encoder = load_encoder(run / "encoder.safetensors").requires_grad_(False)
-            found.append(Pretrained(run.name, results["method"], seed, encoder, results, run))
+    root, found = repository_root(), []
+    for run_id, parameters in _named(root, preset).items():
+        folder = runs_root(root) / run_id
+        if reasons := staleness(root, run_id, parameters):
+            raise ValueError(
+                f"The run {run_id} cannot be read: {reasons[0]}. "
+                f"Run `sparsejepa reproduce --preset {preset}` first."
+            )
+        results, manifest = read_json(folder / RESULTS), read_json(folder / MANIFEST)
+        training = runs_root(root) / next(iter(manifest["trainings"]))
+        method, seed = results["method"], manifest["seed"]
+        if methods and method not in methods:
+            continue
+        encoder = load_training(training).encoder
+        found.append(Pretrained(folder.name, method, seed, encoder, results, folder, training))
     if not found:
         wanted = " or ".join(methods) or "any method"
         raise FileNotFoundError(
-            f"There is no finished pretraining run of {wanted} in preset {preset!r}: "
-            f"run `sparsejepa reproduce --preset {preset}` first."
+            f"There is no pretraining run of {wanted} in preset {preset!r}: run 01_pretrain first."
         )
     return sorted(found, key=lambda run: (run.method, run.seed))
+
+
+def _named(root: Path, preset: str) -> dict[str, dict[str, Any] | None]:
+    """Ids of a preset's pretraining runs, with their parameters; of own runs all that there are."""
+    if preset == "own":
+        folders = sorted((runs_root(root) / "own" / "01_pretrain").glob(f"*/{MANIFEST}"))
+        return {"/".join(path.parts[-4:-1]): None for path in folders}
+    study = [run for run in load_study(root, preset) if run.notebook == "01_pretrain"]
+    return {run.id: run.parameters for run in study}
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -14,18 +15,10 @@ from typing import Any
 
 import nbformat
 
-from sparsejepa.atomic_files import write_with
-from sparsejepa.companion.attempts import (
-    checkpoint_inputs,
-    only_one,
-    prepare_attempt,
-    publish,
-    recover,
-)
-from sparsejepa.companion.environment import repository_root
-from sparsejepa.companion.files import read_json
+from sparsejepa.atomic_files import locked, write_with
+from sparsejepa.companion.files import read_json, write_json
 from sparsejepa.companion.local_paths import clean_notebook
-from sparsejepa.companion.manifest import runs_root
+from sparsejepa.companion.manifest import KEPT, MANIFEST, sealed
 from sparsejepa.companion.parameters import (
     RUN_FOLDER,
     Value,
@@ -35,7 +28,7 @@ from sparsejepa.companion.parameters import (
     notebook_parameters,
     run_command,
 )
-from sparsejepa.companion.run_files import seal
+from sparsejepa.companion.provenance import git, repository_root, runs_root, uncommitted_code
 from sparsejepa.companion.study import (
     StudyRun,
     find_run,
@@ -44,6 +37,9 @@ from sparsejepa.companion.study import (
     own_folder,
     preset_parameters,
 )
+
+# The parameter of notebooks that read other runs: the preset of these.
+PRESET = "preset"
 
 
 class RunFailed(RuntimeError):
@@ -55,7 +51,6 @@ def run_notebook(
     preset: str,
     run: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-    fresh: bool = False,
     root: Path | None = None,
 ) -> Path:
     """Runs a notebook and puts the finished run in its folder; an earlier run stays till then.
@@ -65,49 +60,52 @@ def run_notebook(
     `own/<notebook>/...`, both below `book/runs`.
 
     Args:
-        fresh: do not go on from the checkpoints of an interrupted attempt.
         root: the checkout; found by `repository_root` if not given.
 
     Returns: the run's folder.
 
     Raises:
         FileNotFoundError: no such notebook or preset.
-        ValueError: an unknown run or parameter, an ill-typed value, a needed run that is missing.
+        ValueError: an unknown run or parameter, an ill-typed value, a needed run that is missing
+            or stale, a committed preset with uncommitted code.
         RunFailed: the notebook raised an error; `failed.ipynb` shows it.
         OSError: something cannot be written.
     """
     root = root or repository_root()
     source = find_notebook(root, notebook)
     overrides = check_parameters(source, overrides or {})
-    given = preset_parameters(root, preset, source.stem)
-    named = needs = None
+    given, named = preset_parameters(root, preset, source.stem), None
     if run is not None:
         study = load_study(root, preset)
         named = find_run(study, preset, source.stem, run)
-        given, needs = named.parameters, finished_needs(root, study, named)
+        given = named.parameters
+    if PRESET in notebook_parameters(source):
+        # Whose runs a notebook reads: those of the preset that it runs under.
+        given = {PRESET: preset} | given
+    needs = finished_needs(root, study, named) if named else {}
     folder = _folder(preset, source.stem, named, overrides)
+    if folder.parts[0] == preset:
+        _refuse_uncommitted(root, preset)
     given = given | overrides
     parameters = effective_parameters(source, given)
     options = [f"--preset {preset}", *([f"--run {shlex.quote(run)}"] if run else [])]
     start = {
-        "preset": preset,
+        "preset": folder.parts[0],
         "run": folder.name,
-        "needs": needs or {},
+        "needs": needs,
         "command": run_command(source, options, overrides),
-        "inputs": checkpoint_inputs(parameters, root / "src"),
     }
     attempt, run_folder = runs_root(root) / "attempts" / folder, runs_root(root) / folder
-    with only_one(attempt):
-        recover(attempt, run_folder)
+    with locked(attempt):
         print(f"{notebook_label(source)} as {folder.as_posix()}", flush=True)
-        message = prepare_attempt(attempt, start, fresh)
-        if message:
-            print(message, flush=True)
+        _recover(attempt, run_folder)
+        _empty(attempt)
+        write_json(attempt / "run.json", start)
         begun = time.monotonic()
         _execute(source, attempt, run_folder, root, given)
         _check_finished(attempt, parameters, source)
-        seal(attempt)
-        publish(attempt, run_folder)
+        write_json(attempt / MANIFEST, sealed(attempt, read_json(attempt / MANIFEST)))
+        _publish(attempt, run_folder)
     minutes = (time.monotonic() - begun) / 60
     print(f"Done in {minutes:.1f} min: results are in {run_folder.relative_to(root)}", flush=True)
     return run_folder
@@ -127,12 +125,61 @@ def find_notebook(root: Path, notebook: Path) -> Path:
     return named
 
 
+def _refuse_uncommitted(root: Path, preset: str) -> None:
+    """Runs that are committed name the commit that made them, so that has to exist."""
+    if not git(root, "ls-files", "--", f"book/runs/{preset}"):
+        return
+    if changed := uncommitted_code(root):
+        raise ValueError(
+            f"Runs of preset {preset!r} are committed and name their commit, but {changed[0]} is "
+            "not committed: commit src/ and notebooks/ first, or give a parameter to make a run "
+            "of your own."
+        )
+
+
+def _empty(attempt: Path) -> None:
+    """Leftovers of an earlier attempt go; trainings lie elsewhere and stay."""
+    for leftover in attempt.iterdir():
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif leftover.name != ".lock":
+            leftover.unlink()
+
+
 def _folder(
     preset: str, notebook: str, named: StudyRun | None, overrides: Mapping[str, Value]
 ) -> Path:
     if named is not None and not overrides:
         return named.folder
     return own_folder(notebook, f"{preset}-{named.name}" if named else preset, overrides)
+
+
+def _beside(attempt: Path) -> tuple[Path, Path]:
+    """Where the finished attempt, and the earlier run, lie while they change places."""
+    return tuple(attempt.with_name(f".{attempt.name}.{name}") for name in ("finished", "earlier"))
+
+
+def _publish(attempt: Path, run_folder: Path) -> None:
+    """Puts a finished attempt in place of the run folder, whole or not at all."""
+    finished, earlier = _beside(attempt)
+    shutil.rmtree(finished, ignore_errors=True)
+    finished.mkdir()
+    for item in attempt.iterdir():
+        if item.name not in KEPT:
+            item.rename(finished / item.name)
+    run_folder.parent.mkdir(parents=True, exist_ok=True)
+    if run_folder.exists():
+        run_folder.rename(earlier)
+    finished.rename(run_folder)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _recover(attempt: Path, run_folder: Path) -> None:
+    """Puts an earlier run back where `_publish` was cut off between its two renames."""
+    _, earlier = _beside(attempt)
+    if earlier.is_dir() and not run_folder.exists():
+        earlier.rename(run_folder)
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _execute(
@@ -198,9 +245,9 @@ def _clean(output: Path, source: Path, root: Path, replacements: Mapping[str, st
 
 def _check_finished(attempt: Path, parameters: Mapping[str, Value], source: Path) -> None:
     label = notebook_label(source)
-    if not (attempt / "manifest.json").is_file():
+    if not (attempt / MANIFEST).is_file():
         raise RunFailed(f"{label} ended without run.finish(...): it must be its last act.")
-    recorded = read_json(attempt / "manifest.json")["parameters"]
+    recorded = read_json(attempt / MANIFEST)["parameters"]
     for name in sorted(set(parameters) | set(recorded)):
         if name not in recorded or recorded[name] != parameters.get(name):
             raise RunFailed(

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import run_fingerprint, runs_root, staleness
+from sparsejepa.companion.manifest import MANIFEST, input_hashes, staleness
 from sparsejepa.companion.parameters import Value, check_parameters
+from sparsejepa.companion.provenance import runs_root
 
 SECTION_KEYS = ("parameters", "needs", "runs")
 # The name of a run is that of its folder: one level, below its notebook's.
@@ -33,6 +34,11 @@ class StudyRun:
     def folder(self) -> Path:
         """The run's folder, relative to the folder of all runs."""
         return Path(self.preset, self.notebook, self.name)
+
+    @property
+    def id(self) -> str:
+        """preset/notebook/run."""
+        return self.folder.as_posix()
 
 
 def load_study(root: Path, preset: str) -> list[StudyRun]:
@@ -91,19 +97,14 @@ def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
     stale: list[tuple[StudyRun, list[str]]] = []
     study = load_study(root, preset)
     for run in study:
-        folder, source = runs_root(root) / run.folder, notebook_path(root, run.notebook)
-        reasons = staleness(folder, source, root / "src", run.parameters)
+        reasons = staleness(root, run.id, run.parameters)
         needs = needed_runs(study, run)
         if not reasons:
-            made_from = set(read_json(folder / "manifest.json")["needs"])
-            if made_from != {need.folder.as_posix() for need in needs}:
+            made_from = set(read_json(runs_root(root) / run.folder / MANIFEST)["needs"])
+            if made_from != {need.id for need in needs}:
                 reasons.append("its inputs are other runs now")
         again = {other.folder for other, _ in stale}
-        reasons += [
-            f"its input {need.folder.as_posix()} has to be run"
-            for need in needs
-            if need.folder in again
-        ]
+        reasons += [f"its input {need.id} has to be run" for need in needs if need.folder in again]
         if reasons:
             stale.append((run, reasons))
     return stale
@@ -114,21 +115,21 @@ def needed_runs(study: list[StudyRun], run: StudyRun) -> list[StudyRun]:
     return [other for other in study if other.notebook in run.needs]
 
 
-def finished_needs(root: Path, study: list[StudyRun], run: StudyRun) -> dict[str, str]:
-    """Which executions of the needed runs are there, for the manifest of `run`.
+def finished_needs(root: Path, study: list[StudyRun], run: StudyRun) -> dict[str, dict[str, str]]:
+    """Content of what `run` reads of the runs that it needs: SHA-256 by file, for its manifest.
 
     Raises:
-        ValueError: one of them has not been run.
+        ValueError: one of them has not been run, or is stale.
     """
     found = {}
     for need in needed_runs(study, run):
-        fingerprint = run_fingerprint(runs_root(root) / need.folder)
-        if fingerprint is None:
+        reasons = staleness(root, need.id, need.parameters)
+        if reasons:
             raise ValueError(
-                f"{run.notebook} needs {need.folder.as_posix()}, which has not been run: "
-                f"run `sparsejepa reproduce --preset {run.preset}`."
+                f"{run.notebook} needs {need.id}, but {reasons[0]}: run `sparsejepa reproduce "
+                f"--preset {run.preset}`, or `sparsejepa certify` where only code has changed."
             )
-        found[need.folder.as_posix()] = fingerprint
+        found[need.id] = input_hashes(root, need.id)
     return found
 
 

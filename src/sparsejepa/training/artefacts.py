@@ -1,0 +1,212 @@
+"""Finished trainings, kept by what decides them: configuration with its seed, pixels and code.
+
+A notebook that wants a training takes it from here or makes it; what it reports of the training,
+and how, trains nothing again. A killed training goes on from its last checkpoint.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from sparsejepa.atomic_files import write_atomically
+from sparsejepa.model.sparsity import group_column_norms, projection_groups, strongest_group
+from sparsejepa.model.vit import Encoder
+from sparsejepa.training.checkpoint import load_encoder, round_to_half, save_encoder
+from sparsejepa.training.pretrain import PretrainConfig, Watch, pretrain
+
+PACKAGE = Path(__file__).parents[1]
+# What trains. What watches a training belongs to its history only, which `certify` compares.
+TRAINING_CODE = ("config.py", "randomness.py", "data", "model", "training")
+FACTS, TIMES = "training.json", "timing.json"
+FILES = ("encoder.safetensors", "groups.safetensors", FACTS, TIMES)
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A finished training."""
+
+    folder: Path  # of the artefact
+    encoder: Encoder  # the target encoder, frozen, in evaluation mode
+    norms: Float[Tensor, "G d"]  # ||W^(g)_{.,k}|| of the predictor's input projection
+    projection: Float[Tensor, "p d"] | None  # W; not kept by the first edition
+    history: list[dict[str, int | float]]  # an entry an epoch
+    steps: int  # optimiser steps
+    precision: str  # number format of the training
+    predictor_parameters: int  # how many numbers the predictor has
+    seconds: float  # spent in steps, over all resumed parts
+
+
+@dataclass
+class Trainings:
+    """The artefacts below a folder, and those of other folders that may serve too."""
+
+    folder: Path  # new trainings are written here
+    others: tuple[Path, ...] = ()  # also looked into
+    certified: Callable[[Path], bool] = lambda folder: (
+        False
+    )  # made by other code that does the same
+    made: Mapping[str, Any] = field(default_factory=dict)  # provenance, written into the artefact
+    used: list[Path] = field(default_factory=list)  # artefacts handed out, for the manifest
+
+    def get(
+        self,
+        config: PretrainConfig,
+        images: UInt8[Tensor, "N H W 3"],
+        pixel_sha256: str,
+        watch: Watch,
+        name: str = "training",
+        half: bool = False,
+    ) -> Training:
+        """The training of `config` on `images`: the one that is kept, or a new one.
+
+        Args:
+            pixel_sha256: of the images, as `ImageSet` has it.
+            name: begins the name of the artefact's folder, for a reader.
+            half: keep float16 weights, and hand out the encoder with these values.
+
+        Raises:
+            ValueError, FloatingPointError, OSError: as `pretrain`.
+        """
+        key = training_key(config, pixel_sha256)
+        for place in (self.folder, *self.others):
+            for folder in sorted(place.glob(f"*-{key}")):
+                if (folder / FACTS).is_file() and self._valid(folder):
+                    return self._hand_out(folder)
+        folder = self.folder / f"{name}-{key}"
+        checkpoints = folder / "checkpoints"
+        _discard_other_code(checkpoints)
+        result = pretrain(config, images, checkpoints, watch)
+        encoder = result.jepa.target_encoder
+        if half:
+            round_to_half(encoder)
+            save_encoder(folder / "encoder.safetensors", encoder)
+        else:
+            _save_whole(folder / "encoder.safetensors", encoder)
+        weight = result.jepa.predictor.projection.weight.detach().float().cpu()
+        groups = projection_groups(config.model.sparsity, config.model.predictor, config.seed)
+        norms = group_column_norms(weight, groups)
+        kept = {"norms": norms, "strongest_group": strongest_group(norms), "projection": weight}
+        write_atomically(folder / "groups.safetensors", save(kept))
+        history = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
+        times = {
+            "training_seconds": result.seconds,
+            "epochs_seconds": [row["seconds"] for row in result.history],
+        }
+        facts = {
+            "config": _without_defaults(config),
+            "pixel_sha256": pixel_sha256,
+            "seed": config.seed,
+            "steps": result.steps,
+            "precision": result.precision.name,
+            "predictor_parameters": sum(p.numel() for p in result.jepa.predictor.parameters()),
+            "history": history,
+            "code_sha256": code_sha256(),
+            **self.made,
+        }
+        write_atomically(folder / TIMES, _json(times))
+        # Last: an artefact with these facts is whole.
+        write_atomically(folder / FACTS, _json(facts))
+        shutil.rmtree(checkpoints)
+        return self._hand_out(folder)
+
+    def _valid(self, folder: Path) -> bool:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        if facts["code_sha256"] == code_sha256() or self.certified(folder):
+            return True
+        print(
+            f"{folder.name} was trained by other code and is not used: `sparsejepa certify` says "
+            "whether the code here computes the same.",
+            flush=True,
+        )
+        return False
+
+    def _hand_out(self, folder: Path) -> Training:
+        self.used.append(folder)
+        return load_training(folder)
+
+
+def load_training(folder: Path) -> Training:
+    """The artefact in a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a file of it is damaged.
+    """
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    times = json.loads((folder / TIMES).read_text(encoding="utf-8"))
+    groups = load_file(folder / "groups.safetensors")
+    return Training(
+        folder,
+        load_encoder(folder / "encoder.safetensors").requires_grad_(False),
+        groups["norms"],
+        groups.get("projection"),
+        facts["history"],
+        facts["steps"],
+        facts["precision"],
+        facts["predictor_parameters"],
+        times["training_seconds"],
+    )
+
+
+def training_key(config: PretrainConfig, pixel_sha256: str) -> str:
+    """Names all that decides a training but its code; fields with their defaults do not count.
+
+    So a field that a later version adds changes no key.
+    """
+    text = json.dumps([_without_defaults(config), pixel_sha256], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_sha256() -> str:
+    """Of the source files that train."""
+    files = [
+        file
+        for path in (PACKAGE / room for room in TRAINING_CODE)
+        for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))
+    ]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _without_defaults(config: Any) -> dict[str, Any]:
+    """Fields that differ from their defaults, nested; how often to save decides nothing."""
+    found = {}
+    for part in dataclasses.fields(config):
+        value = getattr(config, part.name)
+        default = part.default if part.default_factory is dataclasses.MISSING else None
+        if dataclasses.is_dataclass(value):
+            if inner := _without_defaults(value):
+                found[part.name] = inner
+        elif value != default and part.name != "checkpoint_minutes":
+            found[part.name] = value
+    return json.loads(json.dumps(found))
+
+
+def _discard_other_code(checkpoints: Path) -> None:
+    """Checkpoints of other code are no beginning of this training."""
+    mark = checkpoints / "code_sha256"
+    if checkpoints.is_dir() and (not mark.is_file() or mark.read_text() != code_sha256()):
+        print("Starting anew: the code that trains has changed since the checkpoint.", flush=True)
+        shutil.rmtree(checkpoints)
+    write_atomically(mark, code_sha256().encode())
+
+
+def _save_whole(path: Path, encoder: Encoder) -> None:
+    weights = {k: v.detach().cpu().contiguous() for k, v in encoder.vit.state_dict().items()}
+    config = json.dumps(dataclasses.asdict(encoder.config))
+    write_atomically(path, save(weights, {"encoder": config}))
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()

@@ -1,0 +1,105 @@
+"""Old code against new code: what is equal is certified, what differs is named."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sparsejepa.companion.certify import certify
+from sparsejepa.companion.manifest import staleness
+from sparsejepa.companion.runs import run_notebook
+from sparsejepa.companion.study import stale_runs
+from sparsejepa.companion.verify import agree, verify
+from tests.companion.tiny_repository import PRESET, TOY, make_repository, write_preset
+
+RUNS = ["demo/toy/jepa-seed0", "demo/toy/jepa-seed1"]
+
+
+def git(root: Path, *arguments: str) -> str:
+    name = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    done = subprocess.run(
+        ["git", "-C", root, *name, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two runs made at a commit whose `golden` has a copy of both."""
+    root = make_repository(tmp_path / "checkout")
+    write_preset(root, {"toy": {"parameters": {"rate": 0.1}, "runs": {"jepa-seed0": None}}})
+    (root / "notebooks/presets/demo.yml").rename(root / "notebooks/presets/golden.yml")
+    write_preset(root, PRESET)
+    git(root, "init", "-q")
+    git(root, "add", "src", "notebooks")
+    git(root, "commit", "-qm", "all")
+    for run in ("jepa-seed0", "jepa-seed1"):
+        run_notebook(Path("toy"), "demo", run, root=root)
+    monkeypatch.chdir(root)
+    return root
+
+
+def outcomes(root: Path, **options: str) -> dict[str, tuple[str, str]]:
+    return {
+        o.run: (o.state, o.why) for o in certify(root, "demo", say=lambda line: None, **options)
+    }
+
+
+def test_equal_behaviour_is_certified(root: Path):
+    """Renamed, moved and reworded code keeps its runs; both seeds by one golden copy."""
+    assert {state for state, _ in outcomes(root).values()} == {"unchanged"}
+    library = root / "src" / "sparsejepa"
+    (library / "toy.py").write_text("from sparsejepa.moved import answer\n\n__all__ = ['answer']\n")
+    (library / "moved.py").write_text(TOY.replace("42", "40 + 2"))
+    assert len(stale_runs(root, "demo")) == 2
+    found = outcomes(root)
+    assert found == {run: ("certified", "0 tensors and 1 numbers are equal") for run in RUNS}
+    assert stale_runs(root, "demo") == []
+    assert {why for _, why in outcomes(root).values()} == {"certified for this code before"}
+
+
+def test_other_behaviour_is_stale_and_named(root: Path):
+    """The first number that differs, before and after; no certificate is written."""
+    (root / "src" / "sparsejepa" / "toy.py").write_text(TOY.replace("42", "43"))
+    assert outcomes(root) == {run: ("stale", "report: answer: 42 -> 43") for run in RUNS}
+    assert staleness(root, RUNS[0])
+    (root / "src" / "sparsejepa" / "toy.py").write_text(TOY.replace("42", "1 / 0"))
+    state, why = outcomes(root)[RUNS[0]]
+    assert state == "stale" and "its copy fails with the new code" in why
+    assert "ZeroDivisionError" in why
+
+
+def test_a_missing_base_is_one_sentence(root: Path):
+    """As in a shallow clone."""
+    (root / "src" / "sparsejepa" / "toy.py").write_text(TOY + "\n")
+    with pytest.raises(ValueError, match="Revision 000000000000, .* is not in this clone") as error:
+        outcomes(root, base="0" * 40)
+    assert "\n" not in str(error.value)
+
+
+def test_reports_run_again_and_are_compared(root: Path):
+    """All numbers agree; an edited file is named; what takes too long is left out."""
+    assert [(f.state, f.numbers) for f in verify(root, "demo", 5.0)] == [("agrees", 1)] * 2
+    assert {f.state for f in verify(root, "demo", -1.0)} == {"not done"}
+    (root / "book" / "runs" / RUNS[0] / "results.json").write_text('{"answer": 41}')
+    found = {f.run: f for f in verify(root, "demo", 5.0)}
+    assert found[RUNS[0]].state == "edited"
+    assert found[RUNS[0]].details == ("results.json is not what the run wrote",)
+
+
+@pytest.mark.parametrize(
+    ("place", "printed", "computed", "same"),
+    [
+        ("steps", 3, 3, True),
+        ("steps", 3, 4, False),
+        ("accuracy > jepa > kNN > value", 0.336, 0.339, True),
+        ("accuracy > jepa > kNN > value", 0.336, 0.342, False),
+        ("history > 3 > loss", 0.2, 0.2001, True),
+        ("history > 3 > loss", 0.2, 0.201, False),
+        ("method", "jepa", "mae", False),
+        ("missing", 0.1, None, False),
+    ],
+)
+def test_tolerances_depend_on_the_kind_of_number(place, printed, computed, same):
+    """Counts and words are exact; accuracies may lose near-ties; smooth functions little."""
+    assert agree(place, printed, computed) is same

@@ -1,0 +1,86 @@
+"""Trainings are kept by what decides them, and made once."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsejepa.training import artefacts
+from sparsejepa.training.artefacts import Trainings, training_key
+from tests.training.tiny import tiny_config, tiny_images
+
+CONFIG, IMAGES, PIXELS = tiny_config(), tiny_images(), "0" * 64
+
+
+def watch(encoder: torch.nn.Module) -> dict[str, float]:
+    return {"weight": next(encoder.parameters()).sum().item()}
+
+
+def test_a_training_is_made_once(tmp_path: Path):
+    """Taken again with other `checkpoint_minutes` and from another folder, to the bit."""
+    first = Trainings(tmp_path / "a").get(CONFIG, IMAGES, PIXELS, watch, "jepa", half=True)
+    assert first.folder.name.startswith("jepa-") and first.seconds > 0
+    assert not (first.folder / "checkpoints").exists()
+    assert {path.name for path in first.folder.iterdir()} == set(artefacts.FILES)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    other = Trainings(tmp_path / "b", (tmp_path / "a",))
+    config = dataclasses.replace(CONFIG, checkpoint_minutes=1.0)
+    again = other.get(config, IMAGES, PIXELS, refuse)
+    assert other.used == [first.folder]
+    for one, two in zip(first.encoder.parameters(), again.encoder.parameters(), strict=True):
+        assert torch.equal(one, two) and torch.equal(one, one.half().float())
+    assert torch.equal(first.norms, again.norms) and first.history == again.history
+    assert "seconds" not in first.history[0]
+
+
+def test_another_configuration_is_another_training():
+    """Seed, pixels and nested fields count; fields with their defaults do not."""
+    keys = {
+        training_key(CONFIG, PIXELS),
+        training_key(CONFIG, "1" * 64),
+        training_key(dataclasses.replace(CONFIG, seed=CONFIG.seed + 1), PIXELS),
+        training_key(dataclasses.replace(CONFIG, flip=not CONFIG.flip), PIXELS),
+    }
+    assert len(keys) == 4
+    assert "precision" not in artefacts._without_defaults(
+        dataclasses.replace(CONFIG, precision="auto")
+    )
+
+
+def test_trainings_of_other_code_are_used_only_if_certified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Else the training is made anew, in its place, and the reader is told."""
+    folder = Trainings(tmp_path).get(CONFIG, IMAGES, PIXELS, watch).folder
+    facts = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").write_text(json.dumps(facts | {"code_sha256": "0", "steps": 10**6}))
+    certified = Trainings(tmp_path, certified=lambda _: True)
+    assert certified.get(CONFIG, IMAGES, PIXELS, watch).steps == 10**6
+    assert Trainings(tmp_path).get(CONFIG, IMAGES, PIXELS, watch).steps == facts["steps"]
+    assert "trained by other code and is not used" in capsys.readouterr().out
+
+
+def test_a_killed_training_goes_on(tmp_path: Path):
+    """From its checkpoint, to the same bits; checkpoints of other code are discarded."""
+    whole = Trainings(tmp_path / "whole").get(CONFIG, IMAGES, PIXELS, watch)
+    calls = 0
+
+    def killed(encoder: torch.nn.Module) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return watch(encoder)
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainings(tmp_path / "cut").get(CONFIG, IMAGES, PIXELS, killed)
+    calls = 10
+    resumed = Trainings(tmp_path / "cut").get(CONFIG, IMAGES, PIXELS, killed)
+    assert calls == 10 + CONFIG.epochs - 1
+    for one, two in zip(whole.encoder.parameters(), resumed.encoder.parameters(), strict=True):
+        assert torch.equal(one, two)
