@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sparsejepa.atomic_files import write_atomically
 from sparsejepa.model.sparsity import group_column_norms, projection_groups, strongest_group
-from sparsejepa.model.vit import Encoder
+from sparsejepa.model.vit import Encoder, use_fused_attention
 from sparsejepa.training.checkpoint import load_encoder, round_to_half, save_encoder
 from sparsejepa.training.pretrain import PretrainConfig, Watch, pretrain
 
@@ -131,7 +132,10 @@ class Trainings:
 
     def _hand_out(self, folder: Path) -> Training:
         self.used.append(folder)
-        return load_training(folder)
+        training = load_training(folder)
+        # As it was trained, so that a kept and a new training are measured alike, to the bit.
+        use_fused_attention(training.encoder, torch.cuda.is_available())
+        return training
 
 
 def load_training(folder: Path) -> Training:
