@@ -121,7 +121,7 @@ def test_a_dry_run_says_what_is_stale(root: Path):
 def test_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The sentence says what to do."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sparsejepa.companion.environment.__file__", str(tmp_path / "a.py"))
+    monkeypatch.setattr("sparsejepa.companion.provenance.__file__", str(tmp_path / "a.py"))
     result = call("doctor")
     assert result.exit_code == 2 and "clone the repository" in result.stderr
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from sparsejepa.companion.manifest import RunFailed
 from sparsejepa.companion.provenance import cores as usable_cores
 from sparsejepa.companion.provenance import repository_root
 
@@ -20,6 +21,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(help="Show where in the code an error arose.")] = False,
+) -> None:
+    """Options of all commands."""
+    _DEBUG.append(debug)
+
+
+_DEBUG: list[bool] = [False]
 PRESET = typer.Option(help="Settings from notebooks/presets: demo, reference, colab or paper.")
 
 
@@ -48,10 +59,10 @@ def run(
     ] = None,
 ) -> None:
     """Runs one notebook; an interrupted run goes on when the command is given again."""
-    from sparsejepa.companion.parameters import parse_overrides
-    from sparsejepa.companion.runs import find_notebook, run_notebook
-
     with _one_sentence():
+        from sparsejepa.companion.parameters import parse_overrides
+        from sparsejepa.companion.runs import find_notebook, run_notebook
+
         root = repository_root()
         source = find_notebook(root, notebook)
         overrides = parse_overrides(source, parameter or [])
@@ -74,9 +85,9 @@ def reproduce(
 
     An interrupted study goes on where it was when the command is given again.
     """
-    from sparsejepa.companion.study import stale_runs
-
     with _one_sentence():
+        from sparsejepa.companion.study import stale_runs
+
         root = repository_root()
         stale = stale_runs(root, preset)
         for study_run, reasons in stale:
@@ -112,9 +123,9 @@ def certify(
     Runs size-reduced copies with both, compares them to the bit, and keeps certificates of those
     that are equal. Exit code 1 if a run is stale.
     """
-    from sparsejepa.companion.certify import certify as outcomes_of
-
     with _one_sentence():
+        from sparsejepa.companion.certify import certify as outcomes_of
+
         outcomes = outcomes_of(repository_root(), preset, base, typer.echo)
     for outcome in outcomes:
         typer.echo(outcome.line())
@@ -133,11 +144,11 @@ def verify(
 
     One line a run; exit code 1 if a number differs, or if a file of a run was edited.
     """
-    from sparsejepa.companion.verify import TOLERANCES
-    from sparsejepa.companion.verify import verify as checked
-
     wrong = compared = 0
     with _one_sentence():
+        from sparsejepa.companion.verify import TOLERANCES
+        from sparsejepa.companion.verify import verify as checked
+
         for found in checked(repository_root(), preset, minutes):
             typer.echo(found.line())
             wrong += found.state in ("differs", "edited")
@@ -201,27 +212,26 @@ def _snakemake(root: Path, preset: str, cores: int, jobs: int) -> None:
 
 @contextlib.contextmanager
 def _one_sentence() -> Iterator[None]:
-    """Errors that a user can mend are one sentence, not a traceback."""
-    from sparsejepa.companion.runs import RunFailed
-
+    """Errors that a user can mend are one sentence, not a traceback, unless --debug is given."""
     try:
         yield
-    except RunFailed as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("Interrupted: the same command goes on from the last checkpoint.", err=True)
         raise typer.Exit(130) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RunFailed, ModuleNotFoundError) as error:
+        if _DEBUG[-1]:
+            raise
         file, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
-        if file is not None and reason:
+        if isinstance(error, ModuleNotFoundError):
+            sentence = f"{error.name} is not installed: run pip install -e '.[train,book,study]'."
+        elif file is not None and reason:
             # The system's own errors name a file and a reason, but not what to do.
             sentence = f"{file}: {reason}; mend this and give the same command again."
         else:
             # OSError(errno, sentence) is one of ours, and says it all.
             sentence = reason or str(error)
         typer.echo(sentence, err=True)
-        raise typer.Exit(2) from error
+        raise typer.Exit(1 if isinstance(error, RunFailed) else 2) from error
 
 
 if __name__ == "__main__":

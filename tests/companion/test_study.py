@@ -52,12 +52,16 @@ def test_runs_come_after_what_they_need(root: Path):
     [
         ({"runs": {"a": {"sed": 1}}}, "presets/demo.yml, run a: notebooks/toy.ipynb has no param"),
         ({"parameters": {"seed": "x"}}, "presets/demo.yml: notebooks/toy.ipynb: seed must be int"),
-        ({"rns": {}}, "presets/demo.yml, toy: unknown key 'rns'"),
-        ({"needs": ["tyo"]}, "presets/demo.yml, toy: needs 'tyo'"),
+        ({"rns": {}}, "presets/demo.yml, 'toy', 'rns': Extra inputs are not permitted"),
+        ({"needs": ["tyo"]}, "presets/demo.yml, toy: needs 'tyo', which has no section."),
         ({"needs": ["toy"]}, "presets/demo.yml: notebooks need each other: toy -> toy"),
-        ({"needs": "toy"}, "needs must be a list of notebooks, as [01_pretrain], not 'toy'."),
-        ({"runs": {"a": 3}}, "toy: run a must be a mapping, as {seed: 0}, not 3."),
-        (["runs"], "presets/demo.yml, toy: must be a mapping with parameters, needs, runs, not ["),
+        ({"needs": "toy"}, "'toy', 'needs': Input should be a valid list, not 'toy'."),
+        ({"runs": {"a": 3}}, "'toy', 'runs', 'a': Input should be a valid dictionary, not '3'."),
+        (["runs"], "presets/demo.yml, 'toy': Input should be a valid dictionary"),
+        *(
+            ({"runs": {name: None}}, "a run is named by letters, digits and . _ + - only, and")
+            for name in ("a/b", "", "..", ".", "a b", "a\n", "é")
+        ),
     ],
 )
 def test_a_wrong_preset_is_one_sentence(root: Path, section: Any, message: str):
@@ -68,16 +72,6 @@ def test_a_wrong_preset_is_one_sentence(root: Path, section: Any, message: str):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["a/b", "", "..", ".", "a b", "a\n", "é"])
-def test_a_run_is_named_like_its_folder(root: Path, name: str):
-    """One level below the notebook's, wherever the checkout is."""
-    write_preset(root, {"toy": {"runs": {name: None}}})
-    with pytest.raises(ValueError) as error:
-        load_study(root, "demo")
-    expected = f"presets/demo.yml, toy: a run cannot be named {name!r}: use letters, digits and"
-    assert expected in str(error.value) and "\n" not in str(error.value)
-
-
 def test_usual_names_of_runs_are_accepted(root: Path):
     """Those with dots, signs and digits, and a number, which YAML does not take for text."""
     names = [".a", "1", "jepa-seed0", "lambda_0.1+2"]
@@ -86,22 +80,12 @@ def test_usual_names_of_runs_are_accepted(root: Path):
     assert [run.name for run in load_study(root, "demo")] == [*names, "2"]
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        (b"toy:\n  runs: {a: {seed: 1}\n", "line 3, column 1: expected ',' or '}', but got"),
-        (b"toy:\n  runs:\n\ta: 1\n", "line 3, column 1: found character '\\t' that cannot start"),
-        (b"toy: {runs: {a: {method: 2024-13-01}}}", "month must be in 1..12."),
-        (b"toy: \x00", "unacceptable character #x0000"),
-        (b"toy: \xff", "'utf-8' codec can't decode byte 0xff"),
-    ],
-)
-def test_what_is_no_yaml_is_one_sentence(root: Path, text: bytes, says: str):
-    """With the line of the file, where YAML knows it."""
+@pytest.mark.parametrize("text", [b"toy:\n  runs: {a: {seed: 1}\n", b"toy: \x00", b"toy: \xff"])
+def test_what_is_no_yaml_is_one_sentence(root: Path, text: bytes):
+    """With what YAML says of it."""
     (root / "notebooks" / "presets" / "demo.yml").write_bytes(text)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="presets/demo.yml is not YAML: ") as error:
         load_study(root, "demo")
-    assert f"presets/demo.yml is not YAML: {says}" in str(error.value)
     assert "\n" not in str(error.value) and str(error.value).endswith(".")
 
 
@@ -113,10 +97,15 @@ def test_what_is_left_out_is_empty(root: Path, text: str):
 
 
 def test_yaml_reads_numbers_as_people_do(root: Path):
-    """1e-3, which YAML takes for a word, and 1 are floats where a float is wanted."""
-    preset = "toy: {runs: {a: {rate: 1e-3}, b: {rate: 1}}}"
+    """1e-3, which YAML takes for a word, and 1 are floats; 010 is ten, not an octal eight."""
+    preset = "toy: {runs: {a: {rate: 1e-3, seed: 010}, b: {rate: 1}}}"
     (root / "notebooks" / "presets" / "demo.yml").write_text(preset)
-    assert [run.parameters["rate"] for run in load_study(root, "demo")] == [0.001, 1.0]
+    study = load_study(root, "demo")
+    assert [run.parameters["rate"] for run in study] == [0.001, 1.0]
+    assert study[0].parameters["seed"] == 10
+    (root / "notebooks" / "presets" / "demo.yml").write_text("toy: {runs: {a: {rate: 1:30}}}")
+    with pytest.raises(ValueError, match="rate must be float, not '1:30'"):
+        load_study(root, "demo")
 
 
 def test_own_runs_have_readable_folders():

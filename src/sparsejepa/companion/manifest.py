@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 MANIFEST, RESULTS, TIMING = "manifest.json", "results.json", "timing.json"
 # What an attempt keeps for itself; all else belongs to the finished run.
 KEPT = ("run.json", "failed.ipynb", ".lock")
+
+
+class RunFailed(RuntimeError):
+    """A notebook raised an error, or its kernel died, while it ran."""
+
+
 _held: dict[Path, contextlib.ExitStack] = {}  # locks of this process's interactive runs
 
 

@@ -6,23 +6,38 @@ unknown names.
 
 import ast
 import difflib
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, TypeAdapter
+from pydantic import ValidationError as NotOfType
 
 from sparsejepa.companion.files import read_json
-
-TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 # The runner says by this parameter where a notebook writes; it is no choice of the reader's.
 RUN_FOLDER = "run_folder"
 
 Value = int | float | str | bool
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a truth value is no number")
+    return value
+
+
+TYPES = {
+    "int": TypeAdapter(StrictInt),
+    "float": TypeAdapter(
+        Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]  # also "1e-3", 1
+    ),
+    "str": TypeAdapter(StrictStr),
+    "bool": TypeAdapter(StrictBool),
+}
+WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
@@ -53,10 +68,16 @@ def notebook_parameters(notebook_path: Path) -> dict[str, Parameter]:
     ]
     if len(cells) != 1:
         raise ValueError(f"{label} must have one cell tagged 'parameters', not {len(cells)}.")
-    found = {}
-    for statement in ast.parse(cells[0]).body:
-        parameter = _parameter(statement, label)
-        found[parameter.name] = parameter
+    # Commands of IPython are no parameters.
+    lines = ["" if line.lstrip()[:1] in ("%", "!") else line for line in cells[0].splitlines()]
+    try:
+        statements = ast.parse("\n".join(lines)).body
+    except SyntaxError as error:
+        raise ValueError(
+            f"{label}: line {error.lineno} of the parameters cell, {error.text!r}, is no Python; "
+            "write it as name: type = default."
+        ) from error
+    found = {p.name: p for p in (_parameter(statement, label) for statement in statements)}
     if found.pop(RUN_FOLDER, None) != Parameter(RUN_FOLDER, "str", ""):
         raise ValueError(f'{label} must declare {RUN_FOLDER}: str = "" among its parameters.')
     return found
@@ -67,6 +88,8 @@ def check_parameters(
 ) -> dict[str, Value]:
     """`given` with every name known to the notebook and every value of its declared type.
 
+    A text where the notebook wants a number or truth value is read as one.
+
     Args:
         where: the place of the values in an error, as "presets/demo.yml, run jepa-seed0".
 
@@ -74,13 +97,15 @@ def check_parameters(
         ValueError: an unknown name, or a value of another type, in one sentence.
     """
     declared = notebook_parameters(notebook_path)
-    label, prefix = notebook_label(notebook_path), f"{where}: " if where else ""
+    label = f"{where}: {notebook_label(notebook_path)}" if where else notebook_label(notebook_path)
     for name in given:
         if name not in declared:
-            raise ValueError(f"{prefix}{label} has no parameter {_unknown(str(name), declared)}")
-    return {
-        name: _checked(value, declared[name], f"{prefix}{label}") for name, value in given.items()
-    }
+            close = difflib.get_close_matches(str(name), declared, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            raise ValueError(
+                f"{label} has no parameter {name!r}{hint} Its parameters are {', '.join(declared)}."
+            )
+    return {name: _typed(value, declared[name], label) for name, value in given.items()}
 
 
 def effective_parameters(notebook_path: Path, given: Mapping[str, Any]) -> dict[str, Value]:
@@ -95,16 +120,10 @@ def parse_overrides(notebook_path: Path, assignments: list[str]) -> dict[str, Va
     Raises:
         ValueError: no `=`, an unknown name, or a value that is not of the parameter's type.
     """
-    declared = notebook_parameters(notebook_path)
-    given: dict[str, Any] = {}
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
+        if "=" not in assignment:
             raise ValueError(f"Write a parameter as name=value, not {assignment!r}.")
-        # "yes" is a word where the notebook wants a word; elsewhere YAML decides.
-        is_word = name in declared and declared[name].kind == "str"
-        given[name] = text if is_word else _scalar(text)
-    return check_parameters(notebook_path, given)
+    return check_parameters(notebook_path, dict(a.split("=", 1) for a in assignments))
 
 
 def parameter_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -127,13 +146,6 @@ def notebook_label(notebook_path: Path) -> str:
     return f"{notebook_path.parent.name}/{notebook_path.name}"
 
 
-def _scalar(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
 def _parameter(statement: ast.stmt, label: str) -> Parameter:
     plain = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
     if not plain or statement.value is None or ast.unparse(statement.annotation) not in TYPES:
@@ -146,25 +158,20 @@ def _parameter(statement: ast.stmt, label: str) -> Parameter:
         default = ast.literal_eval(statement.value)
     except ValueError as error:
         raise ValueError(f"{label}: the default of {name} must be a plain value.") from error
-    return Parameter(name, kind, _checked(default, Parameter(name, kind, default), label))
+    return Parameter(name, kind, _typed(default, Parameter(name, kind, default), label))
 
 
-def _checked(value: Any, parameter: Parameter, label: str) -> Value:
-    if parameter.kind == "float" and not isinstance(value, bool):
-        # YAML reads 1e-3, without a point, as a word.
-        if isinstance(value, str | int):
-            try:
-                value = float(value)
-            except ValueError:
-                pass
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{label}: {parameter.name} must be a finite number, not {value}.")
-    if type(value) is not TYPES[parameter.kind]:
-        raise ValueError(f"{label}: {parameter.name} must be {parameter.kind}, not {value!r}.")
-    return value
-
-
-def _unknown(name: str, declared: Mapping[str, Parameter]) -> str:
-    close = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"{name!r}{hint} Its parameters are {', '.join(declared)}."
+def _typed(value: Any, parameter: Parameter, label: str) -> Value:
+    read = value
+    if isinstance(value, str) and parameter.kind == "int":
+        # Decimal, whatever the notation: YAML would read 010 as 8.
+        read = int(value) if value.lstrip("+-").isdecimal() else value
+    if isinstance(value, str) and parameter.kind == "bool":
+        read = WORDS.get(value.lower(), value)
+    try:
+        return TYPES[parameter.kind].validate_python(read)
+    except NotOfType as error:
+        wanted = (
+            "a finite number" if error.errors()[0]["type"] == "finite_number" else parameter.kind
+        )
+        raise ValueError(f"{label}: {parameter.name} must be {wanted}, not {value!r}.") from error

@@ -18,7 +18,7 @@ import nbformat
 from sparsejepa.atomic_files import locked, write_with
 from sparsejepa.companion.files import read_json, write_json
 from sparsejepa.companion.local_paths import clean_notebook
-from sparsejepa.companion.manifest import KEPT, MANIFEST, sealed
+from sparsejepa.companion.manifest import KEPT, MANIFEST, RunFailed, sealed
 from sparsejepa.companion.parameters import (
     RUN_FOLDER,
     Value,
@@ -40,10 +40,6 @@ from sparsejepa.companion.study import (
 
 # The parameter of notebooks that read other runs: the preset of these.
 PRESET = "preset"
-
-
-class RunFailed(RuntimeError):
-    """A notebook raised an error, or its kernel died, while it ran."""
 
 
 def run_notebook(
