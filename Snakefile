@@ -1,11 +1,12 @@
-# A study: the runs of a preset that are missing or stale, in the order in which they need each
-# other. `sparsejepa reproduce --preset P` calls this; for a cluster, call it with an executor:
+# A study on a cluster: the runs of a preset that are missing or stale, in the order in which they
+# need each other. From the root of the checkout:
 #
 #     snakemake --config preset=paper --executor slurm --jobs 4
 #
-# What is stale is decided by content (sparsejepa.companion.study), not by the times of files,
-# which mean nothing after a git clone. The files that Snakemake watches are marks of the runs made
-# in this call; the runs themselves are put in place by `sparsejepa run`, whole or not at all.
+# On one machine `sparsejepa reproduce --preset P` does the same. What is stale is decided by content
+# (sparsejepa.companion.study), not by the times of files, which mean nothing after a git clone. The
+# files that Snakemake watches are marks of the runs made in this call; the runs themselves are put
+# in place by `sparsejepa run`, whole or not at all.
 
 import shutil
 import sys
@@ -13,10 +14,10 @@ from pathlib import Path
 
 from sparsejepa.companion.study import stale_runs
 
-ROOT = Path(config.get("root", workflow.basedir))
 PRESET = config.get("preset", "demo")
-MARKS = ROOT / "book" / "runs" / "attempts" / "marks"
-STALE = [run for run, _ in stale_runs(ROOT, PRESET)]
+# Relative: braces in the path of the checkout would be wildcards.
+MARKS = Path("book", "runs", "attempts", "marks")
+STALE = [run for run, _ in stale_runs(Path.cwd(), PRESET)]
 
 if workflow.is_main_process:
     shutil.rmtree(MARKS / PRESET, ignore_errors=True)
@@ -44,9 +45,8 @@ rule run_notebook:
     threads: int(config.get("threads") or workflow.resource_settings.cores or 1)
     params:
         python=sys.executable,
-        root=str(ROOT),
         preset=PRESET,
     shell:
-        "cd {params.root:q} && OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}"
+        "OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}"
         " {params.python:q} -m sparsejepa.cli run"
         " notebooks/{wildcards.notebook}.ipynb --preset {params.preset:q} --run {wildcards.run:q}"

@@ -91,20 +91,19 @@ def test_what_could_not_be_saved_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("cores", "jobs", "expected"), [(8, 3, (2, 6)), (8, 2, (4, 8)), (2, 5, (1, 2)), (1, 1, (1, 1))]
+    ("cores", "jobs", "expected"), [(8, 3, (2, 3)), (8, 2, (4, 2)), (2, 5, (1, 2)), (1, 1, (1, 1))]
 )
 def test_never_more_runs_than_jobs(
     root: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, expected: tuple[int, int]
 ):
-    """Snakemake, which starts cores / threads runs, gets cores that just `jobs` runs share."""
-    commands: list[list[str]] = []
-    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command))
+    """Runs at a time share the cores."""
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "sparsejepa.companion.reproduce.reproduce",
+        lambda root, runs, jobs, threads: asked.append((threads, jobs)),
+    )
     call("reproduce", "--cores", str(cores), "--jobs", str(jobs))
-    (command,) = commands
-    given = int(command[command.index("--cores") + 1])
-    threads = int(next(part for part in command if part.startswith("threads=")).split("=")[1])
-    assert (threads, given) == expected
-    assert given // threads == min(cores, jobs)
+    assert asked == [expected]
 
 
 def test_a_dry_run_says_what_is_stale(root: Path):
@@ -144,9 +143,32 @@ def test_doctor_finds_what_is_there(root: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_doctor_fails_on_what_prevents_runs(root: Path, monkeypatch: pytest.MonkeyPatch):
     """A missing package or an old Python: exit code 1, and the command that mends it."""
-    monkeypatch.setitem(doctor.NEEDED, "no_such_module", "no-such-package")
+    monkeypatch.setattr(doctor, "NEEDED", ("no-such-package",))
     result = call("doctor")
     assert result.exit_code == 1
     assert "fail  not installed: no-such-package: run pip install" in result.stdout
     monkeypatch.setattr(sys, "version_info", (3, 10, 0))
     assert next(doctor.examine(root)).state == "fail"
+
+
+def test_doctor_reads_the_data_folder_as_loading_does(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """With ~ for the home folder, and relative to the checkout, where notebooks run."""
+    for folder in (root / "home" / "data", root / "near"):
+        (folder / "cifar100").mkdir(parents=True)
+        for split in ("train", "test"):
+            (folder / "cifar100" / f"{split}-0.parquet").touch()
+    monkeypatch.setenv("HOME", str(root / "home"))
+    for variable in ("~/data", "near"):
+        monkeypatch.setenv("SPARSEJEPA_DATA", variable)
+        (root / "notebooks").mkdir(exist_ok=True)
+        monkeypatch.chdir(root / "notebooks")
+        assert "ok    data set cifar100: local Parquet" in call("doctor").stdout
+
+
+def test_debug_shows_where_an_error_arose(root: Path):
+    """Without it an error is one sentence."""
+    result = call("--debug", "run", "toy", "-p", "sed=1")
+    assert isinstance(result.exception, ValueError) and "no parameter 'sed'" in str(
+        result.exception
+    )
+    assert call("run", "toy", "-p", "sed=1").exit_code == 2

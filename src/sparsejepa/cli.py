@@ -1,9 +1,6 @@
 """The command line: `sparsejepa doctor | run | reproduce | certify | verify | score`."""
 
 import contextlib
-import importlib.util
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -86,6 +83,7 @@ def reproduce(
     An interrupted study goes on where it was when the command is given again.
     """
     with _one_sentence():
+        from sparsejepa.companion.reproduce import reproduce as make
         from sparsejepa.companion.study import stale_runs
 
         root = repository_root()
@@ -103,7 +101,7 @@ def reproduce(
         # On a CPU, two runs side by side get more done than one with twice the threads, which
         # wait for each other at every operation; a GPU is best left to one.
         jobs = min(cores, jobs or (1 if torch.cuda.is_available() else 2))
-        _snakemake(root, preset, cores, jobs)
+        make(root, [study_run for study_run, _ in stale], jobs, cores // jobs)
         left = stale_runs(root, preset)
         typer.echo(f"{len(stale) - len(left)} of {len(stale)} runs were made.")
     if left:
@@ -193,21 +191,6 @@ def score(
             say=typer.echo,
         )
         typer.echo(f"Scores are in {out}, the contact sheet in {done.sheet}.")
-
-
-def _snakemake(root: Path, preset: str, cores: int, jobs: int) -> None:
-    if not importlib.util.find_spec("snakemake"):
-        raise ValueError("Studies need Snakemake: run pip install -e '.[study]' first.")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-    # Snakemake starts as many runs as their threads go into its cores, which would be more than
-    # `jobs` if these do not divide the cores.
-    threads = cores // jobs
-    command += ["--directory", str(root), "--cores", str(threads * jobs)]
-    # Runs that need nothing of a failed one are still made. Each run holds its own lock, which,
-    # unlike Snakemake's, does not outlive a killed process.
-    command += ["--keep-going", "--nolock", "--quiet", "rules", "progress", "host"]
-    command += ["--config", f"root={root}", f"preset={preset}", f"threads={threads}"]
-    subprocess.run(command, check=False)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sparsejepa.companion.files import read_json, write_json
 from sparsejepa.companion.manifest import sealed
 from sparsejepa.companion.provenance import runs_root
+from sparsejepa.companion.reproduce import reproduce as make
 from sparsejepa.companion.runs import run_notebook
 from sparsejepa.companion.study import load_study, own_folder, stale_runs
 from tests.companion.tiny_repository import PRESET, TOY, make_repository, write_preset
@@ -23,7 +24,8 @@ VALUES = st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False), st.
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return make_repository(tmp_path / "checkout")
+    # A folder's name may hold what YAML, shells and format strings take for their own.
+    return make_repository(tmp_path / "a {b} #c: d")
 
 
 def two_notebooks(root: Path) -> dict:
@@ -134,6 +136,17 @@ def reproduce(root: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(root / "src")}
     command = [sys.executable, "-m", "sparsejepa.cli", "reproduce", "--preset", "demo"]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+
+
+def test_what_needs_a_failed_run_is_not_started(root: Path):
+    """All else is made, never more than `jobs` at a time."""
+    write_preset(root, two_notebooks(root))
+    study = load_study(root, "demo")
+    source = root / "notebooks" / "toy.ipynb"
+    source.write_text(source.read_text().replace("if crash:", "if seed == 0:"))
+    make(root, study, jobs=2, threads=1)
+    made = {path.parent.name for path in runs_root(root).glob("demo/*/*/manifest.json")}
+    assert made == {"jepa-seed1"}
 
 
 def test_a_study_makes_what_is_stale_and_only_that(root: Path):

@@ -1,7 +1,6 @@
 """Looks at this machine and says what is missing, and what to do about it."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -13,18 +12,8 @@ from pathlib import Path
 
 from sparsejepa.companion.provenance import cores, cpu_model
 
-# Without these no notebook runs: modules, with the distribution that brings each.
-NEEDED = {
-    "torch": "torch",
-    "timm": "timm",
-    "accelerate": "accelerate",
-    "safetensors": "safetensors",
-    "papermill": "papermill",
-    "ipykernel": "ipykernel",
-    "matplotlib": "matplotlib",
-    "seaborn": "seaborn",
-    "sklearn": "scikit-learn",
-}
+# Without these no notebook runs.
+NEEDED = ("torch", "timm", "accelerate", "papermill", "ipykernel", "seaborn", "scikit-learn")
 
 # Checkpoints, executed notebooks and the decoded CIFAR-100 together stay below this.
 FREE_DISK_GB = 2
@@ -43,10 +32,10 @@ def examine(root: Path) -> Iterator[Finding]:
     yield _python()
     yield from _packages(root)
     yield Finding("ok", f"{cores()} cores of {cpu_model()}")
-    if importlib.util.find_spec("torch"):
+    if _installed("torch"):
         yield _device()
     yield Finding("ok", "data set scenes: drawn on the spot, needs nothing")
-    yield _cifar100()
+    yield _cifar100(root)
     yield _disk(root)
 
 
@@ -59,12 +48,12 @@ def _python() -> Finding:
 
 
 def _packages(root: Path) -> Iterator[Finding]:
-    missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
+    missing = [name for name in NEEDED if not _installed(name)]
     if missing:
         text = f"not installed: {', '.join(missing)}: run pip install -e '.[train,book]'"
         yield Finding("fail", text)
-    if not importlib.util.find_spec("snakemake"):
-        yield Finding("note", "no snakemake, for whole studies: run pip install -e '.[study]'")
+    if not _installed("snakemake"):
+        yield Finding("note", "no snakemake, for clusters: run pip install -e '.[study]'")
     constraints = root / "constraints.txt"
     if not constraints.is_file():
         yield Finding("note", "no constraints.txt here: versions were not compared")
@@ -72,21 +61,27 @@ def _packages(root: Path) -> Iterator[Finding]:
     tested = dict(
         re.findall(r"^([\w.-]+)==([^\s;#]+)", constraints.read_text(encoding="utf-8"), re.MULTILINE)
     )
-    other = []
-    for name, version in tested.items():
-        try:
-            installed = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        # A build mark such as +cpu or +cu128 is not another version.
-        if installed.partition("+")[0] != version.partition("+")[0]:
-            other.append(f"{name} {installed} (tested {version})")
+    # A build mark such as +cpu or +cu128 is not another version.
+    other = [
+        f"{name} {installed} (tested {version})"
+        for name, version in tested.items()
+        if (installed := _installed(name))
+        and installed.partition("+")[0] != version.partition("+")[0]
+    ]
     if other:
         text = "other versions than tested, numbers may differ slightly: "
         advice = "; for the tested ones: pip install -c constraints.txt -e '.[train,book]'"
         yield Finding("note", text + ", ".join(other) + advice)
     elif not missing:
         yield Finding("ok", "packages are of the tested versions")
+
+
+def _installed(distribution: str) -> str:
+    """Its version, "" where it is not there."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _device() -> Finding:
@@ -103,24 +98,24 @@ def _device() -> Finding:
     return Finding("ok", text)
 
 
-def _cifar100() -> Finding:
+def _cifar100(root: Path) -> Finding:
     variable = os.environ.get("SPARSEJEPA_DATA")
-    if variable:
-        folder = Path(variable) / "cifar100"
-        missing = [s for s in ("train", "test") if not list(folder.glob(f"{s}-*.parquet"))]
-        if not missing:
-            return Finding("ok", "data set cifar100: local Parquet under $SPARSEJEPA_DATA")
-        text = (
-            f"data set cifar100: $SPARSEJEPA_DATA/cifar100 has no {' and no '.join(missing)} "
-            "Parquet file, so it would come from the Hugging Face Hub: put the files there, or "
-            "unset the variable"
+    if not variable:
+        return Finding(
+            "note",
+            "data set cifar100: would be downloaded from the Hugging Face Hub (about 150 MB); "
+            "without a network, set SPARSEJEPA_DATA to a folder with cifar100/train-*.parquet",
         )
-        return Finding("note", text)
-    text = (
-        "data set cifar100: would be downloaded from the Hugging Face Hub (about 150 MB); without "
-        "a network, set SPARSEJEPA_DATA to a folder that holds cifar100/train-*.parquet"
+    # Notebooks run in the checkout's folder: a relative path starts there.
+    folder = root / Path(variable).expanduser() / "cifar100"
+    missing = [split for split in ("train", "test") if not list(folder.glob(f"{split}*.parquet"))]
+    if not missing:
+        return Finding("ok", "data set cifar100: local Parquet under $SPARSEJEPA_DATA")
+    return Finding(
+        "note",
+        f"data set cifar100: $SPARSEJEPA_DATA/cifar100 has no {' and no '.join(missing)} Parquet "
+        "file, so it would come from the Hugging Face Hub: put the files there, or unset it",
     )
-    return Finding("note", text)
 
 
 def _disk(root: Path) -> Finding:

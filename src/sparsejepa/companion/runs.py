@@ -203,8 +203,8 @@ def _execute(
     try:
         with _kernel_of_this_python(root):
             papermill.execute_notebook(
-                source,
-                output,
+                # papermill fills parameters into braces of paths.
+                *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, output)),
                 {**given, RUN_FOLDER: working},
                 kernel_name="python3",
                 language="python",
@@ -259,19 +259,23 @@ def _kernel_of_this_python(root: Path) -> Iterator[None]:
     Whatever kernels are installed on this machine, the run and its manifest speak of one Python.
     """
     with tempfile.TemporaryDirectory() as folder:
-        paths = [str(root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        # Not by PYTHONPATH, in which a colon in the checkout's path would part two folders.
+        start = (
+            f"import sys; sys.path.insert(0, {str(root / 'src')!r}); "
+            "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+        )
         kernel = Path(folder) / "kernels" / "python3" / "kernel.json"
         kernel.parent.mkdir(parents=True)
         specification = {
             "argv": [
-                *(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+                *(sys.executable, "-c", start, "-f", "{connection_file}"),
                 # Else it warns at every start that it talks to this machine without encryption.
                 "--IPKernelApp.log_level=ERROR",
             ],
             "display_name": "Python 3",
             "language": "python",
             # Progress bars are drawn seldom: every frame travels through the notebook.
-            "env": {"PYTHONPATH": os.pathsep.join(paths), "TQDM_MININTERVAL": "2"},
+            "env": {"TQDM_MININTERVAL": "2"},
         }
         kernel.write_text(json.dumps(specification), encoding="utf-8")
         before = os.environ.get("JUPYTER_PATH")
