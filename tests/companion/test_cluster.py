@@ -18,68 +18,10 @@ from sparsejepa.companion.manifest import sealed
 from sparsejepa.companion.provenance import runs_root
 from sparsejepa.companion.study import load_study, stale_runs
 from sparsejepa.companion.verify import verify
+from tests.notebooks.conftest import preset
 from tests.repository import ROOT
 
-# The demo study and the chapters that read its encoders, as small as they go.
-PRESET = {
-    "01_pretrain": {
-        "parameters": {
-            "dataset": "scenes",
-            "train_images": 300,
-            "test_images": 150,
-            "epochs": 1,
-            "batch_size": 50,
-            "width": 16,
-            "depth": 2,
-            "heads": 2,
-            "predictor_width": 16,
-            "predictor_depth": 1,
-            "groups": 4,
-            "pixel_control": False,
-        },
-        "runs": {"jepa-seed0": {}, "sparsejepa-seed0": {"method": "sparsejepa"}},
-    },
-    "02_probes": {
-        "parameters": {
-            "dataset": "scenes",
-            "train_images": 300,
-            "test_images": 150,
-            "probe_steps": 15,
-            "pixel_size": 8,
-            "structure_images": 60,
-            "view_images": 12,
-            "views": 3,
-            "clevr": "",
-        },
-    },
-    "03_multiinformation": {
-        "parameters": {
-            "images": 300,
-            "partitions": 5,
-            "null_draws": 2,
-            "subsets": 2,
-            "calibration_draws": 1,
-            "calibration_width": 5,
-            "calibration_rows": 300,
-        },
-    },
-    "04_jepa_score": {
-        "parameters": {
-            "dataset": "scenes",
-            "data_images": 14,
-            "images_per_set": 4,
-            "fit_images": 300,
-            "per_class": 4,
-            "curation_images": 0,
-            "probe_label": "distance",
-            "toy_seeds": 2,
-            "toy_steps": 10,
-            "toy_embeddings": "2,3",
-            "toy_points": 30,
-        },
-    },
-    "07_scorecard": {"parameters": {}},
-}
+READ = ("01_pretrain", "02_probes", "03_multiinformation", "07_scorecard")
 SUBMIT = """#!/bin/sh
 # What sbatch or qsub would do: the job goes on after this has returned its number.
 echo "$1" >> "$CLUSTER_LOG"
@@ -93,11 +35,8 @@ def small_study(root: Path) -> None:
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     shutil.copytree(ROOT / "src" / "sparsejepa", root / "src" / "sparsejepa")
     shutil.copy(ROOT / "Snakefile", root)
-    for notebook, section in PRESET.items():
-        if notebook != "01_pretrain":
-            section = {"needs": ["01_pretrain"], "runs": {"all": {"preset": "tiny"}}, **section}
-        PRESET[notebook] = section
-    (root / "notebooks" / "presets" / "tiny.yml").write_text(yaml.safe_dump(PRESET))
+    chapters = {name: section for name, section in preset().items() if name in READ}
+    (root / "notebooks" / "presets" / "tiny.yml").write_text(yaml.safe_dump(chapters))
 
 
 @pytest.mark.slow
@@ -121,7 +60,7 @@ def test_a_study_on_a_cluster_is_made_and_verified(tmp_path: Path):
     assert done.returncode == 0, done.stderr[-3000:]
     study = load_study(root, "tiny")
     assert stale_runs(root, "tiny") == []
-    assert len(log.read_text().splitlines()) == len(study) == 6
+    assert len(log.read_text().splitlines()) == len(study) == 5
     begun = {
         run.notebook: read_json(runs_root(root) / run.folder / "timing.json")["started_utc"]
         for run in study
@@ -130,7 +69,7 @@ def test_a_study_on_a_cluster_is_made_and_verified(tmp_path: Path):
     assert all(other > first for other in begun.values())
     found = list(verify(root, "tiny", 30.0))
     assert [one.line() for one in found if one.state != "agrees"] == []
-    assert {one.run.split("/")[1] for one in found} == set(PRESET)
+    assert {one.run.split("/")[1] for one in found} == set(READ)
     # Edited and sealed anew, so that computing alone can tell.
     folder = runs_root(root) / "tiny" / "02_probes" / "all"
     results = read_json(folder / "results.json")

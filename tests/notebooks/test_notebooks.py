@@ -1,92 +1,83 @@
 """Every notebook runs from first to last cell, with tiny parameters."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from sparsejepa.companion.runs import run_notebook
+from sparsejepa.companion.study import load_study, stale_runs
+from tests.notebooks.conftest import STUDY
 from tests.repository import ROOT
 
-TINY = {"dataset": "scenes", "train_images": 600, "width": 32, "depth": 2}
-TINY_PRETRAIN = TINY | {
-    "test_images": 200,
-    "epochs": 2,
-    "batch_size": 64,
-    "heads": 2,
-    "predictor_width": 16,
-    "groups": 4,
-}
-# In this order: the scorecard reads the pretraining runs.
-TINY_RUNS = [
-    ("01_pretrain", TINY_PRETRAIN | {"method": "jepa"}),
-    (
-        "01_pretrain",
-        TINY_PRETRAIN | {"method": "sparsejepa", "strength": 0.005, "sparse_average": 2},
-    ),
-    ("07_scorecard", {"preset": "own"}),
-    ("appendix_tuning", TINY | {"epochs": 1, "variants": 2}),
+RUNS = [("01_pretrain", "jepa-seed0"), ("01_pretrain", "sparsejepa-seed0")] + [
+    (name, "all") for name in STUDY if name != "01_pretrain"
 ]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Run folders, made in a copy of what a run needs: none is written into this checkout."""
-    root = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "notebooks", root / "notebooks")
-    shutil.copytree(ROOT / "src" / "sparsejepa", root / "src" / "sparsejepa")
-    return [
-        run_notebook(Path(f"notebooks/{name}.ipynb"), "demo", overrides=parameters, root=root)
-        for name, parameters in TINY_RUNS
-    ]
-
-
 def test_every_notebook_is_run_here():
-    """A new notebook comes with tiny parameters, here or in a file of its own."""
-    own = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
-    run = {name for name, _ in TINY_RUNS} | own
-    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= run
+    """A new notebook comes with tiny parameters; every reference run with a golden copy."""
+    notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert notebooks == set(STUDY)
+    golden = {(run.notebook, run.name.partition("-seed")[0]) for run in load_study(ROOT, "golden")}
+    reference = load_study(ROOT, "reference")
+    assert {(run.notebook, run.name.partition("-seed")[0]) for run in reference} <= golden
 
 
-def test_every_run_keeps_its_parameters_and_no_local_path(runs: list[Path]):
-    """The manifest has what was asked for; the executed copy says nothing of this machine."""
-    for folder, (_, parameters) in zip(runs, TINY_RUNS, strict=True):
-        manifest = json.loads((folder / "manifest.json").read_text())
-        assert parameters.items() <= manifest["parameters"].items()
-        assert str(folder.parents[4]) not in (folder / "executed.ipynb").read_text()
+@pytest.mark.parametrize(("notebook", "name"), RUNS)
+def test_a_run_can_be_published(finished, study: Path, notebook: str, name: str):
+    """Figures with one short alternative text, no path of this machine, parameters as asked."""
+    run = finished(notebook, name)
+    for figure in run.manifest["figures"]:
+        assert (run.folder / figure["file"]).is_file()
+        assert 10 < len(figure["alt"]) < 400, figure["alt"]
+    executed = (run.folder / "executed.ipynb").read_text()
+    assert str(study) not in executed and str(Path.home()) + "/" not in executed
+    asked = STUDY[notebook].get("parameters", STUDY[notebook])
+    changed = {"pixel_control", "method", "strength"}
+    assert {k: v for k, v in asked.items() if k not in changed}.items() <= (
+        run.manifest["parameters"].items()
+    )
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_pretraining_leaves_what_the_book_reads(runs: list[Path], index: int):
-    """Accuracies with intervals and controls, every figure, weights; zeros for SparseJEPA only."""
-    folder, (_, parameters) = runs[index], TINY_RUNS[index]
-    manifest = json.loads((folder / "manifest.json").read_text())
-    results = json.loads((folder / "results.json").read_text())
-    assert len(results["history"]) == parameters["epochs"]
-    method = parameters["method"]
-    for name in (f"{method}, last block", "untrained encoder, last block", "raw pixels"):
+def test_nothing_is_stale_after_a_study(study: Path):
+    """What was made is what would be made again."""
+    assert stale_runs(study, "tiny") == []
+
+
+@pytest.mark.parametrize("name", ["jepa-seed0", "sparsejepa-seed0"])
+def test_pretraining_leaves_what_the_book_reads(finished, study: Path, name: str):
+    """Accuracies with intervals and controls, every figure, a training; zeros for SparseJEPA."""
+    run = finished("01_pretrain", name)
+    method = name.removesuffix("-seed0")
+    controls = ["untrained encoder, last block"] + ["raw pixels"] * (method == "jepa")
+    for part in (f"{method}, last block", *controls):
         for probe in ("linear probe", "kNN"):
-            cell = results["accuracy"][name][probe]
+            cell = run.results["accuracy"][part][probe]
             low, high = cell["interval"]
             assert 0 <= low <= cell["value"] <= high <= 1
-    assert (results["zero_columns"] > 0) == (method == "sparsejepa")
+    assert len(run.results["history"]) == 2
+    assert (run.results["zero_columns"] > 0) == (method == "sparsejepa")
     names = {"images", "masks", "coverage", "curves", "norms", "accuracies"}
-    assert {Path(figure["file"]).stem for figure in manifest["figures"]} == names
-    assert all((folder / figure["file"]).is_file() for figure in manifest["figures"])
-    for file in ("encoder.safetensors", "correct.safetensors", "groups.safetensors"):
-        assert (folder / file).is_file()
+    assert {Path(figure["file"]).stem for figure in run.manifest["figures"]} == names
+    ((place, files),) = run.manifest["trainings"].items()
+    assert {"encoder.safetensors", "groups.safetensors", "training.json"} <= files.keys()
+    assert (study / "book" / "runs" / place / "encoder.safetensors").is_file()
 
 
-def test_the_scorecard_pairs_runs_of_one_seed(runs: list[Path]):
-    """Both runs are in the table, and their difference is that of their accuracies."""
-    results = json.loads((runs[2] / "results.json").read_text())
-    (difference,) = results["differences"].values()
-    accuracy = [
-        json.loads((folder / "results.json").read_text())["accuracy"][f"{method}, last block"]
-        for folder, method in ((runs[0], "jepa"), (runs[1], "sparsejepa"))
-    ]
-    for probe, cell in difference.items():
-        expected = accuracy[1][probe]["value"] - accuracy[0][probe]["value"]
-        assert cell["value"] == pytest.approx(expected)
-        assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]
+def test_the_scorecard_pairs_the_runs(finished):
+    """Of equal seeds, each difference with its interval, and a sentence a probe and part."""
+    results = finished("07_scorecard").results
+    for key in ("differences", "differences_last_blocks"):
+        (pair,) = results[key]
+        assert pair == "sparsejepa-seed0 - jepa-seed0"
+        for cell in results[key][pair].values():
+            assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]
+    assert results["conclusion"].count("for a single seed") == 4
+
+
+def test_the_screening_changes_one_setting_at_a_time(finished):
+    """Two variants, each with its accuracies."""
+    variants = finished("appendix_tuning").results["variants"]
+    assert list(variants) == ["base", "AdamW instead of Muon"]
+    assert all(0 <= row["linear"] <= 1 for row in variants.values())
+    assert json.dumps(variants).count("seconds") == 0

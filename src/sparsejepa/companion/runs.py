@@ -38,9 +38,6 @@ from sparsejepa.companion.study import (
     preset_parameters,
 )
 
-# The parameter of notebooks that read other runs: the preset of these.
-PRESET = "preset"
-
 
 def run_notebook(
     notebook: Path,
@@ -75,9 +72,6 @@ def run_notebook(
         study = load_study(root, preset)
         named = find_run(study, preset, source.stem, run)
         given = named.parameters
-    if PRESET in notebook_parameters(source):
-        # Whose runs a notebook reads: those of the preset that it runs under.
-        given = {PRESET: preset} | given
     needs = finished_needs(root, study, named) if named else {}
     folder = _folder(preset, source.stem, named, overrides)
     if folder.parts[0] == preset:

@@ -20,11 +20,13 @@ from pydantic import (
 
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.manifest import MANIFEST, input_hashes, staleness
-from sparsejepa.companion.parameters import Value, check_parameters
+from sparsejepa.companion.parameters import Value, check_parameters, notebook_parameters
 from sparsejepa.companion.provenance import runs_root
 
 # The name of a run is that of its folder: one level, below its notebook's.
 RUN_NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._+-]+")
+# The parameter of notebooks that read other runs: the preset of these.
+PRESET = "preset"
 EMPTY = ("", "null", "~")  # a key without a value
 
 
@@ -104,7 +106,7 @@ def load_study(root: Path, preset: str) -> list[StudyRun]:
     runs = []
     for notebook in notebooks:
         section, source = sections[notebook], notebook_path(root, notebook)
-        common = check_parameters(source, section.parameters, where)
+        common = _common(source, preset, section)
         for name, own in section.runs.items():
             checked = check_parameters(source, own, f"{where}, run {name}")
             runs.append(StudyRun(preset, notebook, name, common | checked, tuple(section.needs)))
@@ -114,9 +116,13 @@ def load_study(root: Path, preset: str) -> list[StudyRun]:
 def preset_parameters(root: Path, preset: str, notebook: str) -> dict[str, Value]:
     """What a preset gives to every run of a notebook; nothing if it does not mention it."""
     section = _sections(root, preset).get(notebook, Section())
-    return check_parameters(
-        notebook_path(root, notebook), section.parameters, f"presets/{preset}.yml"
-    )
+    return _common(notebook_path(root, notebook), preset, section)
+
+
+def _common(source: Path, preset: str, section: Section) -> dict[str, Value]:
+    # Whose runs a notebook reads: those of the preset that it runs under.
+    own = {PRESET: preset} if PRESET in notebook_parameters(source) else {}
+    return own | check_parameters(source, section.parameters, f"presets/{preset}.yml")
 
 
 def find_run(study: list[StudyRun], preset: str, notebook: str, name: str) -> StudyRun:
