@@ -135,7 +135,7 @@ def test_a_large_mean_is_no_reason_to_drop():
 
 def test_an_unknown_method_is_refused():
     """The tests' type checks would step in front of it, so the check is called on its own."""
-    from sparsejepa.information.multiinformation import _check_method
+    from sparsejepa.information.multiinformation import _usable
 
     with pytest.raises(ValueError, match="method 'mine' is unknown; choose gaussian or copula"):
-        _check_method("mine")
+        _usable(rows(), "mine", False)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejepa.information.decomposition import (
+from sparsejepa.information.multiinformation import (
     AmongRandom,
     decompose,
     groups_of,

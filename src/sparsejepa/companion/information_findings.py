@@ -8,7 +8,7 @@ from typing import Any
 from scipy.special import ndtri
 
 from sparsejepa.companion.information_of_encoders import Measured
-from sparsejepa.information.decomposition import AmongRandom
+from sparsejepa.information.multiinformation import AmongRandom
 from sparsejepa.intervals import Interval, seed_interval
 
 LEVEL = 0.95

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsejepa.companion.pretrained import Pretrained, untrained
 from sparsejepa.information.columns import usable_columns
 from sparsejepa.information.copula import independent_ranks, normal_scores
-from sparsejepa.information.decomposition import (
+from sparsejepa.information.multiinformation import (
     AmongRandom,
     decompose,
     groups_of,
