@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 
+from sparsejepa.chapters.multiinformation import as_results, measure, representations
 from sparsejepa.companion.files import plain, write_json
-from sparsejepa.companion.information_findings import as_results
-from sparsejepa.companion.information_of_encoders import measure, representations
 from sparsejepa.companion.pretrained import Pretrained, untrained
 from sparsejepa.companion.run_files import seal
 from sparsejepa.data.image_set import ImageSet, load_image_set

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import layer_norm
 
+from sparsejepa.chapters.multiinformation import equicorrelation
 from sparsejepa.information.columns import usable_columns
-from sparsejepa.information.known_laws import equicorrelation
 from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.randomness import generator
 from tests.information.known import gaussian_rows, interval_hit

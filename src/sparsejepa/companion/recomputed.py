@@ -12,8 +12,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sparsejepa.companion.information_findings import as_results
-from sparsejepa.companion.information_of_encoders import Representation, measure, read_groups
+from sparsejepa.chapters.multiinformation import (
+    Representation,
+    as_results,
+    measure,
+    read_groups,
+)
 from sparsejepa.companion.pretrained import untrained
 from sparsejepa.companion.stored_runs import (
     Comparison,
