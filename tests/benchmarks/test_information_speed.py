@@ -5,7 +5,7 @@ infomeasure (AGPL-3) is no dependency: `pip install infomeasure` before `make be
 
 import pytest
 
-from sparsejepa.information.known_laws import equicorrelation
+from sparsejepa.chapters.multiinformation import equicorrelation
 from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.information.nearest_neighbour import ksg_value
 from tests.benchmarks.interleaved import best_seconds, ratio_table

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sparsejepa.information import known_laws
+from sparsejepa.chapters import multiinformation as known_laws
 from sparsejepa.randomness import generator
 
 

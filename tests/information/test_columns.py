@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import layer_norm
 
+from sparsejepa.chapters.multiinformation import equicorrelation
 from sparsejepa.information.columns import usable_columns
-from sparsejepa.information.known_laws import equicorrelation
 from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.randomness import generator
 from tests.information.known import gaussian_rows, interval_hit
@@ -135,7 +135,7 @@ def test_a_large_mean_is_no_reason_to_drop():
 
 def test_an_unknown_method_is_refused():
     """The tests' type checks would step in front of it, so the check is called on its own."""
-    from sparsejepa.information.multiinformation import _check_method
+    from sparsejepa.information.multiinformation import _usable
 
     with pytest.raises(ValueError, match="method 'mine' is unknown; choose gaussian or copula"):
-        _check_method("mine")
+        _usable(rows(), "mine", False)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sparsejepa.information.known_laws import (
+from sparsejepa.chapters.multiinformation import (
     autoregression,
     autoregressive,
     equicorrelated,

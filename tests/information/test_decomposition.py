@@ -8,14 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejepa.information.decomposition import (
+from sparsejepa.information.multiinformation import (
     AmongRandom,
     decompose,
     groups_of,
     random_partitions,
     random_subsets,
+    total_correlation,
 )
-from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.model.sparsity import make_groups
 from sparsejepa.randomness import generator
 from tests.information.known import gaussian_rows, interval_hit, random_correlation

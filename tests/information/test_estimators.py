@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import psi
 
-from sparsejepa.information.estimate import TotalCorrelation
-from sparsejepa.information.known_laws import (
+from sparsejepa.chapters.multiinformation import (
     autoregression,
     autoregressive,
     equicorrelated,
     equicorrelation,
     student,
 )
+from sparsejepa.information.estimate import TotalCorrelation
 from sparsejepa.information.multiinformation import shuffled_null, total_correlation
 from sparsejepa.randomness import generator
 from tests.information.known import (

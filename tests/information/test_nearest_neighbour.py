@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import psi
 
+from sparsejepa.chapters.multiinformation import equicorrelated, equicorrelation
 from sparsejepa.information import nearest_neighbour
-from sparsejepa.information.known_laws import equicorrelated, equicorrelation
 from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.information.nearest_neighbour import ksg, ksg_value
 from tests.information.known import gaussian_rows, interval_hit, lattice, random_correlation

@@ -114,4 +114,7 @@ def test_encoders_stand_beside_their_controls(results: dict):
         assert abs(cell["null"]["mean"]) < 0.05 * cell["total"]["value"]
         assert 0 <= cell["accuracy"] <= 1 and 0 <= cell["partition"]["rank"] <= 1
     assert sum(cell["method"] == "untrained encoder" for cell in encoders.values()) == 2
-    assert "not about the method" in results["conclusion"]
+    questions = {line["question"]: line for line in results["conclusion"]}
+    assert questions.keys() >= {"total", "grouping"}
+    low, high = questions["total"]["interval"]
+    assert questions["total"]["clear"] == (low > 0 or high < 0)

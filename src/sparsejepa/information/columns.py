@@ -1,11 +1,11 @@
-"""Which columns have a finite multiinformation, and which must be left out before one is asked."""
+"""Columns with a finite multiinformation; constant and dependent ones are refused or left out."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import scipy.linalg
 import torch
-from jaxtyping import Float, Float64, Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
 from sparsejepa.information.estimate import DroppedColumn
@@ -13,14 +13,18 @@ from sparsejepa.information.estimate import DroppedColumn
 # Fewer rows leave the correlation matrix so uncertain that no correction mends it.
 ROWS_PER_COLUMN = 5
 FEWEST_ROWS = 20
-# Rows are converted to float64 a chunk at a time: 50,000 x 768 of them would take 300 MB a copy.
+# Rows are handled a chunk at a time where a copy of 50,000 x 768 numbers would take 300 MB.
 CHUNK_BYTES = 32_000_000
+# An entry this many typical deviations from its column's median is an outlier or a sentinel, such
+# as 1e9 for "missing". Its row would hide what the others show of dependence.
+FAR = 100
+EPS32, EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
 
 
 def usable_columns(
     x: Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"], drop: bool
-) -> tuple[Float[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
-    """The columns of `x` that can enter, their indices, and what was dropped.
+) -> tuple[Float64[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
+    """The columns of `x` that can enter, in float64, their indices, and what was dropped.
 
     A constant column (a dead unit) has an entropy of minus infinity, and exact linear dependence
     makes the multiinformation infinite. The final LayerNorm of a vision transformer causes one
@@ -29,83 +33,143 @@ def usable_columns(
     largest determinant among what stays, hence the smallest multiinformation. Of one null
     direction v that is argmax |v_i|, and leaving out column j instead would add ln |v_i / v_j|.
 
-    What is constant is judged by the rounding of the input's number format, what is a null
-    direction by that or float32's.
-
     Raises:
         ValueError: NaN or infinity, fewer rows than `ROWS_PER_COLUMN` a column, constant columns
             or linear dependence without `drop`, or no column left.
     """
-    values, rounding = as_float_array(x)
+    values, rounding, noise = as_float64(x)
     n, d = values.shape
     if not all(np.isfinite(values[rows]).all() for rows in row_chunks(n, d)):
         raise ValueError(
             "The columns contain NaN or infinity, of which no multiinformation can be estimated; "
             "check what computed them."
         )
-    if n < max(ROWS_PER_COLUMN * d, FEWEST_ROWS):
+    if n < _fewest_rows(d):
         raise ValueError(
-            f"{n} rows are too few for {d} columns: at least "
-            f"{max(ROWS_PER_COLUMN * d, FEWEST_ROWS)} are needed, and intervals hold from {50 * d}."
+            f"{n} rows are too few for {d} columns: at least {_fewest_rows(d)} are needed, and "
+            f"intervals hold from {50 * d}."
         )
-    highest, lowest = values.max(axis=0), values.min(axis=0)
-    dead = highest - lowest <= 8 * rounding * np.maximum(np.abs(highest), np.abs(lowest))
+    # Halves, because the difference of two numbers can exceed the largest one.
+    highest, lowest = values.max(axis=0) / 2, values.min(axis=0) / 2
+    dead = highest - lowest <= 2 * rounding * np.maximum(np.abs(highest), np.abs(lowest))
     dropped = [DroppedColumn(int(i), "constant") for i in np.flatnonzero(dead)]
     if dropped and not drop:
+        others = f", as are {len(dropped) - 1} more" if len(dropped) > 1 else ""
         raise ValueError(
-            f"Column {dropped[0].column} is constant{_and_others(len(dropped) - 1)} (a dead unit); "
-            "pass drop=True to leave such columns out and have that reported."
+            f"Column {dropped[0].column} is constant{others} (a dead unit); pass drop=True to "
+            "leave such columns out and have that reported."
         )
     kept = np.flatnonzero(~dead)
     if len(kept) == 0:
         raise ValueError("Every column is constant: there is nothing to estimate.")
-    mean, covariance = moments(values[:, kept] if dropped else values)
-    scale = np.sqrt(np.diag(covariance))
-    correlation = covariance / scale / scale[:, None]
-    # Rounding of the input is noise of this variance, relative to that of the column it is in. At
-    # least float32's: features in float64 have often been computed in float32.
-    rounding = max(rounding, float(np.finfo(np.float32).eps))
-    noise = 100 * rounding**2 * (1 + np.square(mean / scale).max())
-    tolerance = noise + 10 * d * np.finfo(np.float64).eps
-    spectrum, axes = np.linalg.eigh(correlation)
-    null = axes[:, spectrum <= tolerance]
-    if null.shape[1] and not drop:
+    dependent, smallest = dependent_columns(values[:, kept] if dropped else values, noise)
+    if len(dependent) and not drop:
         raise ValueError(
             f"The columns are linearly dependent (smallest eigenvalue of their correlation matrix "
-            f"{spectrum[0]:.1e}; a final LayerNorm causes one), so their total correlation is "
-            f"infinite; pass drop=True to leave out {null.shape[1]} and have that reported."
+            f"{smallest:.1e}; a final LayerNorm causes one), so their total correlation is "
+            f"infinite; pass drop=True to leave out {len(dependent)} and have that reported."
         )
-    if null.shape[1]:
-        # Pivoted QR picks rows of the null space greedily by volume: exact for one direction.
-        pivots = scipy.linalg.qr(null.T, mode="r", pivoting=True)[1][: null.shape[1]]
-        dropped += [
-            DroppedColumn(int(kept[i]), "linearly dependent on the others") for i in sorted(pivots)
-        ]
-        kept = np.delete(kept, pivots)
+    if len(dependent):
+        reason = "linearly dependent on the others"
+        dropped += [DroppedColumn(int(kept[i]), reason) for i in dependent]
+        kept = np.delete(kept, dependent)
     return values[:, kept] if dropped else values, kept, tuple(dropped)
 
 
-def as_float_array(
+def dependent_columns(
+    x: Float64[np.ndarray, "N d"], noise: float
+) -> tuple[Int64[np.ndarray, "k"], float]:
+    """As many columns as there are null directions, and the smallest eigenvalue.
+
+    The eigenvalues are those of the correlation matrix of the rows without far entries, after
+    each column is centred at its median and scaled by its typical deviation: neither an offset,
+    nor a unit, nor a sentinel row changes them.
+
+    Args:
+        noise: variance that rounding adds to a number, as a share of the number's square.
+    """
+    n, d = x.shape
+    median, spread = centre_and_spread(x)
+    y, near = np.empty((n, d)), np.ones(n, dtype=bool)
+    with np.errstate(over="ignore"):
+        for j in range(d):
+            y[:, j] = (x[:, j] / 2 - median[j]) / spread[j]
+            near &= np.abs(y[:, j]) <= FAR
+    y = y if near.all() else y[near]
+    if len(y) < _fewest_rows(d):
+        return np.array([], dtype=np.int64), np.nan
+    mean, covariance = moments(y)
+    scale = np.sqrt(np.diag(covariance))
+    moving = np.flatnonzero(scale > 0)
+    mean, scale = mean[moving], scale[moving]
+    spectrum, axes = np.linalg.eigh(covariance[np.ix_(moving, moving)] / scale / scale[:, None])
+    offset = (median[moving] / spread[moving] + mean) / scale
+    # Features in float64 have often been computed in float32 and centred afterwards: 100 EPS32².
+    # What exceeds a hundredth of a column's variance is no rounding, whatever the offset.
+    tolerance = 100 * EPS32**2 + noise * (1 + np.square(axes * offset[:, None]).sum(axis=0))
+    null = axes[:, spectrum <= np.minimum(tolerance, 0.01) + 10 * d * EPS64]
+    # Pivoted QR picks rows of the null space greedily by volume: exact for one direction.
+    pivots = scipy.linalg.qr(null.T, mode="r", pivoting=True)[1][: null.shape[1]]
+    return np.sort(moving[pivots]), float(spectrum[0])
+
+
+def centre_and_spread(
+    x: Float64[np.ndarray, "N d"],
+) -> tuple[Float64[np.ndarray, "d"], Float64[np.ndarray, "d"]]:
+    """Half the median of every column, and half the median distance of other values from it."""
+    found = []
+    for column in x.T:
+        half = column / 2
+        median = np.median(half)
+        distance = np.abs(half - median)
+        found.append((median, np.median(distance[distance > 0])))
+    return np.array([m for m, _ in found]), np.array([s for _, s in found])
+
+
+def as_float64(
     x: Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"],
-) -> tuple[Float[np.ndarray, "N d"], float]:
-    """`x` as a NumPy array of float32 or float64, and the relative rounding it came with."""
-    if isinstance(x, Tensor):
-        floating = x.dtype.is_floating_point
-        rounding = torch.finfo(x.dtype).eps if floating else np.finfo(np.float64).eps
-        wide = x.detach().cpu()
-        wide = wide if x.dtype in (torch.float32, torch.float64) else wide.double()
-        return wide.numpy(), rounding
-    floating = np.issubdtype(x.dtype, np.floating)
-    rounding = float(np.finfo(x.dtype if floating else np.float64).eps)
-    return x if x.dtype in (np.float32, np.float64) else x.astype(np.float64), rounding
+) -> tuple[Float64[np.ndarray, "N d"], float, float]:
+    """`x` in float64, the rounding of its number format, and the variance of that rounding.
+
+    The variance is a share of a number's square: half an eps² where only storage rounds, as in
+    half precision, and two eps² where arithmetic does, as measured behind LayerNorms in float32.
+    Numbers in float64 that float32 holds too were computed there.
+    """
+    eps = EPS64
+    if x.dtype.is_floating_point if isinstance(x, Tensor) else np.issubdtype(x.dtype, np.floating):
+        eps = float((torch if isinstance(x, Tensor) else np).finfo(x.dtype).eps)
+    array = as_array(x)
+    if np.issubdtype(array.dtype, np.integer):
+        # Differences from the least are exact where 64 bits are more than float64 holds.
+        whole = array.astype(np.int64, copy=False)
+        array = (whole - whole.min(axis=0)).view(np.uint64)
+    values = np.asarray(array, dtype=np.float64)
+    if eps > EPS32:
+        return values, eps, eps**2 / 2
+    with np.errstate(over="ignore"):
+        coarse = all(
+            np.array_equal(values[rows], values[rows].astype(np.float32))
+            for rows in row_chunks(*values.shape)
+        )
+    return values, eps, 2 * (EPS32 if coarse else EPS64) ** 2
+
+
+def as_array(
+    x: Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"],
+) -> Shaped[np.ndarray, "N d"]:
+    """`x` as a NumPy array; half precision, which NumPy has in part only, in float64."""
+    if not isinstance(x, Tensor):
+        return x
+    x = x.detach().cpu()
+    return (x.double() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
 
 
 def moments(
-    x: Float[np.ndarray, "N d"],
+    x: Float64[np.ndarray, "N d"],
 ) -> tuple[Float64[np.ndarray, "d"], Float64[np.ndarray, "d d"]]:
-    """Mean and covariance (divided by N), in float64."""
+    """Mean and covariance (divided by N)."""
     n, d = x.shape
-    mean = x.mean(axis=0, dtype=np.float64)
+    mean = x.mean(axis=0)
     covariance = np.zeros((d, d))
     for rows in row_chunks(n, d):
         centred = x[rows] - mean
@@ -130,5 +194,5 @@ def shuffled_columns(
     return shuffled
 
 
-def _and_others(count: int) -> str:
-    return f", as are {count} more" if count else ""
+def _fewest_rows(d: int) -> int:
+    return max(ROWS_PER_COLUMN * d, FEWEST_ROWS)

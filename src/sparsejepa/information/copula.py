@@ -7,7 +7,6 @@ multiinformation, because it has the largest entropy. Dependence that leaves nor
 uncorrelated, such as that of the tails of a Student t, is missed altogether.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +16,7 @@ from jaxtyping import Bool, Float64, Int, Int32, Shaped
 from scipy.special import ndtri
 
 from sparsejepa.information.columns import row_chunks
-from sparsejepa.information.estimate import (
-    Term,
-    between_by_entropies,
-    between_value_by_entropies,
-)
+from sparsejepa.information.estimate import Estimator, Term
 from sparsejepa.information.gaussian import (
     cholesky,
     excess,
@@ -36,7 +31,7 @@ LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class CopulaEstimator:
+class CopulaEstimator(Estimator):
     """The estimate bound to the ranks of its columns.
 
     Ranks displace the scores of a row by about 1 / sqrt(N), differently in every column. That
@@ -47,16 +42,10 @@ class CopulaEstimator:
     ranks cannot tell how closely: the correction, and with it the interval, becomes wide.
     """
 
+    method = "copula"
     ranks: Int32[np.ndarray, "N d"]  # 0 to N - 1, each once in every column
     correlation: Float64[np.ndarray, "d d"]  # of the normal scores of all rows
     in_halves: Float64[np.ndarray, "d d"]  # mean of the correlation matrices of random halves
-    method: str = "copula"
-
-    def between(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> Term:
-        return between_by_entropies(self, blocks)
-
-    def between_value(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> float:
-        return between_value_by_entropies(self, blocks)
 
     def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
         factor = cholesky(self.correlation, columns)

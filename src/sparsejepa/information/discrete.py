@@ -3,37 +3,26 @@
 Valid where the joint values are few: N at least 5 times their number.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int, Int64, Shaped
 
-from sparsejepa.information.estimate import (
-    Term,
-    between_by_entropies,
-    between_value_by_entropies,
-)
+from sparsejepa.information.estimate import Estimator, Term
 
 ROWS_PER_VALUE = 5
 RESAMPLINGS = 200
 
 
 @dataclass(frozen=True, eq=False)
-class DiscreteEstimator:
+class DiscreteEstimator(Estimator):
     """Counts of the distinct rows, and what resampling the rows makes of them."""
 
+    method = "discrete"
     values: Int64[np.ndarray, "K d"]  # the distinct rows, each column numbered from 0
     counts: Int64[np.ndarray, "K"]
     resampled: Int64[np.ndarray, "B K"]
-    method: str = "discrete"
-
-    def between(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> Term:
-        return between_by_entropies(self, blocks)
-
-    def between_value(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> float:
-        return between_value_by_entropies(self, blocks)
 
     def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
         counts = self._merged(columns, self.counts[None])

@@ -1,8 +1,8 @@
 """What every estimator of multiinformation returns, and how its uncertainty is put together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -14,7 +14,7 @@ class DroppedColumn:
     """A column that did not enter."""
 
     column: int  # its index in the input
-    reason: str  # "constant" or "linearly dependent on the others"
+    reason: str  # "constant", "linearly dependent on the others", or either but for one row
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class TotalCorrelation:
     """An estimate of sum_i H(Z_i) - H(Z_1, ..., Z_d) (Watanabe 1960), in nats."""
 
     value: float  # bias-corrected, hence slightly negative at times; infinite only by definition
-    standard_error: float  # nats; sampling error and what the estimator knows of its own bias
+    standard_error: float  # nats; sampling error and what the estimator suspects of its own bias
     method: str  # gaussian, copula, ksg or discrete
     n: int  # rows
     d: int  # columns that entered
@@ -66,60 +66,41 @@ class Term:
     def standard_error(self) -> float:
         """Sampling error and suspected bias, in nats.
 
-        No estimate varies less than at independence. The deviations rather overstate the variance:
-        a jackknife counts twice what is left of it at independence (Efron & Stein 1981).
+        The variance at independence is a lower bound; the jackknife overestimates by up to 2x,
+        because it counts twice what is left of it at independence (Efron & Stein 1981).
         """
         variance = max(float(np.mean(np.square(self.deviations))), self.null_variance)
         return float(np.sqrt(variance + self.systematic**2))
 
 
-def sum_minus_whole(parts: Iterable[Term], whole: Term) -> Term:
-    """sum_g H(part g) - H(whole): the multiinformation between the parts."""
-    value, systematic, null = -whole.value, -whole.systematic, whole.null_variance
-    deviations = -whole.deviations
-    for part in parts:
-        value, systematic = value + part.value, systematic + part.systematic
-        deviations = deviations + part.deviations
-        null -= part.null_variance
-    return Term(value, deviations, max(null, 0.0), systematic)
-
-
-@runtime_checkable
-class Estimator(Protocol):
+class Estimator:
     """A method bound to its data, of N rows and d columns."""
 
-    method: str
+    method: ClassVar[str]
+
+    def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
+        """Entropy of some columns, up to what cancels in every multiinformation."""
+        raise NotImplementedError
+
+    def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
+        """Its value alone, which takes a small part of the time."""
+        raise NotImplementedError
 
     def between(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> Term:
         """Multiinformation between disjoint blocks of columns, each taken as one vector."""
+        whole = self.entropy(np.concatenate(blocks))
+        value, systematic, null = -whole.value, -whole.systematic, whole.null_variance
+        deviations = -whole.deviations
+        for part in map(self.entropy, blocks):
+            value, systematic = value + part.value, systematic + part.systematic
+            deviations = deviations + part.deviations
+            null -= part.null_variance
+        return Term(value, deviations, max(null, 0.0), systematic)
 
     def between_value(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> float:
-        """Its value alone, which takes a small part of the time."""
-
-
-@runtime_checkable
-class EntropyEstimator(Protocol):
-    """A method that estimates entropies, up to what cancels in every multiinformation."""
-
-    def entropy(self, columns: Int[np.ndarray, "k"]) -> Term: ...
-
-    def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float: ...
-
-
-def between_by_entropies(
-    estimator: EntropyEstimator, blocks: Sequence[Int[np.ndarray, "_"]]
-) -> Term:
-    """`Estimator.between` as a difference of entropies."""
-    whole = estimator.entropy(np.concatenate(blocks))
-    return sum_minus_whole((estimator.entropy(block) for block in blocks), whole)
-
-
-def between_value_by_entropies(
-    estimator: EntropyEstimator, blocks: Sequence[Int[np.ndarray, "_"]]
-) -> float:
-    """`Estimator.between_value` as a difference of entropies."""
-    whole = estimator.entropy_value(np.concatenate(blocks))
-    return sum(estimator.entropy_value(block) for block in blocks) - whole
+        """The value of `between` alone."""
+        whole = self.entropy_value(np.concatenate(blocks))
+        return sum(self.entropy_value(block) for block in blocks) - whole
 
 
 def single_columns(d: int) -> list[Int[np.ndarray, "1"]]:

@@ -2,69 +2,120 @@
 
 Valid at any width for Gaussian columns. Of other columns it estimates that functional of their
 correlation matrix, which is neither an upper nor a lower bound of their multiinformation, and
-misses all dependence without correlation.
+misses all dependence without correlation. Undefined where it would rest on a single row.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float64, Int
 from scipy.special import polygamma, psi
 
-from sparsejepa.information.columns import moments, row_chunks
-from sparsejepa.information.estimate import (
-    Term,
-    between_by_entropies,
-    between_value_by_entropies,
+from sparsejepa.information.columns import (
+    EPS64,
+    as_float64,
+    centre_and_spread,
+    dependent_columns,
+    moments,
+    row_chunks,
 )
+from sparsejepa.information.estimate import Estimator, Term
+
+# Where a row leaves less of the determinant than this share, the formula of the jackknife loses
+# its digits, and the row is left out in fact.
+LEAST_LEFT = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianEstimator:
+class GaussianEstimator(Estimator):
     """The plug-in estimate bound to its columns, which are only read."""
 
-    x: Float[np.ndarray, "N d"]
+    method = "gaussian"
+    x: Float64[np.ndarray, "N d"]
     mean: Float64[np.ndarray, "d"]
     scale: Float64[np.ndarray, "d"]  # standard deviations
     correlation: Float64[np.ndarray, "d d"]
-    method: str = "gaussian"
-
-    def between(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> Term:
-        return between_by_entropies(self, blocks)
-
-    def between_value(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> float:
-        return between_value_by_entropies(self, blocks)
 
     def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
         factor = cholesky(self.correlation, columns)
         return half_log_determinant(factor) - excess(len(self.x), len(columns))
 
     def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
-        """With the exact jackknife: leaving row i out multiplies det R by 1 - N/(N-1) h_i / N.
-
-        h_i is the row's squared Mahalanobis distance from the mean.
-        """
+        """With the exact jackknife: leaving row i out multiplies det R by 1 - leverage i."""
         n, k = len(self.x), len(columns)
-        factor = cholesky(self.correlation, columns)
-        left_out = np.empty(n)
-        for rows in row_chunks(n, k):
-            z = (self.x[rows][:, columns] - self.mean[columns]) / self.scale[columns]
-            white = scipy.linalg.solve_triangular(factor, z.T, lower=True)
-            left_out[rows] = 0.5 * np.log1p(-np.square(white).sum(axis=0) / (n - 1))
+        half = half_log_determinant(cholesky(self.correlation, columns))
+        leverage = self.leverages(columns)
+        left_out = 0.5 * np.log1p(-np.minimum(leverage, 1 - LEAST_LEFT))
+        for row in np.flatnonzero(leverage > 1 - LEAST_LEFT):
+            rest = gaussian_estimator(np.delete(self.x[:, columns], row, axis=0))
+            narrower = np.log(rest.scale / self.scale[columns]).sum() + 0.5 * k * np.log1p(-1 / n)
+            of_rest = half_log_determinant(cholesky(rest.correlation, np.arange(k)))
+            left_out[row] = of_rest + narrower - half
         return Term(
-            half_log_determinant(factor) - excess(n, k),
+            half - excess(n, k),
             np.sqrt(n - 1) * (left_out - left_out.mean()),
             null_variance(n, k),
         )
 
+    def leverages(self, columns: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "N"]:
+        """h_i / (N - 1) with each row's squared Mahalanobis distance h_i from the mean."""
+        n, k = len(self.x), len(columns)
+        factor, leverage = cholesky(self.correlation, columns), np.empty(n)
+        for rows in row_chunks(n, k):
+            z = (self.x[rows][:, columns] - self.mean[columns]) / self.scale[columns]
+            white = scipy.linalg.solve_triangular(factor, z.T, lower=True)
+            leverage[rows] = np.square(white).sum(axis=0) / (n - 1)
+        return leverage
 
-def gaussian_estimator(x: Float[np.ndarray, "N d"]) -> GaussianEstimator:
-    """Reads the moments of columns that `usable_columns` let pass."""
+
+def gaussian_estimator(x: Float64[np.ndarray, "N d"]) -> GaussianEstimator:
+    """Reads the moments of columns that `usable_columns` and `columns_of_one_row` let pass."""
     mean, covariance = moments(x)
     scale = np.sqrt(np.diag(covariance))
     return GaussianEstimator(x, mean, scale, covariance / scale / scale[:, None])
+
+
+def in_own_units(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "N d"]:
+    """Columns up to 1 in size, without the offset of those that lie far from zero.
+
+    Powers of two as units round nothing; products of the columns neither over- nor underflow.
+    """
+    median, spread = centre_and_spread(x)
+    offset = np.where(np.abs(median) > 1000 * spread, 2 * median, 0.0)
+    x = x - offset if offset.any() else x
+    return np.ldexp(x, -np.frexp(np.abs(x).max(axis=0))[1])
+
+
+def columns_of_one_row(x: Float64[np.ndarray, "N d"]) -> dict[int, str]:
+    """Column -> why no Gaussian estimate with it has a standard error: it would rest on one row.
+
+    Without that row the column is constant, as a unit that is active for one image, or dependent.
+
+    Raises:
+        ValueError: outliers leave nothing of a correlation matrix but rounding.
+    """
+    median, spread = centre_and_spread(x)
+    apart = [np.flatnonzero(column / 2 != half) for column, half in zip(x.T, median, strict=True)]
+    found = {j: f"constant but for row {a[0]}" for j, a in enumerate(apart) if len(a) == 1}
+    others = np.array([j for j in range(x.shape[1]) if j not in found], dtype=np.int64)
+    if len(others) == 0:
+        return found
+    estimator = gaussian_estimator(in_own_units(x[:, others]))
+    smallest = float(np.linalg.eigvalsh(estimator.correlation)[0])
+    if smallest <= 10 * len(others) * EPS64:
+        with np.errstate(over="ignore"):
+            farthest = np.abs((x / 2 - median) / spread).max(axis=1).argmax()
+        raise ValueError(
+            f"Outliers, the farthest in row {farthest}, leave a correlation matrix that is "
+            f"singular but for rounding (smallest eigenvalue {smallest:.1e}): leave such rows out, "
+            "or use method 'copula' or 'ksg', which see ranks."
+        )
+    noise = as_float64(x)[2]
+    for row in np.flatnonzero(estimator.leverages(np.arange(len(others))) > 1 - LEAST_LEFT):
+        for j in dependent_columns(np.delete(x[:, others], row, axis=0), noise)[0]:
+            found[int(others[j])] = f"linearly dependent on the others but for row {row}"
+    return found
 
 
 def cholesky(

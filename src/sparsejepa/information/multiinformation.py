@@ -1,5 +1,15 @@
-"""Multiinformation (total correlation) of the columns of an array: the common call."""
+"""Multiinformation (total correlation) of columns, within and between groups of them.
 
+For every partition S_1, ..., S_G of the columns, whatever their distribution,
+
+    I(Z_1; ...; Z_d) = I(Z_S1; ...; Z_SG) + sum_g I(Z_i : i in S_g)         total = between + within
+
+so between <= total always holds; compare with random partitions instead.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -7,58 +17,150 @@ import torch
 from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
-from sparsejepa.information.columns import shuffled_columns, usable_columns
+from sparsejepa.information.columns import as_array, shuffled_columns, usable_columns
 from sparsejepa.information.copula import copula_estimator, independent_ranks
 from sparsejepa.information.discrete import discrete_estimator
 from sparsejepa.information.estimate import (
     DroppedColumn,
     Estimator,
-    Term,
     TotalCorrelation,
     single_columns,
 )
-from sparsejepa.information.gaussian import gaussian_estimator
+from sparsejepa.information.gaussian import columns_of_one_row, gaussian_estimator, in_own_units
 from sparsejepa.information.nearest_neighbour import nearest_neighbour_estimator
-from sparsejepa.randomness import generator
+from sparsejepa.randomness import generator as generator_of
 
 Method = Literal["gaussian", "copula", "ksg", "discrete"]
+Array = Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"]
+Groups = Iterable[Iterable[int]] | Int64[Tensor, "G p"]
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """One partition's split of the total correlation, all in nats."""
+
+    total: TotalCorrelation
+    between: TotalCorrelation  # of the groups, each taken as one vector
+    within: tuple[TotalCorrelation, ...]  # of the columns of each group
+
+    @property
+    def remainder(self) -> float:
+        """total - between - sum within; rounding for all methods but "ksg"."""
+        return self.total.value - self.between.value - sum(part.value for part in self.within)
+
+
+@dataclass(frozen=True, eq=False)
+class AmongRandom:
+    """Where a choice of columns lies among random ones of the same sizes."""
+
+    own: float  # nats, of the choice in question
+    random: Float64[np.ndarray, "draws"]  # nats, of the random ones
+
+    @property
+    def rank(self) -> float:
+        """Share of random choices that have less, ties counting half, 0 to 1.
+
+        Of a partition, near 0: its groups gather dependent columns more than chance does.
+        """
+        less, equal = (self.random < self.own).mean(), (self.random == self.own).mean()
+        return float(less + equal / 2)
+
+    @property
+    def p_value(self) -> float:
+        """Of the two-sided permutation test of "this choice is a random one".
+
+        At least 2 / (draws + 1) (Davison & Hinkley 1997, section 4.3): 200 draws cannot show less
+        than 0.01.
+        """
+        tails = ((self.random <= self.own).sum(), (self.random >= self.own).sum())
+        return float(min(1.0, 2 * (1 + min(tails)) / (len(self.random) + 1)))
 
 
 def total_correlation(
-    x: Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"],
-    method: Method = "copula",
-    *,
-    drop: bool = False,
-    seed: int = 0,
+    x: Array, method: Method = "copula", *, drop: bool = False, seed: int = 0
 ) -> TotalCorrelation:
-    """I(Z_1; ...; Z_d) = sum_i H(Z_i) - H(Z_1, ..., Z_d) of N independent rows, in nats.
+    """I(Z_1; ...; Z_d) = sum_i H(Z_i) - H(Z_1, ..., Z_d), in nats (Watanabe 1960).
 
     Args:
-        x: rows are independent draws. The patches of one image are not: pool them first.
+        x: [N, d], rows are independent draws. The patches of one image are not: pool them first.
+            Numbers of any format are converted to float64.
         method: "gaussian" (Gaussian columns, any d), "copula" (monotone functions of Gaussian
-            columns; else a lower bound), "ksg" (any density, d up to 3) or "discrete" (few
-            distinct rows). Each module's first lines say where it holds.
+            columns; else a lower bound), "ksg" (any density, d up to 3; Kraskov, Stögbauer &
+            Grassberger 2004) or "discrete" (few distinct rows; Miller 1955). The first lines of
+            each module in `sparsejepa.information` say where its method holds.
         drop: leave out constant columns, and as many as are linearly dependent, instead of
             refusing them. What was left out stands in the result.
         seed: breaks ties, halves the sample (copula, ksg), resamples it (discrete).
 
+    Returns:
+        The estimate without its known bias, `interval()` and `per_unit`, in nats.
+
     Raises:
         ValueError: an unknown method, NaN or infinity, too few rows, constant columns or linear
-            dependence without `drop`; for estimates of ranks, a column that is a monotone
-            function of another.
+            dependence without `drop`; for ranks, a column that is a monotone function of another;
+            for "gaussian", columns that vary by one row alone, or outliers that hide the rest.
+
+    Example:
+        >>> import math, torch
+        >>> from sparsejepa.information.multiinformation import total_correlation
+        >>> x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+        >>> x[:, 1] += x[:, 0]
+        >>> low, high = total_correlation(x).interval()
+        >>> low < 0.5 * math.log(2) < high
+        True
     """
-    estimator, kept, dropped = bind(x, method, drop, seed)
-    term = estimator.between(single_columns(len(kept)))
-    return as_result(term, estimator, len(x), len(kept), dropped)
+    estimator, kept, dropped = _bound(x, method, drop, seed)
+    return _result(estimator, single_columns(len(kept)), len(x), dropped)
+
+
+def decompose(
+    x: Array,
+    groups: Groups,
+    method: Method = "copula",
+    *,
+    drop: bool = False,
+    overlapping: bool = False,
+    seed: int = 0,
+) -> Decomposition:
+    """Total correlation of columns = between groups + within groups, in nats (Watanabe 1960).
+
+    Args:
+        x: [N, d], and `method`, `drop`, `seed` as in `total_correlation`.
+        groups: the columns of each group, counted from 0.
+        overlapping: ask for the counterexample. Groups that share a column are dependent whatever
+            the columns are: between is infinite for continuous columns, and for discrete ones it
+            counts the shared entropy. Then total is not between + within.
+
+    Raises:
+        ValueError: groups that overlap, leave a column out, are empty or name a column that does
+            not exist; all that `total_correlation` refuses.
+
+    Example:
+        >>> import torch
+        >>> from sparsejepa.information.multiinformation import decompose
+        >>> x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+        >>> split = decompose(x, [[0, 1], [2, 3]])
+        >>> abs(split.total.value - split.between.value - sum(w.value for w in split.within)) < 1e-9
+        True
+    """
+    named = _checked_groups(groups, x.shape[1], overlapping)
+    estimator, kept, dropped = _bound(x, method, drop, seed)
+    blocks = _positions(named, kept)
+
+    def result(parts: Sequence[Int64[np.ndarray, "_"]]) -> TotalCorrelation:
+        return _result(estimator, parts, len(x), dropped)
+
+    d = sum(map(len, blocks))
+    if d > len(kept) and method != "discrete":
+        between = TotalCorrelation(math.inf, 0.0, method, len(x), d, dropped)
+    else:
+        between = result(blocks)
+    within = tuple(result([block[[i]] for i in range(len(block))]) for block in blocks)
+    return Decomposition(result(single_columns(len(kept))), between, within)
 
 
 def shuffled_null(
-    x: Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"],
-    method: Method,
-    draws: int,
-    generator: torch.Generator,
-    *,
-    drop: bool = False,
+    x: Array, method: Method, draws: int, generator: torch.Generator, *, drop: bool = False
 ) -> Float64[np.ndarray, "draws"]:
     """Estimates, in nats, of columns that the generator shuffles independently of each other.
 
@@ -67,44 +169,127 @@ def shuffled_null(
     Raises:
         ValueError: as `total_correlation`.
     """
-    _check_method(method)
-    values = _as_array(x) if method == "discrete" else usable_columns(x, drop)[0]
-    columns = single_columns(values.shape[1])
+    values, kept, _ = _usable(x, method, drop)
     nulls = (
         _estimator(shuffled_columns(values, generator), method, generator) for _ in range(draws)
     )
-    return np.array([null.between_value(columns) for null in nulls])
+    return np.array([null.between_value(single_columns(len(kept))) for null in nulls])
 
 
-def bind(
-    x: Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"], method: Method, drop: bool, seed: int
-) -> tuple[Estimator, Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
-    """The estimator of the usable columns of `x`, their indices, and what was dropped.
+def random_partitions(
+    x: Array,
+    groups: Groups,
+    method: Method,
+    draws: int,
+    generator: torch.Generator,
+    *,
+    drop: bool = False,
+    seed: int = 0,
+) -> AmongRandom:
+    """Multiinformation between the groups, and between random groups of the same sizes.
+
+    The generator deals the columns anew for each draw. Columns that `drop` leaves out are left
+    out before, so that all partitions are of the same columns.
 
     Raises:
-        ValueError: as `total_correlation`.
+        ValueError: as `decompose`.
     """
-    _check_method(method)
+    estimator, kept, _ = _bound(x, method, drop, seed)
+    blocks = _positions(_checked_groups(groups, x.shape[1]), kept)
+    ends = np.cumsum([len(block) for block in blocks])[:-1]
+    return _among_random(
+        estimator, blocks, len(kept), lambda order: np.split(order, ends), draws, generator
+    )
+
+
+def random_subsets(
+    x: Array,
+    columns: Iterable[int],
+    method: Method,
+    draws: int,
+    generator: torch.Generator,
+    *,
+    drop: bool = False,
+    seed: int = 0,
+) -> AmongRandom:
+    """Total correlation of some columns, and of as many random ones out of all.
+
+    What leaving columns out explains by their number alone.
+
+    Raises:
+        ValueError: a column that does not exist, none that is left after dropping, or as
+            `total_correlation`.
+    """
+    estimator, kept, _ = _bound(x, method, drop, seed)
+    (own,) = _positions(_checked_groups([columns], x.shape[1], cover=False), kept)
+    return _among_random(
+        estimator,
+        list(own[:, None]),
+        len(kept),
+        lambda order: list(order[: len(own), None]),
+        draws,
+        generator,
+    )
+
+
+def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
+    """The columns of each group, from the group of each column; -1: in none.
+
+    Groups without columns are left out.
+    """
+    present = sorted(set(labels.tolist()) - {-1})
+    return [torch.nonzero(labels == group).flatten().tolist() for group in present]
+
+
+def _among_random(
+    estimator: Estimator,
+    own: Sequence[Int64[np.ndarray, "_"]],
+    d: int,
+    dealt: Callable[[Int64[np.ndarray, "d"]], Sequence[Int64[np.ndarray, "_"]]],
+    draws: int,
+    generator: torch.Generator,
+) -> AmongRandom:
+    orders = (torch.randperm(d, generator=generator).numpy() for _ in range(draws))
+    drawn = [estimator.between_value(dealt(order)) for order in orders]
+    return AmongRandom(estimator.between_value(own), np.array(drawn))
+
+
+def _bound(
+    x: Array, method: Method, drop: bool, seed: int
+) -> tuple[Estimator, Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
+    """The estimator of the usable columns of `x`, their indices, and what was dropped."""
+    values, kept, dropped = _usable(x, method, drop)
+    return _estimator(values, method, generator_of(seed, "multiinformation")), kept, dropped
+
+
+def _usable(
+    x: Array, method: Method, drop: bool
+) -> tuple[Shaped[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
+    if method not in get_args(Method):
+        raise ValueError(f"method {method!r} is unknown; choose {' or '.join(get_args(Method))}.")
     if method == "discrete":
         # A constant column and exact dependence are nothing special to counts.
-        values, kept, dropped = _as_array(x), np.arange(x.shape[1]), ()
-    else:
-        values, kept, dropped = usable_columns(x, drop)
-    return _estimator(values, method, generator(seed, "multiinformation")), kept, dropped
-
-
-def as_result(
-    term: Term, estimator: Estimator, n: int, d: int, dropped: tuple[DroppedColumn, ...]
-) -> TotalCorrelation:
-    """A term with what it was estimated from."""
-    return TotalCorrelation(term.value, term.standard_error(), estimator.method, n, d, dropped)
+        return as_array(x), np.arange(x.shape[1]), ()
+    values, kept, dropped = usable_columns(x, drop)
+    if method == "gaussian" and (lone := columns_of_one_row(values)):
+        if not drop or len(lone) == len(kept):
+            column, reason = next(iter(lone.items()))
+            raise ValueError(
+                f"Column {kept[column]} is {reason}, on which alone a Gaussian estimate would "
+                "rest, without a standard error; pass drop=True to leave such columns out and "
+                "have that reported, or use method 'copula', which sees ranks."
+            )
+        dropped += tuple(DroppedColumn(int(kept[j]), reason) for j, reason in lone.items())
+        left = np.array([j for j in range(len(kept)) if j not in lone])
+        values, kept = values[:, left], kept[left]
+    return values, kept, dropped
 
 
 def _estimator(
     values: Shaped[np.ndarray, "N d"], method: Method, generator: torch.Generator
 ) -> Estimator:
     if method == "gaussian":
-        return gaussian_estimator(values)
+        return gaussian_estimator(in_own_units(values))
     if method == "discrete":
         return discrete_estimator(values, generator)
     ranks = independent_ranks(values, generator)
@@ -113,12 +298,52 @@ def _estimator(
     return nearest_neighbour_estimator(ranks, generator)
 
 
-def _check_method(method: str) -> None:
-    if method not in get_args(Method):
-        raise ValueError(f"method {method!r} is unknown; choose {' or '.join(get_args(Method))}.")
+def _result(
+    estimator: Estimator,
+    blocks: Sequence[Int64[np.ndarray, "_"]],
+    n: int,
+    dropped: tuple[DroppedColumn, ...],
+) -> TotalCorrelation:
+    term, d = estimator.between(blocks), sum(map(len, blocks))
+    return TotalCorrelation(term.value, term.standard_error(), estimator.method, n, d, dropped)
 
 
-def _as_array(
-    x: Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"],
-) -> Shaped[np.ndarray, "N d"]:
-    return x.detach().cpu().numpy() if isinstance(x, Tensor) else x
+def _checked_groups(
+    groups: Groups, d: int, overlapping: bool = False, cover: bool = True
+) -> list[Int64[np.ndarray, "_"]]:
+    """Groups as arrays of columns, after refusing those for which the split does not hold."""
+    named = [np.array([int(i) for i in group], dtype=np.int64) for group in groups]
+    if not named or any(len(group) == 0 for group in named):
+        raise ValueError("Every group needs at least one column; leave empty groups out.")
+    every = np.concatenate(named)
+    if every.min() < 0 or every.max() >= d:
+        wrong = every[(every < 0) | (every >= d)][0]
+        raise ValueError(f"Column {wrong} of a group does not exist: there are 0 to {d - 1}.")
+    uses = np.bincount(every, minlength=d)
+    if any(len(np.unique(group)) < len(group) for group in named):
+        raise ValueError("A group names a column twice; name every column once.")
+    if (uses > 1).any() and not overlapping:
+        raise ValueError(
+            f"Column {uses.argmax()} is in {uses.max()} groups: groups that share a column depend "
+            "on each other even where all columns are independent, so total = between + within "
+            "does not hold; pass a partition, or overlapping=True for the counterexample."
+        )
+    if cover and (uses == 0).any():
+        raise ValueError(
+            f"Column {uses.argmin()} is in no group: make such columns a group of their own, or "
+            "pass only the columns that are in one."
+        )
+    return named
+
+
+def _positions(
+    named: Sequence[Int64[np.ndarray, "_"]], kept: Int64[np.ndarray, "k"]
+) -> list[Int64[np.ndarray, "_"]]:
+    """Groups in terms of the kept columns."""
+    blocks = [np.flatnonzero(np.isin(kept, group)) for group in named]
+    for number, block in enumerate(blocks):
+        if len(block) == 0:
+            raise ValueError(
+                f"Of group {number} no column is left after dropping; leave that group out."
+            )
+    return blocks

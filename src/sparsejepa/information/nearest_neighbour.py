@@ -29,7 +29,7 @@ from scipy.spatial import cKDTree
 from scipy.special import psi
 
 from sparsejepa.information.copula import CopulaEstimator, copula_estimator, normal_scores
-from sparsejepa.information.estimate import Term
+from sparsejepa.information.estimate import Estimator, Term
 
 NEIGHBOURS = 4
 # The bias is extrapolated from balls with so many times the neighbours.
@@ -42,25 +42,24 @@ Spread = Callable[[Float64[np.ndarray, "N"]], Float64[np.ndarray, "N"]]
 
 
 @dataclass(frozen=True, eq=False)
-class NearestNeighbourEstimator:
+class NearestNeighbourEstimator(Estimator):
     """KSG bound to its columns, as normal scores, with its bias extrapolated.
 
     Multiinformation does not change under monotone maps of single columns, the distances that
     KSG compares do: scores make it invariant as well, and columns of any unit comparable.
     """
 
+    method = "ksg"
     scores: Float64[np.ndarray, "N d"]
     copula: CopulaEstimator  # of the same columns
-    neighbours: int = NEIGHBOURS
-    method: str = "ksg"
 
     def between(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> Term:
-        term = ksg([self.scores[:, block] for block in blocks], self.neighbours)
+        term = ksg([self.scores[:, block] for block in blocks], NEIGHBOURS)
         missing = self.copula.between_value(blocks) - term.value
         return replace(term, systematic=max(term.systematic, missing))
 
     def between_value(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> float:
-        columns, k = [self.scores[:, block] for block in blocks], self.neighbours
+        columns, k = [self.scores[:, block] for block in blocks], NEIGHBOURS
         distance, _ = _neighbours(np.concatenate(columns, axis=1), COARSEST * k)
         fine, coarse = (_estimate(columns, distance[:, c * k], c * k) for c in (1, COARSEST))
         return fine - _bias(fine, coarse, COARSEST, sum(map(len, blocks)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparsejepa.companion.information_of_encoders import read_groups
+from sparsejepa.chapters.multiinformation import read_groups
 from sparsejepa.companion.pretrained import Pretrained
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator
