@@ -17,7 +17,7 @@ PDF ?= _build/book.pdf
 NODE_MODULES = _build/node/node_modules
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 
-.PHONY: help book site check-pages pdf test test-all verify benchmark lint clean
+.PHONY: help book site check-pages pdf test test-all certify verify benchmark lint clean
 
 help:
 	@echo "make book       run the demo study on this machine and build the book with it"
@@ -27,7 +27,8 @@ help:
 	@echo "make test       the tests, without the slow ones and those for a GPU"
 	@echo "make test-all   all tests"
 	@echo "make benchmark  throughput as ratios to plain implementations"
-	@echo "make verify     compute printed numbers again from committed weights and data (5 minutes)"
+	@echo "make certify    does the code here compute what that of the committed runs computed?"
+	@echo "make verify     run reports again from committed trainings, compare all numbers (5 minutes)"
 	@echo "make lint       style of code and notebooks, spelling"
 	@echo "make clean      remove the built book and caches; runs and environments stay"
 
@@ -78,6 +79,9 @@ test-all: $(VENV)/.test
 benchmark: $(VENV)/.test
 	rm -f book/benchmarks.json
 	SPARSEJEPA_BENCHMARKS=book/benchmarks.json $(VENV)/bin/python -m pytest tests/benchmarks
+
+certify: $(VENV)/.book
+	$(VENV)/bin/sparsejepa certify
 
 verify: $(VENV)/.book
 	$(VENV)/bin/sparsejepa verify --preset reference --minutes 5

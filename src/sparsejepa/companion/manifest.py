@@ -279,7 +279,9 @@ def staleness(root: Path, run_id: str, parameters: Mapping[str, Any] | None = No
         return reasons
     if parameters is not None:
         now = effective_parameters(source, parameters)
-        reasons += parameter_changes(manifest["parameters"], now)
+        # A parameter that came since had its default; a certificate says that this changes nothing.
+        then = effective_parameters(source, {}) | manifest["parameters"]
+        reasons += parameter_changes({name: then[name] for name in now}, now)
     for need, recorded in manifest["needs"].items():
         try:
             same = input_hashes(root, need) == recorded
