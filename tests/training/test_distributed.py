@@ -71,7 +71,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
     is nothing but rounding errors, which AdamW scales up to whole steps.
     """
     (one, facts), (two, more) = (
-        load_checkpoint(f / "checkpoint.safetensors") for f in (folder, other)
+        load_checkpoint(f / "checkpoint.pt") for f in (folder, other)
     )
     assert one.keys() == two.keys()
     for name in one:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sparsejepa.companion import measurements
@@ -26,11 +25,11 @@ from sparsejepa.companion.measurements import (
     structure,
 )
 from sparsejepa.information import columns, copula, gaussian, multiinformation
-from sparsejepa.model.objective import Jepa
+from sparsejepa.model.jepa import Jepa
 from sparsejepa.probing import collapse, evaluation, features, linear, low_level, neighbours
 from sparsejepa.probing.online import online_watch
 from sparsejepa.training.checkpoint import load_checkpoint, save_checkpoint
-from sparsejepa.training.precision import choose_precision
+from sparsejepa.training.precision import choose_device, choose_precision
 from sparsejepa.training.pretrain import PretrainConfig, pretrain
 
 # A change of these makes a kept measurement out of date; a change of what trains makes the
@@ -57,7 +56,7 @@ def measure_variant(config: PretrainConfig, yardstick: Yardstick, folder: Path) 
 
     def make() -> Measurement:
         train, labels = yardstick.train, class_labels(yardstick.train)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device()
         autocast = choose_precision(device, config.precision).autocast
         queries = min(2000, len(train.images) // 5)
         watch = online_watch(train.images, labels, queries, autocast=autocast)
