@@ -1,7 +1,8 @@
 """The table of methods, from the library's own notes on them."""
 
-from companion_markdown import code, list_table, text
 from sparsejepa.model.method_notes import NOTES
+
+from companion_markdown import code, list_table, text
 
 # The line of a page that the table replaces.
 MARKER = "% companion: methods"

@@ -21,28 +21,9 @@ def from_mapping(cls: type[C], mapping: Mapping[str, Any]) -> C:
         raise ValueError(
             f"{cls.__name__} has no field {unknown[0]!r}; its fields are {', '.join(hints)}."
         )
-    return cls(**{key: _checked(cls, key, hints[key], value) for key, value in mapping.items()})
-
-
-def _checked(cls: type, key: str, hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_mapping(hint, value)
-    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
-        # JSON and YAML know lists only.
-        return tuple(value)
-    if hint is float and type(value) is int:
-        return float(value)
-    if typing.get_origin(hint) is typing.Literal:
-        if value not in typing.get_args(hint):
-            choices = ", ".join(map(str, typing.get_args(hint)))
-            raise ValueError(f"{cls.__name__}.{key} must be one of {choices}, not {value!r}.")
-        return value
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    plain = tuple(typing.get_origin(a) or a for a in allowed)
-    if not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain):
-        names = " or ".join(getattr(a, "__name__", str(a)) for a in allowed)
-        raise ValueError(f"{cls.__name__}.{key} must be {names}, not {value!r}.")
-    return value
+    return cls(
+        **{k: _checked(f"{cls.__name__}.{k}", hints[k], value) for k, value in mapping.items()}
+    )
 
 
 def check_choices(instance: Any) -> None:
@@ -53,4 +34,33 @@ def check_choices(instance: Any) -> None:
     """
     for key, hint in typing.get_type_hints(type(instance)).items():
         if typing.get_origin(hint) is typing.Literal:
-            _checked(type(instance), key, hint, getattr(instance, key))
+            _checked(f"{type(instance).__name__}.{key}", hint, getattr(instance, key))
+
+
+def _checked(name: str, hint: Any, value: Any) -> Any:
+    """`value` as the type `hint`: JSON and YAML know neither tuples nor floats such as 1."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_mapping(hint, value)
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        if len(value) != len(kinds):
+            raise ValueError(f"{name} must hold {len(kinds)} values, not {value!r}.")
+        return tuple(
+            _checked(f"{name}[{i}]", kind, v)
+            for i, (kind, v) in enumerate(zip(kinds, value, strict=True))
+        )
+    if hint is float and type(value) is int:
+        return float(value)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ValueError(
+                f"{name} must be one of {', '.join(map(str, arguments))}, not {value!r}."
+            )
+        return value
+    allowed = arguments if isinstance(hint, types.UnionType) else (hint,)
+    plain = tuple(typing.get_origin(a) or a for a in allowed)
+    if not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain):
+        names = " or ".join(getattr(a, "__name__", str(a)) for a in allowed)
+        raise ValueError(f"{name} must be {names}, not {value!r}.")
+    return value

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import MaskConfig, sample_masks
-from sparsejepa.model.objective import Jepa, ModelConfig
 from sparsejepa.model.vit import use_fused_attention
 from sparsejepa.randomness import generator
 from tests.benchmarks.interleaved import best_seconds, ratio_table
@@ -18,7 +18,7 @@ def step(jepa: Jepa, optimizer: torch.optim.Optimizer, bf16: bool, fused: bool) 
     images = torch.rand(BATCH, 3, 32, 32, generator=generator(0))
     masks = sample_masks(MaskConfig(), BATCH, generator(1))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        loss = jepa(images, masks).loss
+        loss = jepa(images, masks, 0).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

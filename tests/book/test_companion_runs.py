@@ -6,10 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from sparsejepa.model.method_notes import NOTES
 
 import companion_runs
 from companion_files import run_from_id
-from sparsejepa.model.method_notes import NOTES
 from tests.book.tiny_book import executed, make_book
 from tests.repository import ROOT
 

@@ -8,8 +8,8 @@ import torch
 
 from sparsejepa.companion.experiments import Study
 from sparsejepa.companion.measurements import PROBES, Measurement
-from sparsejepa.model.objective import ModelConfig
-from sparsejepa.model.sparsity import SparsityConfig
+from sparsejepa.model.jepa import ModelConfig
+from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.training import artefacts
 from sparsejepa.training.artefacts import Trainings
 from sparsejepa.training.pretrain import PretrainConfig

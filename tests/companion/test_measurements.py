@@ -17,7 +17,7 @@ from sparsejepa.companion.measurements import (
 )
 from sparsejepa.data import image_set
 from sparsejepa.data.image_set import load_image_set
-from sparsejepa.model.objective import Jepa
+from sparsejepa.model.jepa import Jepa
 from sparsejepa.randomness import generator
 from sparsejepa.training.artefacts import Trainings
 from sparsejepa.training.pretrain import PretrainConfig

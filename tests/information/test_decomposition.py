@@ -16,7 +16,7 @@ from sparsejepa.information.multiinformation import (
     random_subsets,
     total_correlation,
 )
-from sparsejepa.model.sparsity import make_groups
+from sparsejepa.model.penalties import make_groups
 from sparsejepa.randomness import generator
 from tests.information.known import gaussian_rows, interval_hit, random_correlation
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
-from sparsejepa.model.objective import Jepa, ModelConfig
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig, use_fused_attention
 from sparsejepa.randomness import generator
 
@@ -169,7 +169,7 @@ def test_loss_predictions_and_gradients_agree(fused: bool):
     assert expected.std() > 0.1
     torch.testing.assert_close(ours.double(), expected, rtol=0, atol=3e-6)
 
-    loss = jepa(images.float(), masks).loss
+    loss = jepa(images.float(), masks, 0).loss
     reference = smooth_l1(images, masks, weights)
     assert loss.item() == pytest.approx(reference.item(), abs=1e-6)
     loss.backward()
@@ -192,7 +192,7 @@ def test_pinned_numbers():
         assert smooth_l1(images, masks, weights).item() == pytest.approx(LOSS, abs=1e-9)
         corner = predict(images, masks, weights)[0, 1, 2, :3]
         assert corner.tolist() == pytest.approx(PREDICTION, abs=1e-9)
-        assert jepa(images.float(), masks).loss.item() == pytest.approx(LOSS, abs=1e-6)
+        assert jepa(images.float(), masks, 0).loss.item() == pytest.approx(LOSS, abs=1e-6)
 
 
 # From `smooth_l1` and `predict` of this file, float64, torch 2.14.1.

@@ -5,11 +5,10 @@ import sys
 
 import pytest
 import torch
-
 from sparsejepa.model.method_notes import NOTES
-from sparsejepa.model.methods import METHODS, method_config
-from sparsejepa.model.objective import Jepa
-from sparsejepa.model.sparsity import SparsityConfig
+
+from sparsejepa.model.jepa import METHODS, Jepa, method_config
+from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from tests.model.tiny import images, masks
 
@@ -68,7 +67,7 @@ def test_every_method_is_repeatable(name: str):
 def test_measures_are_numbers_that_no_scale_decides(name: str):
     """Methods with something sparse say how much, in finite numbers; plain JEPA says nothing."""
     jepa = method(name)
-    jepa(images(4), masks(4))
+    jepa(images(4), masks(4), 0)
     measures = jepa.measures()
     assert all(isinstance(v, float) and abs(v) < float("inf") for v in measures.values())
     sparse = jepa.config.sparsity.reading != "none" or jepa.config.regulariser.term != "none"
@@ -91,9 +90,9 @@ def test_autocast_leaves_losses_in_float32(name: str):
     """bf16 products only: loss and gradients are float32, the loss within 2 % of float32's."""
     jepa, batch, kept = method(name), images(8), masks(8)
     with torch.no_grad():
-        exact = jepa(batch, kept).loss
+        exact = jepa(batch, kept, 0).loss
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = jepa(batch, kept)
+        output = jepa(batch, kept, 0)
     assert output.loss.dtype == output.target_spread.dtype == torch.float32
     assert output.loss.item() == pytest.approx(exact.item(), rel=0.02)
     output.loss.backward()
@@ -127,9 +126,9 @@ def test_a_run_of_jepa_imports_no_peer():
     """So a change of a peer leaves committed runs of JEPA and SparseJEPA R1 as they are."""
     script = (
         "import sys\n"
-        "from sparsejepa.model.methods import method_config\n"
-        "from sparsejepa.model.objective import Jepa, EncoderConfig, PredictorConfig\n"
-        "from sparsejepa.model.sparsity import SparsityConfig\n"
+        "from sparsejepa.model.jepa import method_config\n"
+        "from sparsejepa.model.jepa import Jepa, EncoderConfig, PredictorConfig\n"
+        "from sparsejepa.model.penalties import SparsityConfig\n"
         "for name in ('jepa', 'sparsejepa'):\n"
         "    Jepa(method_config(name, EncoderConfig(width=16, depth=1, heads=2),\n"
         "         PredictorConfig(16, 1, 2), SparsityConfig(groups=4)), 0)\n"

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from scipy.integrate import quad
 from torch import Tensor
 
+from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import Masks
-from sparsejepa.model.objective import Jepa, ModelConfig
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig, gather_tokens
 from sparsejepa.randomness import generator
 from tests.model.tiny import images, masks, model, predictions
@@ -103,7 +103,7 @@ def test_loss_is_smooth_l1_over_all_targets():
     """Mean of ½δ² where |δ| < 1 and |δ| - ½ elsewhere, over images, blocks, tokens and channels."""
     jepa, batch, kept = model(), images(2), masks(2)
     with torch.no_grad():
-        output = jepa(batch, kept)
+        output = jepa(batch, kept, 0)
         gap = (predictions(jepa, batch, kept) - jepa.targets(batch, kept)).abs()
     assert (gap > 1).any() and (gap < 1).any()
     expected = torch.where(gap < 1, gap**2 / 2, gap - 0.5).mean()
@@ -129,21 +129,21 @@ def test_predicting_nothing_costs_what_it_must():
     jepa = Jepa(ModelConfig(EncoderConfig(depth=2), PredictorConfig(depth=1)), seed=0)
     batch, kept = images(4), masks(4)
     jepa.predictor.output.weight.zero_()
-    assert expected < jepa(batch, kept).loss.item() < 0.5
+    assert expected < jepa(batch, kept, 0).loss.item() < 0.5
     jepa.target_encoder.vit.pos_embed.zero_()
-    assert jepa(batch, kept).loss.item() == pytest.approx(expected, abs=0.01)
+    assert jepa(batch, kept, 0).loss.item() == pytest.approx(expected, abs=0.01)
 
 
 @torch.no_grad()
 def test_constant_targets_show_in_the_spread_and_not_in_the_loss():
     """With constant target features the loss can vanish; target_spread = 0 tells the collapse."""
     jepa, batch, kept = model(), images(4), masks(4)
-    healthy = jepa(batch, kept).target_spread
+    healthy = jepa(batch, kept, 0).target_spread
     norm = jepa.target_encoder.vit.norm
     norm.weight.zero_()
     norm.bias.copy_(torch.linspace(-1, 1, 32))
     jepa.predictor.output.weight.zero_()
     jepa.predictor.output.bias.copy_(F.layer_norm(norm.bias, (32,)))
-    output = jepa(batch, kept)
+    output = jepa(batch, kept, 0)
     assert output.loss < 1e-10
     assert output.target_spread < 1e-6 < 0.01 < healthy

@@ -5,11 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsejepa.model.jepa import Jepa, method_config, patch_pixels
 from sparsejepa.model.masks import Masks
-from sparsejepa.model.methods import method_config
-from sparsejepa.model.objective import Jepa
-from sparsejepa.model.pixels import patch_pixels
-from sparsejepa.model.sparsity import SparsityConfig
+from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import Encoder, EncoderConfig, timm_arguments
 from sparsejepa.randomness import generator
 from tests.model.tiny import ENCODER, PREDICTOR, images, masks, predictions
@@ -51,7 +49,7 @@ def test_conditioned_context_knows_where_the_targets_are():
     assert not torch.allclose(other, latents, atol=1e-3)
     predicted = jepa.predictor(latents, kept.context, kept.targets)
     expected = F.smooth_l1_loss(predicted, jepa.targets(batch, kept))
-    torch.testing.assert_close(jepa(batch, kept).loss, expected)
+    torch.testing.assert_close(jepa(batch, kept, 0).loss, expected)
 
 
 @torch.no_grad()
@@ -66,7 +64,7 @@ def test_no_window_is_known_when_features_are_read():
 def test_window_tokens_of_the_target_follow_those_of_the_context():
     """They are a part of the moving average, and get no gradient."""
     jepa = method("ec-ijepa")
-    jepa(images(2), masks(2)).loss.backward()
+    jepa(images(2), masks(2), 0).loss.backward()
     assert jepa.context_windows.projection.weight.grad.any()
     assert jepa.target_windows.projection.weight.grad is None
     with torch.no_grad():
@@ -121,7 +119,7 @@ def test_mae_predicts_normalised_pixels_of_hidden_patches_only():
         pixels = standard[b, :, y : y + 4, x : x + 4].permute(1, 2, 0).flatten()
         expected = (pixels - pixels.mean()) / pixels.std(correction=0)
         torch.testing.assert_close(targets[b, m, t], expected, rtol=1e-3, atol=1e-3)
-    output = jepa(batch, kept)
+    output = jepa(batch, kept, 0)
     error = (predictions(jepa, batch, kept) - targets).square().mean()
     torch.testing.assert_close(output.loss, error)
     hidden = torch.zeros(2, 64, dtype=torch.bool)
@@ -129,7 +127,7 @@ def test_mae_predicts_normalised_pixels_of_hidden_patches_only():
     unseen = (~hidden).repeat_interleave(4, 1).view(2, 8, 32).repeat_interleave(4, 1)
     repainted = torch.where(unseen.unsqueeze(1), 1 - batch, batch)
     assert not torch.equal(repainted, batch)
-    assert torch.equal(jepa(repainted, kept).loss, output.loss)
+    assert torch.equal(jepa(repainted, kept, 0).loss, output.loss)
 
 
 def test_a_shared_target_passes_its_gradient():
@@ -161,10 +159,10 @@ def test_cjepa_regularises_the_pooled_context():
 
     jepa, batch, kept = method("cjepa"), images(4), masks(4)
     pooled = jepa.context_encoder(batch, kept.context).mean(1)
-    plain = method("jepa")(batch, kept).loss
+    plain = method("jepa")(batch, kept, 0).loss
     expected = 25 * plain + 25 * variance_hinge(pooled) + covariance_cost(pooled)
-    torch.testing.assert_close(jepa(batch, kept).loss, expected)
-    torch.testing.assert_close(jepa(batch, kept).prediction_loss, plain)
+    torch.testing.assert_close(jepa(batch, kept, 0).loss, expected)
+    torch.testing.assert_close(jepa(batch, kept, 0).prediction_loss, plain)
 
 
 @pytest.mark.parametrize("name", ["sigreg", "rectified", "mae"])

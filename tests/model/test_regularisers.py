@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import laplace, norm, wasserstein_distance
 from torch import Tensor
 
-from sparsejepa.model.objective import RegulariserConfig
+from sparsejepa.model.jepa import RegulariserConfig
 from sparsejepa.model.regularisers import (
     LAPLACE_SCALE,
     Regulariser,

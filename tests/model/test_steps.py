@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from sparsejepa.model.objective import Jepa, ModelConfig
-from sparsejepa.model.sparsity import SparsityConfig, proximal_step
+from sparsejepa.model.jepa import Jepa, ModelConfig
+from sparsejepa.model.penalties import SparsityConfig, proximal_step
 from sparsejepa.randomness import generator
 from sparsejepa.training.state import parameter_groups
 from tests.model.tiny import ENCODER, PREDICTOR, R1, images, masks, model
@@ -52,7 +52,7 @@ def test_target_is_the_moving_average_of_every_tensor(momentum: float):
 def test_only_the_online_branch_gets_gradients():
     """Every trained parameter has a gradient; the target encoder has none."""
     jepa = model()
-    jepa(images(2), masks(2)).loss.backward()
+    jepa(images(2), masks(2), 0).loss.backward()
     for name, parameter in jepa.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
     assert not any(p.requires_grad for p in jepa.target_encoder.parameters())
@@ -61,7 +61,7 @@ def test_only_the_online_branch_gets_gradients():
 def test_the_group_penalty_is_not_counted_twice():
     """Reading R1 leaves loss and gradients as they are, to the bit: its proximal step is all."""
     plain, sparse, batch, kept = model(), model(R1), images(2), masks(2)
-    outputs = [jepa(batch, kept) for jepa in (plain, sparse)]
+    outputs = [jepa(batch, kept, 0) for jepa in (plain, sparse)]
     assert torch.equal(outputs[0].loss, outputs[1].loss)
     for output in outputs:
         output.loss.backward()
@@ -92,9 +92,9 @@ def test_autocast_leaves_targets_loss_and_average_in_float32(sparsity: SparsityC
     """bf16 products only: loss, targets, gradients and EMA are float32, the loss within 1e-2."""
     jepa, batch, kept = model(sparsity), images(4), masks(4)
     with torch.no_grad():
-        exact = jepa(batch, kept).loss
+        exact = jepa(batch, kept, 0).loss
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = jepa(batch, kept)
+        output = jepa(batch, kept, 0)
         targets = jepa.targets(batch, kept)
     assert {t.dtype for t in (output.loss, output.target_spread, targets)} == {torch.float32}
     assert output.loss.item() != exact.item()

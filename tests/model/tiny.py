@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
-from sparsejepa.model.objective import Jepa, ModelConfig
-from sparsejepa.model.sparsity import SparsityConfig
+from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from sparsejepa.randomness import generator
 

@@ -70,9 +70,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
     Without the biases of attention keys: the softmax takes them out again, so that their gradient
     is nothing but rounding errors, which AdamW scales up to whole steps.
     """
-    (one, facts), (two, more) = (
-        load_checkpoint(f / "checkpoint.safetensors") for f in (folder, other)
-    )
+    (one, facts), (two, more) = (load_checkpoint(f / "checkpoint.pt") for f in (folder, other))
     assert one.keys() == two.keys()
     for name in one:
         a, b = one[name], two[name]

@@ -24,9 +24,7 @@ def finish(folder: Path) -> None:
 
 def assert_same_run(folder: Path, whole: Path) -> None:
     """Final checkpoints equal to the bit: network, moments, history."""
-    (one, facts), (two, more) = (
-        load_checkpoint(f / "checkpoint.safetensors") for f in (folder, whole)
-    )
+    (one, facts), (two, more) = (load_checkpoint(f / "checkpoint.pt") for f in (folder, whole))
     assert same_bits(one, two)
     assert facts["progress"]["step"] == more["progress"]["step"] == 60
     assert timeless(facts["progress"]["history"]) == timeless(more["progress"]["history"])
@@ -75,7 +73,7 @@ def test_killed_at_every_point_of_a_save(tmp_path: Path, undisturbed: tuple[Path
 
     Whatever is there can be loaded, and the end is equal to the bit.
     """
-    path = tmp_path / "checkpoint.safetensors"
+    path = tmp_path / "checkpoint.pt"
     points = [(name, after) for name in ("fsync", "replace") for after in (False, True)]
     for count in (1, 4):
         for name, after in points:
@@ -88,4 +86,4 @@ def test_killed_at_every_point_of_a_save(tmp_path: Path, undisturbed: tuple[Path
     assert_same_run(tmp_path, undisturbed[0])
     # What a kill during a save leaves beside the files is hidden and harms nothing.
     visible = [name for name in os.listdir(tmp_path) if not name.startswith(".")]
-    assert sorted(visible) == ["checkpoint.safetensors", "plan.json"]
+    assert sorted(visible) == ["checkpoint.pt", "plan.json"]

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from sparsejepa.model.jepa import Jepa
 from sparsejepa.model.masks import sample_masks
-from sparsejepa.model.objective import Jepa
 from sparsejepa.randomness import generator
 from sparsejepa.training import precision as module
 from sparsejepa.training.precision import choose_precision
@@ -76,8 +76,8 @@ def test_targets_and_losses_are_float32_under_autocast():
     images = torch.rand(4, 3, 16, 16, generator=generator(0, "images"))
     masks = sample_masks(config.masks, 4, generator(0, "masks"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output, targets = jepa(images, masks), jepa.targets(images, masks)
-    exact = jepa(images, masks)
+        output, targets = jepa(images, masks, 0), jepa.targets(images, masks)
+    exact = jepa(images, masks, 0)
     for value in (targets, output.loss, output.prediction_loss, output.target_spread):
         assert value.dtype == torch.float32
     assert 0 < abs(output.loss.item() - exact.loss.item()) < 1e-2

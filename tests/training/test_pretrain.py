@@ -7,9 +7,9 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 
 from sparsejepa.data.batches import crop_and_resize
+from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import MaskConfig
-from sparsejepa.model.objective import Jepa, ModelConfig
-from sparsejepa.model.sparsity import SparsityConfig, group_column_norms
+from sparsejepa.model.penalties import SparsityConfig, group_column_norms
 from sparsejepa.training import pretrain as module
 from sparsejepa.training.checkpoint import load_checkpoint
 from sparsejepa.training.pretrain import pretrain
@@ -164,7 +164,7 @@ def test_a_run_names_no_path_of_this_machine(tmp_path: Path):
     """Neither the plan nor a checkpoint holds the folder they lie in: runs can be published."""
     train(tmp_path / "run", epochs=1)
     files = list((tmp_path / "run").iterdir())
-    assert {file.name for file in files} == {"plan.json", "checkpoint.safetensors"}
+    assert {file.name for file in files} == {"plan.json", "checkpoint.pt"}
     for file in files:
         for folder in (tmp_path, Path.cwd(), Path.home()):
             assert str(folder).encode() + b"/" not in file.read_bytes()
@@ -214,7 +214,7 @@ def test_a_gpu_trains_and_resumes(tmp_path: Path, precision: str):
     assert whole.jepa.predictor.mask_token.is_cuda and whole.precision.name == precision
     with pytest.raises(KeyboardInterrupt):
         pretrain(config, tiny_images(), tmp_path / "cut", stop_after(2))
-    facts = load_checkpoint(tmp_path / "cut" / "checkpoint.safetensors")[1]
+    facts = load_checkpoint(tmp_path / "cut" / "checkpoint.pt")[1]
     assert 10 <= facts["progress"]["step"] < 20 and bool(facts["scaler"]) == (precision == "fp16")
     resumed = pretrain(config, tiny_images(), tmp_path / "cut", nothing)
     for one, other in zip(whole.history, resumed.history, strict=True):

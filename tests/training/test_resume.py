@@ -49,7 +49,7 @@ def assert_same(one: PretrainResult, other: PretrainResult) -> None:
 
 
 def saved_step(folder: Path) -> int:
-    return load_checkpoint(folder / "checkpoint.safetensors")[1]["progress"]["step"]
+    return load_checkpoint(folder / "checkpoint.pt")[1]["progress"]["step"]
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,7 @@ def test_a_resumed_run_is_equal_to_the_bit(tmp_path: Path, changes: dict[str, An
         cut(tmp_path / "cut", step, **changes)
     assert_same(train(tmp_path / "cut", **changes), whole)
     # Moments are in the files, not in the result.
-    one, other = (
-        load_checkpoint(tmp_path / f / "checkpoint.safetensors") for f in ("whole", "cut")
-    )
+    one, other = (load_checkpoint(tmp_path / f / "checkpoint.pt") for f in ("whole", "cut"))
     assert same_bits(one[0], other[0])
 
 
@@ -115,7 +113,7 @@ def test_another_run_in_the_folder_is_refused(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("name", ["checkpoint.safetensors", "plan.json"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "plan.json"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_damage_never_starts_a_run_anew(tmp_path: Path, name: str, damage: str):
     """The error names the file; the file stays as it is, to be looked at."""
@@ -165,7 +163,7 @@ def test_a_disk_that_fills_up_costs_nothing_saved(
     with pytest.raises(OSError, match="Could not save .*No space left on device.*run again"):
         train(tmp_path / "cut", **EVERY_STEP)
     monkeypatch.undo()
-    assert sorted(os.listdir(tmp_path / "cut")) == ["checkpoint.safetensors", "plan.json"]
+    assert sorted(os.listdir(tmp_path / "cut")) == ["checkpoint.pt", "plan.json"]
     assert saved_step(tmp_path / "cut") == 6
     assert_same(train(tmp_path / "cut", **EVERY_STEP), whole)
 
@@ -199,6 +197,6 @@ def test_measuring_the_speed_leaves_no_trace(tmp_path: Path):
 def test_a_checkpoint_holds_plain_float32(tmp_path: Path):
     """Weights, average and moments are saved in full, whatever matrix products ran in."""
     train(tmp_path, epochs=1, precision="bf16")
-    tensors, facts = load_checkpoint(tmp_path / "checkpoint.safetensors")
+    tensors, facts = load_checkpoint(tmp_path / "checkpoint.pt")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     assert facts["scaler"] == {} and facts["progress"]["step"] == 5

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsejepa.training.schedules import cosine, learning_rate, linear
+from sparsejepa.training.pretrain import cosine, learning_rate, linear
 
 lengths = st.integers(min_value=2, max_value=400)
 shares = st.floats(min_value=0.0, max_value=0.9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsejepa.model.objective import Jepa
+from sparsejepa.model.jepa import Jepa
 from sparsejepa.randomness import generator
 from sparsejepa.training.checkpoint import load_checkpoint
 from sparsejepa.training.precision import Precision

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsejepa.model.jepa import ModelConfig
 from sparsejepa.model.masks import MaskConfig
-from sparsejepa.model.objective import ModelConfig
-from sparsejepa.model.sparsity import SparsityConfig
+from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from sparsejepa.randomness import generator
 from sparsejepa.training.pretrain import PretrainConfig, PretrainResult, pretrain

@@ -32,7 +32,7 @@ from sparsejepa.information.multiinformation import (
 )
 from sparsejepa.information.nearest_neighbour import ksg_value
 from sparsejepa.intervals import Interval, seed_interval
-from sparsejepa.model.sparsity import strongest_group
+from sparsejepa.model.penalties import strongest_group
 from sparsejepa.model.vit import Encoder
 from sparsejepa.probing.collapse import feature_spread, rankme
 from sparsejepa.probing.features import pooled_features

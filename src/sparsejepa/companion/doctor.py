@@ -88,9 +88,9 @@ def _device() -> Finding:
     # Takes seconds, and only this line needs it.
     import torch
 
-    from sparsejepa.training.precision import choose_precision
+    from sparsejepa.training.precision import choose_device, choose_precision
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     precision = f"precision {choose_precision(device).name}, PyTorch {torch.__version__}"
     if device.type == "cuda":
         return Finding("ok", f"device cuda: {torch.cuda.get_device_name(0)}, {precision}")

@@ -9,7 +9,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sparsejepa.companion.measurements import (
@@ -19,12 +18,12 @@ from sparsejepa.companion.measurements import (
     probe,
     structure,
 )
-from sparsejepa.model.objective import Jepa
+from sparsejepa.model.jepa import Jepa
 from sparsejepa.model.vit import Encoder
 from sparsejepa.probing import evaluation, features, low_level
 from sparsejepa.probing.online import online_watch
 from sparsejepa.training.artefacts import Trainings, training_key
-from sparsejepa.training.precision import choose_precision
+from sparsejepa.training.precision import choose_device, choose_precision
 from sparsejepa.training.pretrain import PretrainConfig
 
 
@@ -46,7 +45,7 @@ class Study:
         images = self.yardstick.train
         key = training_key(config, images.pixel_sha256)
         if key not in self.measured:
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            device = choose_device()
             autocast = choose_precision(device, config.precision).autocast
             queries = min(2000, len(images.images) // 5)
             watch = online_watch(images.images, class_labels(images), queries, autocast=autocast)

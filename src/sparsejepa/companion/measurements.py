@@ -16,10 +16,11 @@ from sparsejepa.data.batches import to_unit
 from sparsejepa.data.image_set import SCENES_SEED, ImageSet, load_image_set, pixel_sha256
 from sparsejepa.data.scenes import draw_scenes
 from sparsejepa.information.multiinformation import total_correlation
-from sparsejepa.model.activations import activation_sparsity, group_sparsity
-from sparsejepa.model.sparsity import (
+from sparsejepa.model.penalties import (
+    activation_sparsity,
     column_sparsity,
     group_column_norms,
+    group_sparsity,
     make_groups,
     projection_groups,
 )

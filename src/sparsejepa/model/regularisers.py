@@ -5,17 +5,42 @@ image are not. With several processes each one compares its own share of the bat
 """
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparsejepa.model.activations import activation_sparsity
-from sparsejepa.model.objective import RegulariserConfig
+from sparsejepa.config import check_choices
+from sparsejepa.model.penalties import activation_sparsity
 from sparsejepa.randomness import generator
 
 # Scale at which a Laplace variable has variance 1: Γ(1/p)^½ / (p^(1/p) Γ(3/p)^½) at p = 1.
 LAPLACE_SCALE = 1 / math.sqrt(2)
+
+
+@dataclass(frozen=True)
+class RegulariserConfig:
+    """A statistical term; the loss is prediction_weight · prediction + weight · term.
+
+    It sees one embedding an image: the mean of the whole image's tokens where the target is shared,
+    else of the context's.
+    """
+
+    term: Literal["none", "VICReg", "SIGReg", "RDMReg"] = "none"
+    prediction_weight: float = 1.0  # of the prediction loss
+    weight: float = 1.0  # of the term; VICReg: of the variance, its covariance has 1/25 of it
+    slices: int = 256  # SIGReg, RDMReg: random directions a step
+    location: float = 0.0  # RDMReg: mu of the wanted distribution; lower is sparser
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not (self.prediction_weight > 0 and self.weight >= 0 and self.slices > 0):
+            raise ValueError(
+                f"prediction_weight {self.prediction_weight} and slices {self.slices} must be "
+                f"above 0, weight {self.weight} at least 0."
+            )
 
 
 class Regulariser(nn.Module):

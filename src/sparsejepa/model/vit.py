@@ -1,10 +1,23 @@
 """Encoder and predictor: thin wrappers around timm's vision transformer parts."""
 
-from dataclasses import dataclass
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import timm
 import torch
 from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from timm.layers import LayerNorm, build_sincos2d_pos_embed
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+
+from sparsejepa.atomic_files import write_atomically
+from sparsejepa.config import from_mapping
+from sparsejepa.randomness import generator as keyed_generator
 
 # The official std of 0.02 belongs to its width of 1280: 0.02 * sqrt(1280). A 128-wide network with
 # std 0.02 passes a third of that on, and starts from features that hold little but the position.
@@ -23,8 +36,26 @@ class EncoderConfig:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # per channel, of the training images in [0, 1]
     std: tuple[float, ...] = (0.25, 0.25, 0.25)  # per channel, of the training images in [0, 1]
     register_tokens: int = 0  # learned tokens beside the patches, dropped at the end; T-JEPA: 1
+    # Name of one of timm's vision transformers. It replaces patch_size, width, depth, heads and
+    # register_tokens by its own, which `options` of its constructor can change: {"patch_size": 4}.
+    timm: str = ""
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        if self.timm:
+            with torch.device("meta"):
+                vit = plain_vit(self)
+            sizes = {
+                "patch_size": vit.patch_embed.patch_size[0],
+                "width": vit.embed_dim,
+                "depth": len(vit.blocks),
+                "heads": vit.blocks[0].attn.num_heads,
+                "register_tokens": vit.num_reg_tokens,
+            }
+            for name, value in sizes.items():
+                object.__setattr__(self, name, value)
+        elif self.options:
+            raise ValueError(f"options {self.options} belong to a timm model; name it as timm.")
         if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}."
@@ -72,14 +103,24 @@ class Encoder(nn.Module):
         images: Float[Tensor, "B 3 H W"],
         keep: Int64[Tensor, "B K"] | None = None,
         extra: Float[Tensor, "B E d"] | None = None,
-    ) -> Float[Tensor, "B K d"]:
+        last: int = 1,
+    ) -> Float[Tensor, "B K D"]:
         """Patch tokens after the final norm; with `keep`, only those patches enter the blocks.
 
         Register tokens, and the `extra` tokens if given, enter the blocks too and are dropped
-        from the output.
+        from the output. `last` blocks, each through the final norm, are concatenated: D = last · d.
         """
-        tokens = self.embed(images, keep)
-        return self.vit.norm(self._patches_of(self.vit.blocks(self._joined(tokens, extra)), tokens))
+        patches = self.embed(images, keep)
+        register = self.vit.reg_token
+        before = [] if register is None else [register.expand(len(patches), -1, -1)]
+        before += [] if extra is None else [extra.to(patches.dtype)]
+        tokens = torch.cat([*before, patches], dim=1) if before else patches
+        tokens, outputs = self.vit.norm_pre(tokens), []
+        for left, block in zip(range(len(self.vit.blocks), 0, -1), self.vit.blocks, strict=True):
+            tokens = block(tokens)
+            if left <= last:
+                outputs.append(self.vit.norm(tokens[:, -patches.shape[1] :]))
+        return torch.cat(outputs, dim=-1) if last > 1 else outputs[0]
 
     def embed(
         self, images: Float[Tensor, "B 3 H W"], keep: Int64[Tensor, "B K"] | None = None
@@ -96,28 +137,7 @@ class Encoder(nn.Module):
         """
         if not 1 <= layers <= self.config.depth:
             raise ValueError(f"layers {layers} must be 1 to the encoder's {self.config.depth}.")
-        patches, outputs = self.embed(images), []
-        tokens = self._joined(patches, None)
-        for block in self.vit.blocks:
-            tokens = block(tokens)
-            outputs.append(self._patches_of(tokens, patches))
-        return torch.cat([self.vit.norm(t) for t in outputs[-layers:]], dim=-1)
-
-    def _joined(
-        self, patches: Float[Tensor, "B K d"], extra: Float[Tensor, "B E d"] | None
-    ) -> Float[Tensor, "B L d"]:
-        """Register tokens, extra tokens and patches, in timm's order."""
-        register = self.vit.reg_token
-        before = [] if register is None else [register.expand(len(patches), -1, -1)]
-        before += [] if extra is None else [extra.to(patches.dtype)]
-        return torch.cat([*before, patches], dim=1) if before else patches
-
-    @staticmethod
-    def _patches_of(
-        tokens: Float[Tensor, "B L d"], patches: Float[Tensor, "B K d"]
-    ) -> Float[Tensor, "B K d"]:
-        length = patches.shape[1]
-        return tokens if tokens.shape[1] == length else tokens[:, -length:]
+        return self(images, last=layers)
 
 
 class Predictor(nn.Module):
@@ -136,9 +156,6 @@ class Predictor(nn.Module):
         generator: torch.Generator,
         outputs: int,
     ) -> None:
-        from timm.layers import LayerNorm
-        from timm.models.vision_transformer import Block
-
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             self.blocks = nn.Sequential(
@@ -179,35 +196,57 @@ def _check_transformer(name: str, width: int, depth: int, heads: int) -> None:
 
 
 def plain_vit(config: EncoderConfig) -> nn.Module:
-    """The timm model that an exported encoder's weights load into, with no key renamed."""
-    from timm.models.vision_transformer import VisionTransformer
+    """The timm model that an exported encoder's weights load into, with no key renamed.
 
+    Raises:
+        ValueError: timm has no such model, or it is no vision transformer that fits.
+    """
+    build, name = VisionTransformer, ()
+    if config.timm:
+        build, name = timm.create_model, (config.timm,)
     # timm draws initial weights from the global generator: shield it, they are replaced anyway.
     with torch.random.fork_rng(devices=[]):
-        return VisionTransformer(**timm_arguments(config))
+        torch.manual_seed(0)
+        try:
+            vit = build(*name, **timm_arguments(config))
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+            what = f"{config.timm} with options {config.options}"
+            raise ValueError(f"timm makes no encoder {what}: {_line(error)}") from error
+    # Dropout draws from the global generator, so that a resumed run would not equal a whole one.
+    random = any("drop" in key and value for key, value in config.options.items())
+    fits = isinstance(vit, VisionTransformer) and vit.pos_embed is not None and not random
+    if not fits or vit.has_class_token or vit.pos_embed.shape[1] != vit.patch_embed.num_patches:
+        raise ValueError(
+            f"{config.timm} with options {config.options} does not fit: hidden patches leave "
+            f"before the first block, so it must be one of timm's plain vision transformers, with "
+            f"positions, without class token and without dropout."
+        )
+    return vit
 
 
 def timm_arguments(config: EncoderConfig) -> dict:
-    """Keyword arguments of timm's `VisionTransformer` for this encoder."""
-    return {
+    """Keyword arguments of timm's `VisionTransformer`, or of `create_model`, for this encoder."""
+    shared = {
         "img_size": config.image_size,
+        "num_classes": 0,
+        "global_pool": "",
+        "class_token": False,
+        "no_embed_class": True,
+    }
+    if config.timm:
+        return shared | config.options
+    return shared | {
         "patch_size": config.patch_size,
         "embed_dim": config.width,
         "depth": config.depth,
         "num_heads": config.heads,
-        "num_classes": 0,
-        "global_pool": "",
-        "class_token": False,
         "reg_tokens": config.register_tokens,
-        "no_embed_class": True,
         "pos_embed": "learn",
     }
 
 
 def positions(grid: int, width: int) -> Float[Tensor, "N width"]:
     """Fixed 2-D sine-cosine table (as MAE and I-JEPA), rows in raster order."""
-    from timm.layers import build_sincos2d_pos_embed
-
     return build_sincos2d_pos_embed([grid, grid], width)
 
 
@@ -237,3 +276,71 @@ def use_fused_attention(module: nn.Module, fused: bool) -> None:
     for part in module.modules():
         if hasattr(part, "fused_attn"):
             part.fused_attn = fused
+
+
+@torch.no_grad()
+def round_to_half(encoder: Encoder) -> None:
+    """Rounds the weights in place to float16 values, what `save_encoder` keeps of them.
+
+    Done before an encoder is measured, it makes the numbers those of the file, to the bit.
+    """
+    for value in encoder.vit.state_dict().values():
+        value.copy_(_half(value))
+
+
+def save_encoder(path: Path, encoder: Encoder) -> None:
+    """Encoder weights as float16 under timm's own names; the metadata holds our config as JSON.
+
+    `timm`'s `VisionTransformer(**timm_arguments(config))`, or `create_model` where the config names
+    one of its models, takes the file with no key renamed.
+    """
+    config = json.dumps(dataclasses.asdict(encoder.config))
+    state = encoder.vit.state_dict()
+    weights = {name: _half(value.detach().cpu()).contiguous() for name, value in state.items()}
+    write_atomically(path, save(weights, {"encoder": config}))
+
+
+def load_encoder(path: Path) -> Encoder:
+    """The encoder that `save_encoder` wrote, in float32 and in eval mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, of another format, or was not written by `save_encoder`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of weights {path}.")
+    with path.open("rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs"):
+            raise ValueError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull`.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is no whole safetensors file ({error}): copy or download it again, or give "
+            f"the file that save_encoder wrote."
+        ) from error
+    if "encoder" not in metadata:
+        raise ValueError(f"{path} holds no encoder configuration; it was not made by this library.")
+    try:
+        config = from_mapping(EncoderConfig, json.loads(metadata["encoder"]))
+        encoder = Encoder(config, keyed_generator(0, "replaced"))
+        encoder.vit.load_state_dict(weights)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} does not hold the weights of the encoder that it describes: {_line(error)}"
+        ) from error
+    return encoder.eval()
+
+
+def _line(error: Exception) -> str:
+    """PyTorch names every missing key; a sentence has room for the first ones."""
+    line = " ".join(str(error).split())
+    return line if len(line) <= 300 else f"{line[:300]} …"
+
+
+def _half(value: Tensor) -> Tensor:
+    """Counters of an own backbone, such as those of BatchNorm, stay whole numbers."""
+    return value.half() if value.is_floating_point() else value

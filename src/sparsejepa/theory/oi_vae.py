@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from sparsejepa.model.sparsity import column_sparsity, group_column_norms, proximal_step
+from sparsejepa.model.penalties import column_sparsity, group_column_norms, proximal_step
 from sparsejepa.randomness import generator
 
 

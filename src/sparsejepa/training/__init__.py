@@ -1,1 +1,1 @@
-"""Pure schedules, atomic checkpoints, the one training loop."""
+"""The one training loop, its optimisers and its checkpoints."""

@@ -19,9 +19,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sparsejepa.atomic_files import write_atomically
-from sparsejepa.model.sparsity import group_column_norms, projection_groups, strongest_group
-from sparsejepa.model.vit import Encoder, use_fused_attention
-from sparsejepa.training.checkpoint import load_encoder, round_to_half, save_encoder
+from sparsejepa.model.penalties import group_column_norms, projection_groups, strongest_group
+from sparsejepa.model.vit import (
+    Encoder,
+    load_encoder,
+    round_to_half,
+    save_encoder,
+    use_fused_attention,
+)
 from sparsejepa.training.pretrain import PretrainConfig, Watch, pretrain
 
 PACKAGE = Path(__file__).parents[1]

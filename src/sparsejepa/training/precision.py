@@ -1,12 +1,11 @@
-"""Which number format a device computes in, and how attention runs there."""
+"""Where a run computes, and in which number format."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
 Wish = Literal["auto", "fp32", "bf16", "fp16"]
-PRECISIONS: tuple[str, ...] = get_args(Wish)
 
 
 @dataclass(frozen=True)
@@ -17,6 +16,14 @@ class Precision:
     autocast: torch.dtype | None  # dtype of matrix products, None for float32
     scale_loss: bool  # float16 gradients underflow unless the loss is scaled
     fused_attention: bool  # PyTorch's fused kernel; on CPUs the plain form is faster
+
+
+def choose_device() -> torch.device:
+    """CUDA where there is one, else the CPU.
+
+    Never a Mac's mps: it has no float64, which the measures need, and nothing was tested there.
+    """
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def choose_precision(device: torch.device, wish: Wish = "auto") -> Precision:

@@ -1,13 +1,15 @@
-"""The one training loop: JEPA and every SparseJEPA reading, on a CPU, one GPU or several."""
+"""The one training loop: JEPA and every variant, on a CPU, one GPU or several."""
 
+import copy
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -18,16 +20,24 @@ from torch import Tensor, nn
 from tqdm.std import tqdm
 
 from sparsejepa.atomic_files import write_atomically
-from sparsejepa.config import check_choices
-from sparsejepa.data.batches import crop_and_resize, draw_crops, draw_flips, epoch_order
+from sparsejepa.config import check_choices, from_mapping
+from sparsejepa.data.batches import (
+    channel_statistics,
+    crop_and_resize,
+    draw_crops,
+    draw_flips,
+    epoch_order,
+)
+from sparsejepa.data.image_set import ImageSet
+from sparsejepa.model.jepa import Jepa, ModelConfig, method_config
 from sparsejepa.model.masks import MaskConfig, sample_masks
-from sparsejepa.model.objective import Jepa, ModelConfig
-from sparsejepa.model.vit import Encoder, use_fused_attention
+from sparsejepa.model.penalties import SparsityConfig
+from sparsejepa.model.vit import Encoder, EncoderConfig, PredictorConfig, use_fused_attention
 from sparsejepa.randomness import generator
-from sparsejepa.training.precision import Precision, Wish, choose_precision
-from sparsejepa.training.schedules import cosine, learning_rate, linear
-from sparsejepa.training.state import Progress, TrainingState
+from sparsejepa.training.precision import Precision, Wish, choose_device, choose_precision
+from sparsejepa.training.state import TrainingState
 
+Images = UInt8[Tensor, "N H W 3"]
 Watch = Callable[[Encoder], dict[str, float]]
 
 
@@ -53,9 +63,30 @@ class PretrainConfig:
     checkpoint_minutes: float = 5.0  # longest training time that a kill can cost
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs {self.epochs} and batch_size {self.batch_size} must be > 0.")
         check_choices(self)
+        infinite = math.inf
+        ranges = {
+            "seed": (0, infinite),
+            "epochs": (1, infinite),
+            "minutes": (0, infinite),
+            "batch_size": (1, infinite),
+            "crop_scale": (1e-6, 1),
+            "peak_learning_rate": (1e-12, infinite),
+            "warmup": (0, 1),
+            "final_learning_rate": (0, infinite),
+            "weight_decay": (0, infinite),
+            "ema": (0, 1),
+            "checkpoint_minutes": (0, infinite),
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            # NaN is in no range, infinity in none either.
+            inside = [low <= v <= high and v < infinite for v in _tuple(value)]
+            if not all(inside):
+                bound = f"at least {low:g}" if high == infinite else f"{low:g} to {high:g}"
+                raise ValueError(f"{name} must be {bound}, not {value}.")
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(f"crop_scale {self.crop_scale} must have the smaller share first.")
         if self.masks.grid != self.model.encoder.grid:
             raise ValueError(
                 f"masks.grid {self.masks.grid} is not the encoder's {self.model.encoder.grid}."
@@ -66,7 +97,7 @@ class PretrainConfig:
 class PretrainResult:
     """A finished run."""
 
-    jepa: Jepa  # probe jepa.target_encoder, as I-JEPA does
+    jepa: nn.Module  # probe jepa.target_encoder, as I-JEPA does
     history: list[dict[str, int | float]]  # one entry an epoch
     steps: int  # optimiser steps taken
     seconds: float  # time in steps, over all resumed parts, without the watch
@@ -74,25 +105,43 @@ class PretrainResult:
 
 
 def pretrain(
-    config: PretrainConfig,
-    images: UInt8[Tensor, "N H W 3"],
-    folder: Path,
-    watch: Watch,
+    method: PretrainConfig | str | nn.Module,
+    images: ImageSet | Images,
+    folder: Path | str,
+    watch: Watch | None = None,
+    *,
     device: Literal["auto", "cpu"] = "auto",
+    **settings: Any,
 ) -> PretrainResult:
     """Trains, or resumes from `folder`; on CPU the result is the same to the bit either way.
 
-    `watch` measures the target encoder after every epoch: the loss alone misleads.
+    Args:
+        method: name of a row of `METHODS`, or of an own one of `PENALTIES`; or a module, a `Jepa`
+            with parts of your own; or a whole configuration.
+        images: an image set, or its pixels.
+        folder: where checkpoints go. Killed, the same call goes on from the last one.
+        watch: measures the target encoder after every epoch: the loss alone misleads.
+        device: "auto" is CUDA where there is one, else the CPU.
+        settings: fields of `PretrainConfig`. With a method's name also those of `EncoderConfig`
+            and `SparsityConfig`, such as width=192 or strength=0.01, and `predictor`.
+
+    Example:
+        >>> result = pretrain("sparsejepa", images, "run", epochs=5, strength=0.003)
+        >>> result.jepa.target_encoder, result.history[-1]["loss"]
 
     Raises:
-        ValueError: fewer images than a batch; a batch that the processes can't share; another
-            configuration's run or a damaged checkpoint in `folder`.
+        ValueError: settings that make no sense; fewer images than a batch; a batch that the
+            processes can't share; another configuration's run or a damaged checkpoint in `folder`.
         FloatingPointError: the loss is not finite; the last good checkpoint is kept.
         OSError: a checkpoint can't be written.
     """
+    images = images if isinstance(images, Tensor) else images.images
+    folder = Path(folder).expanduser()
+    config = _configured(method, images, settings)
     # accelerate would keep a process's first device, and add `launch`'s mixed precision to ours.
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")
+    cpu = device == "cpu" or choose_device().type == "cpu"
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no")
     processes, batch = accelerator.num_processes, config.batch_size
     if len(images) < batch:
         raise ValueError(f"{len(images)} images do not fill one batch of {batch}.")
@@ -100,46 +149,49 @@ def pretrain(
         raise ValueError(f"batch_size {batch} is no multiple of the {processes} processes.")
     precision = choose_precision(accelerator.device, config.precision)
     images = images.to(accelerator.device)
-    steps = _planned_steps(config, images, folder, accelerator, precision)
+    jepa = method if isinstance(method, nn.Module) else Jepa(config.model, config.seed)
+    use_fused_attention(jepa.to(accelerator.device), precision.fused_attention)
+    steps = _planned_steps(config, images, folder, accelerator, precision, jepa)
 
-    state = _new_state(config, accelerator, precision)
-    checkpoint = folder / "checkpoint.safetensors"
-    progress = state.load(checkpoint) if checkpoint.exists() else Progress()
-    model = accelerator.prepare_model(state.jepa)
+    state = TrainingState(jepa, precision, config.optimizer)
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        state.load(checkpoint)
+    model, progress = accelerator.prepare_model(jepa), state.progress
     per_epoch = len(images) // batch
     started = saved = time.perf_counter()
     bar = tqdm(
         total=steps, initial=progress.step, unit="step", disable=not accelerator.is_main_process
     )
     while progress.step < steps:
-        train_step(config, steps, images, model, state, progress, accelerator)
+        train_step(config, steps, images, model, state, accelerator)
         bar.update()
         epoch_ends = progress.step % per_epoch == 0 or progress.step == steps
         if epoch_ends or time.perf_counter() - saved > 60 * config.checkpoint_minutes:
             progress.settle()
             progress.seconds += time.perf_counter() - started
             if epoch_ends:
-                progress.end_epoch(watch(state.jepa.target_encoder) | state.jepa.measures())
+                seen = watch(jepa.target_encoder) if watch else {}
+                progress.end_epoch(seen | jepa.measures())
             if accelerator.is_main_process:
                 if epoch_ends:
                     bar.write("  ".join(f"{k} {v:.4g}" for k, v in progress.history[-1].items()))
-                state.save(checkpoint, progress)
+                state.save(checkpoint)
             started = saved = time.perf_counter()
     bar.close()
-    return PretrainResult(state.jepa, progress.history, steps, progress.seconds, precision)
+    return PretrainResult(jepa, progress.history, steps, progress.seconds, precision)
 
 
 def train_step(
     config: PretrainConfig,
     steps: int,
-    images: UInt8[Tensor, "N H W 3"],
+    images: Images,
     model: nn.Module,
     state: TrainingState,
-    progress: Progress,
     accelerator: Accelerator,
 ) -> None:
     """One optimiser step. Every process draws the whole batch's choices and computes its share."""
-    step, device = progress.step, accelerator.device
+    step, device = state.progress.step, accelerator.device
     epoch, position = divmod(step, len(images) // config.batch_size)
     order = epoch_order(len(images), config.seed, epoch)
     share = config.batch_size // accelerator.num_processes
@@ -167,28 +219,72 @@ def train_step(
     state.jepa.update_target(linear(step, steps, *config.ema))
     # Over all processes; the spread is the mean of each one's own.
     measures = torch.stack([output.prediction_loss, output.target_spread])
-    progress.record(accelerator.reduce(measures, "mean"))
+    state.progress.record(accelerator.reduce(measures, "mean"))
 
 
-def _new_state(
-    config: PretrainConfig, accelerator: Accelerator, precision: Precision
-) -> TrainingState:
-    jepa = Jepa(config.model, config.seed).to(accelerator.device)
-    use_fused_attention(jepa, precision.fused_attention)
-    return TrainingState(jepa, precision, config.optimizer)
+def learning_rate(step: int, steps: int, warmup: int, peak: float, final: float) -> float:
+    """Linear from 0 to `peak` over `warmup` steps, then cosine to `final` at `steps - 1`."""
+    if step < warmup:
+        return peak * step / warmup
+    return cosine(step - warmup, steps - warmup, peak, final)
+
+
+def cosine(step: int, steps: int, first: float, last: float) -> float:
+    """Half a cosine from `first` at step 0 to `last` at `steps - 1`."""
+    progress = min(1.0, step / max(1, steps - 1))
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def linear(step: int, steps: int, first: float, last: float) -> float:
+    """Straight line from `first` at step 0 to `last` at `steps - 1` (I-JEPA's EMA momentum)."""
+    return first + (last - first) * min(1.0, step / max(1, steps - 1))
+
+
+def _configured(
+    method: PretrainConfig | str | nn.Module, images: Images, settings: dict[str, Any]
+) -> PretrainConfig:
+    """The configuration that `pretrain` was asked for."""
+    if isinstance(method, PretrainConfig):
+        return from_mapping(PretrainConfig, vars(method) | settings) if settings else method
+    if isinstance(method, nn.Module):
+        model = method.config
+    else:
+        mean, std = channel_statistics(images)
+        given = {"image_size": images.shape[1], "mean": mean, "std": std} | settings
+        encoder, sparsity = (
+            from_mapping(part, {f.name: given.pop(f.name) for f in _fields(part, given)})
+            for part in (EncoderConfig, SparsityConfig)
+        )
+        predictor = given.pop("predictor", PredictorConfig())
+        model, settings = method_config(method, encoder, predictor, sparsity), given
+    if "masks" not in settings:
+        # A quarter of the patches is context, as on the book's 8x8 grid.
+        grid = model.encoder.grid
+        settings = {"masks": MaskConfig(grid, context_length=max(1, grid**2 // 4))} | settings
+    return from_mapping(PretrainConfig, {"model": model} | settings)
+
+
+def _fields(part: type, given: dict[str, Any]) -> list[dataclasses.Field]:
+    return [f for f in dataclasses.fields(part) if f.name in given]
+
+
+def _tuple(value: Any) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _planned_steps(
     config: PretrainConfig,
-    images: UInt8[Tensor, "N H W 3"],
+    images: Images,
     folder: Path,
     accelerator: Accelerator,
     precision: Precision,
+    jepa: nn.Module,
 ) -> int:
     """Length of the run, fixed once: a resumed run keeps the plan that its first part made."""
     path = folder / "plan.json"
     asked = json.loads(json.dumps(dataclasses.asdict(config)))
     asked["images"] = hashlib.sha256(images.cpu().contiguous().numpy()).hexdigest()
+    asked["network"] = type(jepa).__qualname__
     planned = path.exists()
     # All have looked before the first one writes.
     accelerator.wait_for_everyone()
@@ -206,7 +302,7 @@ def _planned_steps(
         return plan["steps"]
     steps = config.epochs * (len(images) // config.batch_size)
     if config.minutes > 0:
-        steps = min(steps, _steps_in(config, images, accelerator, precision))
+        steps = min(steps, _steps_in(config, images, accelerator, precision, jepa))
         # Processes may have measured different speeds: all follow the first.
         steps = broadcast_object_list([steps])[0]
     if accelerator.is_main_process:
@@ -217,18 +313,21 @@ def _planned_steps(
 
 def _steps_in(
     config: PretrainConfig,
-    images: UInt8[Tensor, "N H W 3"],
+    images: Images,
     accelerator: Accelerator,
     precision: Precision,
+    jepa: nn.Module,
 ) -> int:
     """How many steps fit `config.minutes`, by timing a few on a copy that is thrown away."""
-    state, progress, seconds = _new_state(config, accelerator, precision), Progress(), []
+    state, seconds = TrainingState(copy.deepcopy(jepa), precision, config.optimizer), []
     model = accelerator.prepare_model(state.jepa)
     for _ in range(12):
         started = time.perf_counter()
-        train_step(config, 10**6, images, model, state, progress, accelerator)
-        progress.settle()
+        train_step(config, 10**6, images, model, state, accelerator)
+        state.progress.settle()
         seconds.append(time.perf_counter() - started)
+    # accelerate holds what it has prepared.
+    accelerator.free_memory()
     # The first steps allocate memory and choose kernels.
     return max(1, int(60 * config.minutes / sorted(seconds[4:])[4]))
 

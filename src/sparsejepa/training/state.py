@@ -1,5 +1,6 @@
 """What training changes: network, optimisers, progress. All of it goes into a checkpoint."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparsejepa.model.objective import Jepa
 from sparsejepa.training.checkpoint import load_checkpoint, save_checkpoint
 from sparsejepa.training.precision import Precision
 
@@ -38,10 +38,9 @@ class Progress:
         Raises:
             FloatingPointError: a loss is not finite.
         """
-        for offset, (loss, spread) in enumerate(
-            torch.stack(self.pending).tolist() if self.pending else []
-        ):
-            step = self.step - len(self.pending) + offset
+        first = self.step - len(self.pending)
+        measured = torch.stack(self.pending).tolist() if self.pending else []
+        for step, (loss, spread) in enumerate(measured, start=first):
             if not abs(loss) < float("inf"):
                 raise FloatingPointError(
                     f"The loss is {loss} at step {step}; the last checkpoint before it is kept. "
@@ -71,32 +70,29 @@ class TrainingState:
     """Network and optimisers: AdamW, plain SGD for a penalty's own parameters, and Muon if chosen.
 
     Muon (Jordan et al. 2024, torch's own) takes the matrices inside transformer blocks from AdamW.
-    Its updates are scaled to AdamW's usual size, so both share one learning rate.
+    Its updates are scaled to AdamW's usual size, so both share one learning rate. `jepa` is a
+    `Jepa`, or a module with its attributes and methods.
     """
 
     def __init__(
-        self,
-        jepa: Jepa,
-        precision: Precision,
-        optimizer: Literal["adamw", "muon"] = "adamw",
+        self, jepa: nn.Module, precision: Precision, optimizer: Literal["adamw", "muon"] = "adamw"
     ) -> None:
-        self.jepa, self.precision = jepa, precision
-        own = jepa.penalty.own_parameters()
+        self.jepa, self.precision, self.progress = jepa, precision, Progress()
+        self.own = jepa.penalty.own_parameters()
         matrices = block_matrices(jepa) if optimizer == "muon" else []
-        self.adamw = torch.optim.AdamW(
-            parameter_groups(jepa, [*own, *matrices]), lr=0.0, fused=True
-        )
-        self.sgd = torch.optim.SGD(own, lr=0.0) if own else None
+        groups = parameter_groups(jepa, [*self.own, *matrices])
+        self.adamw = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        self.sgd = torch.optim.SGD(self.own, lr=0.0) if self.own else None
         self.muon = (
             torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw") if matrices else None
         )
         self.scaler = torch.amp.GradScaler(enabled=precision.scale_loss)
         # Sum of gradients of the penalty's own parameters since their last step.
-        self.summed = [torch.zeros_like(p) for p in own]
+        self.summed = [torch.zeros_like(p) for p in self.own]
         self.summands = 0
 
     def apply_gradients(self, learning_rate: float, weight_decay: float, sgd_rate: float) -> None:
-        """One step of all optimisers, then whatever the penalty does after a step."""
+        """One step of all optimisers, then the penalty's own step."""
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate
             group["weight_decay"] = weight_decay if group["decays"] else 0.0
@@ -112,14 +108,13 @@ class TrainingState:
     @torch.no_grad()
     def _step_apart(self, learning_rate: float) -> None:
         """Plain SGD on the penalty's own parameters, once every `average_over` minibatches."""
-        own = self.sgd.param_groups[0]["params"]
-        for total, parameter in zip(self.summed, own, strict=True):
-            gradient = parameter.grad / self.scaler.get_scale()
+        self.scaler.unscale_(self.sgd)
+        for total, parameter in zip(self.summed, self.own, strict=True):
             # An overflow of scaled float16 gradients; AdamW skips such a step too.
-            total += gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+            total += parameter.grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         self.summands += 1
         if self.summands == self.jepa.config.sparsity.average_over:
-            for total, parameter in zip(self.summed, own, strict=True):
+            for total, parameter in zip(self.summed, self.own, strict=True):
                 parameter.grad = total / self.summands
                 total.zero_()
             self.summands = 0
@@ -127,62 +122,57 @@ class TrainingState:
             self.sgd.step()
             self.jepa.penalty.after_step(learning_rate)
 
-    def save(self, path: Path, progress: Progress) -> None:
+    def save(self, path: Path) -> None:
         """Writes all that a bit-equal resume needs; random draws need nothing but the step.
 
         Raises:
             FloatingPointError: a tensor is not finite: an earlier file is better, and is kept.
             OSError: the file can't be written.
         """
-        tensors = {f"jepa.{name}": value for name, value in self.jepa.state_dict().items()}
-        for kind, optimiser in self._with_memory().items():
-            for index, moments in optimiser.state_dict()["state"].items():
-                tensors |= {f"{kind}.{index}.{name}": value for name, value in moments.items()}
-        tensors |= {f"summed.{index}": total for index, total in enumerate(self.summed)}
-        for name, tensor in tensors.items():
+        moments = {kind: o.state_dict()["state"] for kind, o in self._with_memory().items()}
+        tensors = {"jepa": self.jepa.state_dict(), "summed": self.summed} | moments
+        for name, tensor in _leaves(tensors):
             if not tensor.isfinite().all():
                 raise FloatingPointError(
-                    f"{name} is not finite after {progress.step} steps; the last checkpoint before "
-                    f"it is kept. Lower the learning rate, or use precision fp32."
+                    f"{name} is not finite after {self.progress.step} steps; the last checkpoint "
+                    f"before it is kept. Lower the learning rate, or use precision fp32."
                 )
-        facts = {
-            name: getattr(progress, name)
-            for name in ("step", "seconds", "history", "loss_sum", "spread_sum", "counted")
-        }
         others = {"scaler": self.scaler.state_dict(), "summands": self.summands}
-        save_checkpoint(path, tensors, {"progress": facts, **others})
+        save_checkpoint(path, tensors, {"progress": vars(self.progress)} | others)
 
-    def load(self, path: Path) -> Progress:
+    def load(self, path: Path) -> None:
         """Restores what `save` wrote.
 
         Raises:
             ValueError: the file is damaged.
         """
         tensors, facts = load_checkpoint(path)
-        self.jepa.load_state_dict(
-            {name.removeprefix("jepa."): t for name, t in tensors.items() if name[:5] == "jepa."}
-        )
+        self.jepa.load_state_dict(tensors["jepa"])
         for kind, optimiser in self._with_memory().items():
-            moments: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in tensors.items():
-                if name.startswith(f"{kind}."):
-                    _, index, key = name.split(".")
-                    moments.setdefault(int(index), {})[key] = tensor
-            optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
-        for index, total in enumerate(self.summed):
-            total.copy_(tensors[f"summed.{index}"])
+            optimiser.load_state_dict(optimiser.state_dict() | {"state": tensors[kind]})
+        for total, saved in zip(self.summed, tensors["summed"], strict=True):
+            total.copy_(saved)
         self.summands = facts["summands"]
         # Empty if the run began on a device without loss scaling, and goes on on one with it.
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
-        return Progress(**facts["progress"])
+        self.progress = Progress(**facts["progress"])
 
     def _with_memory(self) -> dict[str, torch.optim.Optimizer]:
         """Optimisers that remember earlier steps; plain SGD does not."""
         return {"adamw": self.adamw} | ({"muon": self.muon} if self.muon else {})
 
 
-def block_matrices(jepa: Jepa) -> list[nn.Parameter]:
+def _leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of nested mappings and lists, with its place."""
+    if isinstance(tree, Tensor):
+        yield name, tree
+    else:
+        for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+
+
+def block_matrices(jepa: nn.Module) -> list[nn.Parameter]:
     """Weight matrices inside the transformer blocks of context encoder and predictor."""
     return [
         p
@@ -191,7 +181,7 @@ def block_matrices(jepa: Jepa) -> list[nn.Parameter]:
     ]
 
 
-def parameter_groups(jepa: Jepa, apart: list[nn.Parameter]) -> list[dict[str, Any]]:
+def parameter_groups(jepa: nn.Module, apart: list[nn.Parameter]) -> list[dict[str, Any]]:
     """AdamW's groups: matrices decay; biases, norms, mask token and register tokens do not.
 
     The official code stores its mask token with three axes and hence decays it; we do not.

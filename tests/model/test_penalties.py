@@ -1,0 +1,430 @@
+"""Penalties: each reading by its formula, the proximal step by what defines it, and measures."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal, kl_divergence
+
+from sparsejepa.model.jepa import METHODS, Jepa, ModelConfig, method_config
+from sparsejepa.model.penalties import (
+    PENALTIES,
+    Penalty,
+    ProximalGroupLasso,
+    SparsityConfig,
+    activation_sparsity,
+    column_sparsity,
+    gaussian_divergence,
+    group_column_norms,
+    group_sparsity,
+    make_groups,
+    make_penalty,
+    projection_groups,
+    proximal_step,
+    strongest_group,
+)
+from sparsejepa.model.vit import EncoderConfig, PredictorConfig
+from sparsejepa.randomness import generator
+from tests.model.tiny import ENCODER, PREDICTOR, images, masks
+
+seeds = st.integers(0, 10**6)
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=generator(seed, "readings"))
+
+
+def penalty_of(config: SparsityConfig, weight: nn.Parameter) -> Penalty:
+    """A reading for an encoder of width 8 and a predictor of width 12."""
+    return make_penalty(config, EncoderConfig(width=8), PredictorConfig(12, 1, 2), weight, seed=0)
+
+
+def test_reading_r1_is_bound_to_the_projection():
+    """It owns the very weight of the projection, leaves latents and loss, and shrinks by ηλ."""
+    config, projection = SparsityConfig("R1", groups=3, strength=0.5), nn.Linear(8, 12)
+    groups = projection_groups(config, PredictorConfig(12, 1, 2), 0)
+    before, latents = projection.weight.detach().clone(), torch.ones(1, 1, 8)
+    penalty = penalty_of(config, projection.weight)
+    assert isinstance(penalty, ProximalGroupLasso) and isinstance(penalty, Penalty)
+    assert penalty.own_parameters()[0] is projection.weight
+    assert list(penalty.parameters()) == [] and penalty.state_dict() == {}
+    read, loss = penalty(latents, 0)
+    assert read is latents and loss.item() == 0 and not loss.requires_grad
+    penalty.after_step(0.25)
+    proximal_step(before, groups, 0.125)
+    assert torch.equal(projection.weight, before)
+    assert penalty.measures() == column_sparsity(group_column_norms(projection.weight, groups))
+
+
+def reading(name: str, weight: nn.Parameter, strength: float = 0.5, **rest) -> Penalty:
+    return penalty_of(SparsityConfig(name, groups=2, strength=strength, **rest), weight)
+
+
+def test_r1b_is_the_group_lasso_with_its_gradient():
+    """λ Σ_g Σ_k ||W^(g)_{.,k}||, whose gradient is λ w / ||w||; 0, not NaN, at a zero column."""
+    weight = nn.Parameter(drawn(12, 8))
+    with torch.no_grad():
+        weight[:6, 3] = 0
+    penalty, latents = reading("R1b", weight), drawn(2, 3, 8)
+    read, loss = penalty(latents, 0)
+    assert read is latents and penalty.own_parameters() == []
+    norms = torch.stack([weight.detach()[:6].norm(dim=0), weight.detach()[6:].norm(dim=0)])
+    assert loss.item() == pytest.approx(0.5 * norms.sum().item(), rel=1e-5)
+    loss.backward()
+    expected = 0.5 * weight.detach() / norms.repeat_interleave(6, 0).clamp(min=1e-30)
+    torch.testing.assert_close(weight.grad, expected, rtol=1e-5, atol=1e-6)
+    assert (weight.grad[:6, 3] == 0).all()
+
+
+def test_gradient_steps_leave_no_exact_zero_where_proximal_steps_do():
+    """Nothing but the penalty for 300 steps: R1b's AdamW hovers about zero, R1 and L1 end there."""
+    weights = {name: nn.Parameter(drawn(12, 8)) for name in ("R1", "R1b", "L1")}
+    penalties = {name: reading(name, weight, 1.0) for name, weight in weights.items()}
+    adamw = torch.optim.AdamW([weights["R1b"]], lr=0.02, weight_decay=0.0)
+    for _ in range(300):
+        penalties["R1b"](torch.zeros(1, 1, 8), 0)[1].backward()
+        adamw.step()
+        adamw.zero_grad()
+        penalties["R1"].after_step(0.02)
+        penalties["L1"].after_step(0.02)
+    assert (weights["R1b"] != 0).all() and weights["R1b"].abs().max() < 0.1
+    assert penalties["R1b"].measures()["zero_columns"] == 0
+    for name in ("R1", "L1"):
+        assert (weights[name] == 0).all() and penalties[name].measures()["zero_columns"] == 1
+
+
+def test_l1_is_r1_with_groups_of_one():
+    """It owns the projection's weight, leaves the loss alone, and shrinks single weights by ηλ."""
+    weight = nn.Parameter(drawn(12, 8))
+    before, latents = weight.detach().clone(), drawn(1, 2, 8)
+    penalty = reading("L1", weight, 0.8)
+    assert penalty.own_parameters()[0] is weight
+    assert penalty(latents, 0)[0] is latents and penalty(latents, 0)[1].item() == 0
+    penalty.after_step(0.5)
+    singles = torch.arange(12).view(12, 1)
+    proximal_step(before, singles, 0.4)
+    torch.testing.assert_close(weight.detach(), before, rtol=0, atol=1e-7)
+    assert 0 < penalty.measures()["zero_weights"] < 1
+
+
+def test_r2_is_the_mean_over_tokens_of_summed_group_norms():
+    """Tokens (3, 4 | 0, 5) and (0, 0 | 8, 15) of groups of two cost 10 and 17: mean 13.5."""
+    config = SparsityConfig("R2", groups=2, strength=0.1)
+    latents = torch.tensor([[[3.0, 4.0, 0.0, 5.0]], [[0.0, 0.0, 8.0, 15.0]]], requires_grad=True)
+    sizes = EncoderConfig(width=4, heads=1), PredictorConfig(12, 1, 2)
+    penalty = make_penalty(config, *sizes, nn.Linear(4, 12).weight, seed=0)
+    read, loss = penalty(latents, 0)
+    assert read is latents and loss.item() == pytest.approx(1.35, rel=1e-5)
+    loss.backward()
+    expected = [[[0.6, 0.8, 0.0, 1.0]], [[0.0, 0.0, 8 / 17, 15 / 17]]]
+    torch.testing.assert_close(latents.grad, 0.05 * torch.tensor(expected), rtol=1e-4, atol=1e-6)
+    measures = penalty.measures()
+    assert measures["group_norms"] == pytest.approx(13.5, rel=1e-5)
+    assert measures["latent_scale"] == pytest.approx(math.sqrt((50 + 289) / 8), rel=1e-6)
+    assert measures["effective_groups"] == pytest.approx((2 + 1) / 2)
+
+
+@pytest.mark.parametrize(("grouping", "count"), [("contiguous", 8), ("heads", 2), ("random", 8)])
+def test_r2_parts_the_width_of_the_encoder(grouping: str, count: int):
+    """Its groups hold every channel of the latents once; by head, they are the encoder's heads."""
+    sparsity = SparsityConfig("R2", groups=8, grouping=grouping)
+    groups = Jepa(ModelConfig(ENCODER, PREDICTOR, sparsity), 0).penalty.groups
+    assert groups.shape == (count, 32 // count)
+    assert groups.flatten().sort().values.tolist() == list(range(32))
+
+
+@given(seeds, st.floats(1e-3, 1e3))
+def test_scale_lowers_r2_but_feigns_no_sparsity(seed: int, scale: float):
+    """c·z costs c times as much; what `measures` calls sparsity does not move."""
+    penalty, latents = reading("R2", nn.Linear(8, 12).weight), drawn(2, 3, 8, seed=seed)
+    cost = penalty(latents, 0)[1].item()
+    before = penalty.measures()
+    assert penalty(scale * latents, 0)[1].item() == pytest.approx(scale * cost, rel=1e-3)
+    after = penalty.measures()
+    assert after["latent_scale"] == pytest.approx(scale * before["latent_scale"], rel=1e-4)
+    for name in ("hoyer", "effective_groups", "activation_density", "dead_units"):
+        assert after[name] == pytest.approx(before[name], abs=1e-4)
+
+
+def test_unnormalised_targets_open_the_scale_loophole():
+    """Scaling the features by c scales R2 by c; the targets stay only if they are normalised."""
+    results = {}
+    for normalise in (True, False):
+        config = ModelConfig(
+            ENCODER,
+            PREDICTOR,
+            SparsityConfig("R2", groups=4, strength=1.0),
+            normalise_targets=normalise,
+        )
+        jepa, batch, kept = Jepa(config, 0), images(2), masks(2)
+        before, cost = jepa.targets(batch, kept), jepa(batch, kept, 0).loss
+        with torch.no_grad():
+            for encoder in (jepa.context_encoder, jepa.target_encoder):
+                encoder.vit.norm.weight.mul_(0.1)
+        assert jepa(batch, kept, 0).loss < 0.2 * cost
+        results[normalise] = (jepa.targets(batch, kept).norm() / before.norm()).item()
+    assert results[True] == pytest.approx(1, abs=1e-3)
+    assert results[False] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_divergence_closed_form():
+    """½ Σ (μ² + σ² - 1 - ln σ²), as torch.distributions has it; 0 for N(0, I) itself."""
+    mean, log_variance = drawn(4, 8), drawn(4, 8, seed=1)
+    normal = Independent(Normal(mean, (0.5 * log_variance).exp()), 1)
+    standard = Independent(Normal(torch.zeros(4, 8), torch.ones(4, 8)), 1)
+    expected = kl_divergence(normal, standard)
+    torch.testing.assert_close(gaussian_divergence(mean, log_variance), expected)
+    assert gaussian_divergence(torch.zeros(1, 8), torch.zeros(1, 8)).item() == 0
+
+
+def test_r3_is_r2_of_the_means_and_the_divergence():
+    """λ group norms + β KL; the predictor reads μ + σ · noise, a function of (seed, step)."""
+    latents = drawn(64, 16, 8)
+    penalty = reading("R3", nn.Linear(8, 12).weight, beta=0.25)
+    r2 = reading("R2", nn.Linear(8, 12).weight)(latents, 0)[1]
+    read, loss = penalty(latents, 5)
+    divergence = 0.5 * latents.square().sum(-1).mean()
+    torch.testing.assert_close(loss, r2 + 0.25 * divergence)
+    assert torch.equal(read, penalty(latents, 5)[0])
+    assert not torch.equal(read, penalty(latents, 6)[0])
+    assert (read - latents).std().item() == pytest.approx(1, abs=0.03)
+    with torch.no_grad():
+        penalty.log_variance.bias.fill_(2 * math.log(0.1))
+    assert (penalty(latents, 5)[0] - latents).std().item() == pytest.approx(0.1, abs=0.003)
+    torch.testing.assert_close(10 * (penalty(latents, 5)[0] - latents), read - latents)
+    assert penalty.measures()["divergence"] == pytest.approx(
+        divergence.item() + 4 * (0.01 - 1 - 2 * math.log(0.1)), rel=1e-5
+    )
+
+
+KEYS = ["zero_columns", "small_columns", "groups_per_latent", "unread_latents", "hoyer"]
+GROUPINGS = ["contiguous", "heads", "random"]
+
+
+def matrices(seed: int, scale: float = 1.0) -> Tensor:
+    """A weight of 6 channels and 5 latents."""
+    return scale * torch.randn(6, 5, generator=generator(seed, "weight"))
+
+
+def proximal(weight: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """`proximal_step`, on a copy."""
+    stepped = weight.clone()
+    proximal_step(stepped, groups, threshold)
+    return stepped
+
+
+def partition(seed: int) -> Tensor:
+    """Three random groups of two channels."""
+    return make_groups(6, 3, "random", 2, generator(seed, "partition"))
+
+
+def objective(point: Tensor, weight: Tensor, groups: Tensor, threshold: float) -> float:
+    """½||V - W||² + t · sum_g sum_k ||V^(g)_{.,k}||, in float64 and without the library."""
+    point = point.double()
+    penalty = sum(point[group].square().sum(0).sqrt().sum() for group in groups)
+    return (0.5 * (point - weight.double()).square().sum() + threshold * penalty).item()
+
+
+thresholds = st.floats(0, 3)
+
+
+@given(seeds, thresholds, st.sampled_from([0.0, 1.0, None]), st.floats(0.1, 1.5))
+def test_proximal_step_is_the_argmin(seed, threshold, shrink, distance):
+    """A 1-strongly convex f is least at p if and only if f(v) >= f(p) + ½||v - p||² for all v.
+
+    Here v lies on the way from p to 0, to W, or to anywhere (None), or beyond.
+    """
+    weight, groups = matrices(seed), partition(seed)
+    stepped = proximal(weight, groups, threshold)
+    goal = matrices(seed + 1) if shrink is None else shrink * weight
+    other = stepped + distance * (goal - stepped)
+    gap = 0.5 * (other - stepped).double().square().sum().item()
+    least = objective(stepped, weight, groups, threshold)
+    assert objective(other, weight, groups, threshold) >= least + gap - 1e-5 * (1 + gap)
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.8, 1.6])
+def test_proximal_step_is_what_a_numeric_minimiser_finds(threshold: float):
+    """Nelder-Mead, which knows no gradient and no formula, ends at the same point."""
+    weight, groups = torch.tensor([[0.9, 0.2], [-1.2, 0.4]]), torch.tensor([[0, 1]])
+    found = minimize(
+        lambda v: objective(torch.from_numpy(v).view(2, 2), weight, groups, threshold),
+        weight.numpy().astype(np.float64).ravel() / 2,
+        method="Nelder-Mead",
+        options={"xatol": 1e-8, "fatol": 1e-14, "maxiter": 4000, "maxfev": 4000},
+    )
+    stepped = proximal(weight, groups, threshold)
+    np.testing.assert_allclose(found.x, stepped.ravel(), atol=2e-5)
+
+
+@given(seeds, thresholds)
+def test_threshold_is_in_units_of_the_norm(seed: int, threshold: float):
+    """Norms shrink by exactly the threshold; those at most the threshold become exactly zero."""
+    weight, groups = matrices(seed), partition(seed)
+    before = group_column_norms(weight, groups)
+    after = group_column_norms(proximal(weight, groups, threshold), groups)
+    torch.testing.assert_close(after, (before - threshold).clamp(min=0), rtol=0, atol=1e-5)
+    assert ((after == 0) == (before <= threshold)).all()
+
+
+def test_threshold_equal_to_the_norm_gives_zero():
+    """||w|| <= t includes equality: (3, 4) at t = 5; at t = 2.5 the half is left."""
+    weight, groups = torch.tensor([[3.0], [4.0]]), torch.tensor([[0, 1]])
+    assert proximal(weight, groups, 5.0).tolist() == [[0.0], [0.0]]
+    assert proximal(weight, groups, 2.5).tolist() == [[1.5], [2.0]]
+
+
+@given(seeds)
+def test_zero_threshold_is_the_identity(seed: int):
+    """To the bit; and a column that is zero stays zero, without a NaN."""
+    weight, groups = matrices(seed), partition(seed)
+    weight[:, 2] = 0
+    assert torch.equal(proximal(weight, groups, 0.0), weight)
+    assert (proximal(weight, groups, 0.3)[:, 2] == 0).all()
+
+
+@given(seeds, thresholds, st.floats(0, 5))
+def test_proximal_step_is_non_expansive(seed: int, threshold: float, scale: float):
+    """||prox(a) - prox(b)|| <= ||a - b||."""
+    groups, a, b = partition(seed), matrices(seed), matrices(seed + 1, scale)
+    apart = (proximal(a, groups, threshold) - proximal(b, groups, threshold)).norm()
+    assert apart <= (a - b).norm() * (1 + 1e-6) + 1e-6
+
+
+@given(st.integers(1, 6), st.integers(1, 8), st.sampled_from(GROUPINGS), seeds)
+def test_groups_are_a_partition(count: int, size: int, grouping: str, seed: int):
+    """Every channel is in exactly one of equally large groups."""
+    groups = make_groups(count * size, count, grouping, count, generator(seed))
+    assert groups.shape == (count, size)
+    assert groups.flatten().sort().values.tolist() == list(range(count * size))
+
+
+def test_groupings():
+    """Contiguous runs; one run a head, whatever `groups` says; or a draw of the generator."""
+    assert make_groups(6, 3, "contiguous", 2, generator(0)).tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert make_groups(6, 3, "heads", 2, generator(0)).tolist() == [[0, 1, 2], [3, 4, 5]]
+    drawn = [make_groups(64, 8, "random", 2, generator(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(
+        drawn[0].sort(1).values, make_groups(64, 8, "contiguous", 2, generator(0))
+    )
+
+
+@pytest.mark.parametrize("count", [0, 4, 7])
+def test_unequal_groups_are_refused(count: int):
+    """6 channels have 1, 2, 3 or 6 groups of one size."""
+    with pytest.raises(ValueError, match=f"6 channels can't be split into {count} groups"):
+        make_groups(6, count, "contiguous", 2, generator(0))
+
+
+def test_proximal_gradient_recovers_a_planted_pattern():
+    """Regression with a block-sparse true weight: exactly the planted columns stay above zero."""
+    groups = make_groups(6, 3, "contiguous", 2, generator(0))
+    alive = torch.tensor([[1, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 0, 1, 1, 0]])
+    truth = (2 + matrices(1).abs()) * alive.repeat_interleave(2, dim=0)
+    inputs = torch.randn(400, 5, generator=generator(2))
+    noise = 0.1 * torch.randn(400, 6, generator=generator(3))
+    weight = matrices(4)
+    for _ in range(200):
+        residual = inputs @ weight.T - (inputs @ truth.T + noise)
+        weight = weight - 0.3 * residual.T @ inputs / 400
+        proximal_step(weight, groups, 0.3 * 0.1)
+    assert torch.equal(group_column_norms(weight, groups) > 0, alive.bool())
+
+
+def test_column_sparsity_closed_forms():
+    """All equal: Hoyer 0; one left, or none: 1; shares are counted over group × latent columns."""
+    equal, one, none = torch.full((2, 8), 3.0), torch.zeros(2, 8), torch.zeros(2, 8)
+    one[1, 5] = 0.2
+    assert column_sparsity(equal) == pytest.approx(
+        dict(zip(KEYS, [0, 0, 2, 0, 0], strict=True)), abs=1e-7
+    )
+    assert column_sparsity(one) == pytest.approx(
+        dict(zip(KEYS, [15 / 16, 15 / 16, 1 / 8, 7 / 8, 1], strict=True))
+    )
+    assert column_sparsity(none) == pytest.approx(dict(zip(KEYS, [1, 1, 0, 1, 1], strict=True)))
+    one[0, 2] = 0.2 * 0.009
+    assert column_sparsity(one)["zero_columns"] == 14 / 16
+    assert column_sparsity(one)["small_columns"] == 15 / 16
+
+
+@given(seeds, st.floats(1e-3, 1e3))
+def test_no_scale_feigns_sparsity(seed: int, scale: float):
+    """A smaller weight is no sparser one."""
+    weight, groups = proximal(matrices(seed), partition(seed), 0.8), partition(seed)
+    scaled = column_sparsity(group_column_norms(weight * scale, groups))
+    assert scaled == pytest.approx(column_sparsity(group_column_norms(weight, groups)), abs=1e-5)
+
+
+def test_the_strongest_group_of_each_latent():
+    """By hand: the row of the largest norm; -1 for a latent that no group reads."""
+    norms = torch.tensor([[0.0, 2.0, 0.1], [0.0, 1.0, 0.2]])
+    assert strongest_group(norms).tolist() == [-1, 0, 1]
+
+
+def test_activation_measures_closed_forms():
+    """Shares of entries and of units; a constant unit is dead however large it is."""
+    activations = torch.zeros(4, 5)
+    activations[:, 0], activations[:, 1] = 7.0, torch.tensor([1.0, -1.0, 2.0, 0.0])
+    activations[:, 2] = torch.tensor([1e-6, 0.0, 0.0, 0.0])
+    measures = activation_sparsity(activations)
+    assert measures == pytest.approx({"activation_density": 7 / 20, "dead_units": 4 / 5})
+    assert activation_sparsity(torch.full((3, 4), 0.1))["dead_units"] == 1
+    groups = torch.tensor([[0, 1], [2, 3]])
+    equal, one = torch.ones(3, 4), torch.tensor([[0.0, 0.0, 3.0, 4.0]])
+    assert group_sparsity(equal, groups) == pytest.approx({"hoyer": 0, "effective_groups": 2})
+    assert group_sparsity(one, groups) == pytest.approx({"hoyer": 1, "effective_groups": 1})
+    assert group_sparsity(0 * one, groups)["effective_groups"] == 1
+    assert group_sparsity(one, groups[:1])["hoyer"] == 0
+
+
+@given(st.integers(0, 10**6), st.floats(1e-3, 1e3))
+def test_no_scale_feigns_sparse_activations(seed: int, scale: float):
+    """Smaller activations are no sparser ones."""
+    activations = torch.randn(20, 6, generator=generator(seed))
+    activations[:, 2] *= 1e-4
+    groups = torch.arange(6).view(3, 2)
+    for measure in (activation_sparsity, lambda a: group_sparsity(a, groups)):
+        assert measure(scale * activations) == pytest.approx(measure(activations), abs=1e-5)
+
+
+class MeanAbsolute(Penalty):
+    """lambda · mean |z|, as a stranger writes it."""
+
+    def forward(self, latents, step):
+        return latents, self.config.strength * latents.float().abs().mean()
+
+
+def test_an_own_penalty_is_a_method_of_its_name(monkeypatch: pytest.MonkeyPatch):
+    """One class and one row; its groups, which it does not have, need not part the width."""
+    monkeypatch.setitem(PENALTIES, "mean-absolute", MeanAbsolute)
+    assert METHODS["mean-absolute"] == ModelConfig(sparsity=SparsityConfig("mean-absolute"))
+    sparsity = SparsityConfig(groups=7, strength=0.5)
+    config = method_config("mean-absolute", ENCODER, PREDICTOR, sparsity)
+    own, plain = Jepa(config, 0), Jepa(ModelConfig(ENCODER, PREDICTOR), 0)
+    batch, kept = images(2), masks(2)
+    size = own.context_encoder(batch, kept.context).abs().mean()
+    expected = plain(batch, kept, 0).loss + 0.5 * size
+    torch.testing.assert_close(own(batch, kept, 0).loss, expected)
+    with pytest.raises(KeyError):
+        METHODS["R1"]  # a method has one name, and R1's is sparsejepa
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"reading": "R7"}, "reading must be one of none, R1, R1b.* not 'R7'"),
+        ({"strength": float("nan")}, "strength nan must be at least 0"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0 and average_over 32 above 0"),
+        ({"beta": -1.0}, "beta -1.0 must be at least 0"),
+    ],
+)
+def test_impossible_penalties_are_refused(settings: dict, sentence: str):
+    """An unknown name never falls back to another reading in silence."""
+    with pytest.raises(ValueError, match=sentence):
+        SparsityConfig(**settings)
