@@ -1,5 +1,6 @@
 """Estimates against closed forms (in nats), and what must not change them."""
 
+import doctest
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from sparsejepa.chapters.multiinformation import (
     equicorrelation,
     student,
 )
+from sparsejepa.information import multiinformation
 from sparsejepa.information.estimate import TotalCorrelation
 from sparsejepa.information.multiinformation import shuffled_null, total_correlation
 from sparsejepa.randomness import generator
@@ -200,3 +202,8 @@ def test_the_interval_by_hand():
     assert (high - 0.5) ** 2 == pytest.approx(z**2 * (0.01 + 2 * (high - 0.5) / 50))
     with pytest.raises(ValueError, match="level must lie between 0 and 1, not 95.0"):
         TotalCorrelation(0.5, 0.1, "gaussian", 50, 3).interval(95.0)
+
+
+def test_the_examples_run():
+    """Those in the docstrings."""
+    assert doctest.testmod(multiinformation) == doctest.TestResults(failed=0, attempted=9)

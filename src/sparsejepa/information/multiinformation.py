@@ -263,7 +263,7 @@ def _bound(
 
 
 def _usable(
-    x: Array, method: Method, drop: bool
+    x: Array, method: str, drop: bool
 ) -> tuple[Shaped[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
     if method not in get_args(Method):
         raise ValueError(f"method {method!r} is unknown; choose {' or '.join(get_args(Method))}.")
