@@ -206,4 +206,5 @@ def test_the_interval_by_hand():
 
 def test_the_examples_run():
     """Those in the docstrings."""
-    assert doctest.testmod(multiinformation) == doctest.TestResults(failed=0, attempted=9)
+    found = doctest.testmod(multiinformation)
+    assert found.failed == 0 and found.attempted > 8
