@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from scipy.special import psi
 
 from sparsejepa.chapters.multiinformation import (
-    autoregression,
-    autoregressive,
     equicorrelated,
     equicorrelation,
     student,
@@ -53,15 +51,6 @@ def test_equicorrelated(method: str, d: int, rho: float):
     assert result.standard_error < 0.03 + 0.2 * equicorrelated(d, rho)
     assert (result.method, result.n, result.d, result.dropped) == (method, 50 * d, d, ())
     assert result.per_unit == result.value / (d - 1)
-
-
-@pytest.mark.parametrize("method", [*GAUSSIAN_METHODS, "ksg"])
-@pytest.mark.parametrize("rho", [0.2, 0.8])
-def test_autoregression(method: str, rho: float):
-    """-(d-1)/2 ln(1-rho²), at d = 4."""
-    result = total_correlation(gaussian_rows(2000, autoregression(4, rho), "ar", method), method)
-    assert abs(result.value - autoregressive(4, rho)) < 3 * result.standard_error
-    assert result.standard_error < 0.15
 
 
 def test_student_is_seen_by_neighbours_alone():
@@ -141,15 +130,6 @@ def test_the_order_of_columns_and_rows_changes_nothing(seed: int, method: str):
     assert turned.standard_error == pytest.approx(expected.standard_error, abs=1e-9)
     if method != "copula":
         assert total_correlation(x.flip(0), method).value == pytest.approx(expected.value)
-
-
-def test_a_pair_is_mutual_information():
-    """Of two Gaussian columns: -½ ln(1-rho²); the plug-in is that of the sample correlation."""
-    x = gaussian_rows(400, equicorrelation(2, 0.6), "pair")
-    r = np.corrcoef(x.numpy().T)[0, 1]
-    bias = 0.5 * (psi(399 / 2) - psi(398 / 2))
-    found = total_correlation(x, "gaussian").value
-    assert found == pytest.approx(-0.5 * math.log(1 - r**2) - bias, abs=1e-12)
 
 
 def test_independent_noise_on_each_column_loses_information():
