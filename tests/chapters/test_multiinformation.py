@@ -1,33 +1,73 @@
-"""Which latents a predictor reads is told by the columns that matter."""
+"""Chapter 03: which latents a predictor reads, and intervals of what is concluded."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparsejepa.chapters.multiinformation import read_groups
-from sparsejepa.companion.pretrained import Pretrained
-from sparsejepa.model.vit import Encoder, EncoderConfig
-from sparsejepa.randomness import generator
+from sparsejepa.chapters.multiinformation import (
+    Measured,
+    conclusions,
+    equicorrelated,
+    equicorrelation,
+    per_unit_difference,
+    read_groups,
+)
+from sparsejepa.information.estimate import TotalCorrelation
+from sparsejepa.information.multiinformation import AmongRandom, total_correlation
+from tests.information.known import gaussian_rows
 
 
-def run_in(folder: Path) -> Pretrained:
-    config = EncoderConfig(image_size=8, patch_size=4, width=4, depth=1, heads=1)
-    encoder = Encoder(config, generator(0, "encoder"))
-    return Pretrained("sparsejepa-seed0", "sparsejepa", 0, encoder, {}, folder, folder)
+def measured(method: str, seed: int, copula: TotalCorrelation, rank: float = 0.5) -> Measured:
+    among = AmongRandom(rank, np.linspace(0, 1, 200))
+    numbers = ((0.0, 0.0), 1.0, 1.0, (0.0, 0.0), 3, 0, 0.0, 0.0)
+    return Measured(method, method, seed, 0.5, copula, copula, *numbers, among, among)
 
 
 def test_small_columns_do_not_read(tmp_path: Path) -> None:
     """The first latent is read by two groups, the second by one, and the third by leftovers."""
     norms = torch.tensor([[2.0, 0.0, 1e-4, 0.0], [0.5, 0.03, 0.0, 0.0], [0.01, 1e-3, 1e-3, 0.0]])
+    run = SimpleNamespace(name="sparsejepa-seed0", training=tmp_path)
+    with pytest.raises(FileNotFoundError, match="sparsejepa-seed0 has no groups.safetensors"):
+        read_groups(run)
     save_file({"norms": norms}, tmp_path / "groups.safetensors")
-    groups, readers = read_groups(run_in(tmp_path))
+    groups, readers = read_groups(run)
     assert groups.tolist() == [0, 1, -1, -1]
     assert readers.tolist() == [2, 1, 0, 0]
 
 
-def test_a_run_without_groups_is_named(tmp_path: Path) -> None:
-    """It is from before groups were kept."""
-    with pytest.raises(FileNotFoundError, match="sparsejepa-seed0 has no groups.safetensors"):
-        read_groups(run_in(tmp_path))
+@pytest.mark.parametrize("draws", [40, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_intervals_of_a_difference_cover(seeds: int, draws: int) -> None:
+    """Total correlation per unit of one law minus that of another, over images and over seeds."""
+    truth = (equicorrelated(4, 0.5) - equicorrelated(4, 0.3)) / 3
+    misses = 0
+    for i in range(draws):
+        found = [
+            measured(method, seed, total_correlation(gaussian_rows(200, R, method, seed, i)))
+            for method, R in (
+                ("jepa", equicorrelation(4, 0.3)),
+                ("sparsejepa", equicorrelation(4, 0.5)),
+            )
+            for seed in range(seeds)
+        ]
+        interval = per_unit_difference(found, "sparsejepa")
+        assert interval is not None
+        misses += not interval.low <= truth <= interval.high
+    assert misses <= {40: 6, 150: 15}[draws]
+
+
+def test_a_control_is_clear_where_all_runs_agree() -> None:
+    """All on one side with p of 0.05 or less; and a method without JEPA has no total."""
+    low = TotalCorrelation(1.0, 0.01, "copula", 1000, 3)
+    runs = [measured("sparsejepa", seed, low, 0.001) for seed in range(2)]
+    answers = {row["question"]: row["clear"] for row in conclusions(runs)}
+    assert answers == {"dimension": True, "grouping": True}
+    runs.append(measured("sparsejepa", 2, low, 0.999))
+    runs += [measured("jepa", s, replace(low, value=3.0 + s / 10)) for s in range(3)]
+    answers = {row["question"]: row["clear"] for row in conclusions(runs)}
+    assert answers == {"total": True, "dimension": False, "grouping": False}

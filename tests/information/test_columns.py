@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import layer_norm
 
 from sparsejepa.chapters.multiinformation import equicorrelation
-from sparsejepa.information.columns import usable_columns
+from sparsejepa.information.estimate import DroppedColumn
 from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.randomness import generator
 from tests.information.known import gaussian_rows, interval_hit
@@ -126,11 +127,122 @@ def test_a_number_format_neither_hides_nor_feigns_dependence(dtype: torch.dtype)
         total_correlation(x)
 
 
-def test_a_large_mean_is_no_reason_to_drop():
-    """In float32 a column of mean 1000 and deviation 1 is still a column."""
-    x = rows().float() + 1000
-    values, kept, dropped = usable_columns(x, drop=False)
-    assert kept.tolist() == [0, 1, 2, 3] and dropped == () and values.shape == (400, 4)
+def offset_by(offset: float):
+    return lambda x: x + offset
+
+
+def first_row(value: float):
+    return lambda x: np.concatenate([np.full((1, x.shape[1]), value), x[1:]])
+
+
+UNITS = {
+    "offset 1e7": offset_by(1e7),
+    "offset -1e12": offset_by(-1e12),
+    "an offset of half a million deviations in float32": lambda x: (x + 5e5).astype(np.float32),
+    "time in seconds, of a few minutes": lambda x: x * [100, 1] + [1.7e9, 0],
+    "time in whole nanoseconds": lambda x: (1e6 * x).astype(np.int64) + 1_700_000_000_123_456_789,
+    "tiny": lambda x: x * 1e-170,
+    "close to the least number": lambda x: x * [1e-306, 1],
+    "huge": lambda x: x * [1e300, 1],
+    "apart by all powers of ten": lambda x: x * [1e300, 1e-300],
+}
+SENTINELS = {
+    "1e9": first_row(1e9),
+    "the least of float32": lambda x: first_row(float(np.finfo(np.float32).min))(x),
+    "the least of float32, in float32": lambda x: first_row(float(np.finfo(np.float32).min))(
+        x.astype(np.float32)
+    ).astype(np.float32),
+    "both ends of float64": lambda x: first_row(1.79e308)(first_row(-1.79e308)(x)[::-1]),
+    "-999 in 1 of 100 rows": lambda x: np.where(np.arange(len(x))[:, None] % 100 == 3, -9999.0, x),
+}
+
+
+@pytest.mark.parametrize("method", CONTINUOUS)
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize("unit", UNITS)
+def test_no_unit_feigns_dependence(method: str, drop: bool, unit: str):
+    """The estimate is that of plain numbers, of all columns; rank methods see the same ranks."""
+    x = gaussian_rows(500, equicorrelation(2, 0.8), "units").numpy()
+    plain, found = (total_correlation(z, method, drop=drop) for z in (x, UNITS[unit](x)))
+    rounded = "float32" in unit or "1e12" in unit
+    assert found.value == pytest.approx(plain.value, abs=0.01 if rounded else 1e-6)
+    assert found.d == 2 and found.dropped == ()
+
+
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize("sentinel", SENTINELS)
+def test_a_sentinel_row_is_no_dependence(drop: bool, sentinel: str):
+    """Ranks hardly see it; the plug-in sees nothing else, and says so instead of dropping."""
+    x = gaussian_rows(500, equicorrelation(2, 0.8), "sentinel").numpy()
+    marked = SENTINELS[sentinel](x)
+    for method in ("copula", "ksg"):
+        found = total_correlation(marked, method, drop=drop)
+        assert found.d == 2 and interval_hit(found, total_correlation(x, method).value)
+    if "999" not in sentinel:
+        with pytest.raises(ValueError, match="Outliers, the farthest in row .* see ranks"):
+            total_correlation(marked, "gaussian", drop=drop)
+
+
+def test_a_sentinel_row_does_not_hide_dependence():
+    """The null direction of a LayerNorm is that of the other rows."""
+    x = normalised()
+    expected = total_correlation(x, drop=True).dropped
+    x[3] = 1e9
+    assert total_correlation(x, drop=True).dropped == expected
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_dependence_to_the_rounding_of_the_format(dtype: torch.dtype, offset: float):
+    """Computed in float32 and kept in any format, one column is left out, and the rest is kept."""
+    x = normalised()
+    if offset and dtype in (torch.bfloat16, torch.float16):
+        pytest.skip("half precision holds two or three digits: the offset is all that is left")
+    kept = (x.double() + offset if dtype == torch.float64 else x + offset).to(dtype)
+    found = total_correlation(kept, drop=True)
+    assert [c.reason for c in found.dropped] == ["linearly dependent on the others"]
+    assert interval_hit(found, total_correlation(x, drop=True).value)
+
+
+def with_unit(active: int, seed: int) -> torch.Tensor:
+    """Two dependent columns, and a unit that is active for so many images."""
+    x = torch.cat([gaussian_rows(80, equicorrelation(2, 0.8), "unit", seed), torch.zeros(80, 1)], 1)
+    x[torch.randperm(80, generator=generator(seed))[:active], 2] = 1.0 + seed
+    return x
+
+
+def test_a_unit_that_is_active_for_one_image():
+    """The plug-in would rest on that image: refused, or left out and reported; ranks can do it."""
+    for seed in range(100):
+        x = with_unit(1, seed)
+        with pytest.raises(ValueError, match="Column 2 is constant but for row .* drop=True"):
+            total_correlation(x, "gaussian")
+        found = total_correlation(x, "gaussian", drop=True)
+        assert found.value == pytest.approx(total_correlation(x[:, :2], "gaussian").value)
+        row = int(x[:, 2].argmax())
+        assert found.dropped == (DroppedColumn(2, f"constant but for row {row}"),)
+        assert all(map(math.isfinite, total_correlation(with_unit(2, seed), "gaussian").interval()))
+    assert total_correlation(x).d == 3
+
+
+def test_columns_that_one_row_keeps_apart():
+    """A copy but for one row, of the plug-in's columns: without that row the truth is infinite."""
+    x = rows()
+    twin = torch.cat([x, x[:, :1]], dim=1)
+    twin[5, 4] += 1
+    with pytest.raises(ValueError, match="linearly dependent on the others but for row 5"):
+        total_correlation(twin, "gaussian")
+    found = total_correlation(twin, "gaussian", drop=True)
+    assert found.value == pytest.approx(total_correlation(x, "gaussian").value, abs=0.02)
+
+
+@pytest.mark.parametrize("method", [*CONTINUOUS, "discrete"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_converted(method: str, dtype: torch.dtype):
+    """To the last bit the estimate of the same numbers in float64."""
+    x = rows().round() if method == "discrete" else rows()
+    x = x[:, :2].to(dtype)
+    assert total_correlation(x, method) == total_correlation(x.double(), method)
 
 
 def test_an_unknown_method_is_refused():

@@ -106,17 +106,6 @@ def test_overlap_is_the_counterexample():
     assert interval_hit(split.between, math.log(2)) and interval_hit(split.total, 0.0)
 
 
-def test_noisy_readings_that_share_a_column_depend_on_each_other():
-    """G1 = z1 + z2 + e1, G2 = z2 + z3 + e2, all independent: -½ ln(1 - rho²), rho = 1 / (2 + v)."""
-    z = gaussian_rows(20_000, torch.eye(5).double(), "readings")
-    for variance in (1.0, 0.1):
-        noise = math.sqrt(variance) * z[:, 3:]
-        readings = torch.stack([z[:, 0] + z[:, 1], z[:, 1] + z[:, 2]], dim=1) + noise
-        truth = -0.5 * math.log(1 - 1 / (2 + variance) ** 2)
-        assert truth == pytest.approx({1.0: 0.0589, 0.1: 0.1286}[variance], abs=1e-4)
-        assert interval_hit(total_correlation(readings, "gaussian"), truth, 0.99)
-
-
 def test_a_planted_partition_stands_out():
     """Groups of dependent columns leave less between them than any random ones; across, more."""
     x = planted()

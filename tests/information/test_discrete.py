@@ -1,6 +1,5 @@
 """Counts: parity, giant bit, and the correction of Miller & Madow."""
 
-import itertools
 import math
 
 import numpy as np
@@ -80,12 +79,3 @@ def test_rows_that_are_all_different_are_refused():
     x = torch.randn(100, 2, generator=generator(2))
     with pytest.raises(ValueError, match="100 rows have 100 distinct values: .* at least 5 rows"):
         total_correlation(x, "discrete")
-
-
-def test_dependence_of_higher_order_is_seen():
-    """Three columns, every pair of them independent, are determined by two: ln 2 in all."""
-    x = torch.tensor([c for c in itertools.product((0, 1), repeat=3) if sum(c) % 2 == 0])
-    x = x.repeat(500, 1)
-    for pair in ([0, 1], [0, 2], [1, 2]):
-        assert abs(total_correlation(x[:, pair], "discrete").value) < 1 / 1000
-    assert total_correlation(x, "discrete").value == pytest.approx(math.log(2), abs=1 / 1000)

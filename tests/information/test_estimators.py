@@ -1,5 +1,6 @@
 """Estimates against closed forms (in nats), and what must not change them."""
 
+import doctest
 import math
 
 import numpy as np
@@ -10,12 +11,11 @@ from hypothesis import strategies as st
 from scipy.special import psi
 
 from sparsejepa.chapters.multiinformation import (
-    autoregression,
-    autoregressive,
     equicorrelated,
     equicorrelation,
     student,
 )
+from sparsejepa.information import multiinformation
 from sparsejepa.information.estimate import TotalCorrelation
 from sparsejepa.information.multiinformation import shuffled_null, total_correlation
 from sparsejepa.randomness import generator
@@ -51,15 +51,6 @@ def test_equicorrelated(method: str, d: int, rho: float):
     assert result.standard_error < 0.03 + 0.2 * equicorrelated(d, rho)
     assert (result.method, result.n, result.d, result.dropped) == (method, 50 * d, d, ())
     assert result.per_unit == result.value / (d - 1)
-
-
-@pytest.mark.parametrize("method", [*GAUSSIAN_METHODS, "ksg"])
-@pytest.mark.parametrize("rho", [0.2, 0.8])
-def test_autoregression(method: str, rho: float):
-    """-(d-1)/2 ln(1-rho²), at d = 4."""
-    result = total_correlation(gaussian_rows(2000, autoregression(4, rho), "ar", method), method)
-    assert abs(result.value - autoregressive(4, rho)) < 3 * result.standard_error
-    assert result.standard_error < 0.15
 
 
 def test_student_is_seen_by_neighbours_alone():
@@ -141,15 +132,6 @@ def test_the_order_of_columns_and_rows_changes_nothing(seed: int, method: str):
         assert total_correlation(x.flip(0), method).value == pytest.approx(expected.value)
 
 
-def test_a_pair_is_mutual_information():
-    """Of two Gaussian columns: -½ ln(1-rho²); the plug-in is that of the sample correlation."""
-    x = gaussian_rows(400, equicorrelation(2, 0.6), "pair")
-    r = np.corrcoef(x.numpy().T)[0, 1]
-    bias = 0.5 * (psi(399 / 2) - psi(398 / 2))
-    found = total_correlation(x, "gaussian").value
-    assert found == pytest.approx(-0.5 * math.log(1 - r**2) - bias, abs=1e-12)
-
-
 def test_independent_noise_on_each_column_loses_information():
     """The data processing inequality for local channels, at 0.7 and 0.7 of the variance noise."""
     x = gaussian_rows(4000, equicorrelation(3, 0.8), "clean")
@@ -200,3 +182,9 @@ def test_the_interval_by_hand():
     assert (high - 0.5) ** 2 == pytest.approx(z**2 * (0.01 + 2 * (high - 0.5) / 50))
     with pytest.raises(ValueError, match="level must lie between 0 and 1, not 95.0"):
         TotalCorrelation(0.5, 0.1, "gaussian", 50, 3).interval(95.0)
+
+
+def test_the_examples_run():
+    """Those in the docstrings."""
+    found = doctest.testmod(multiinformation)
+    assert found.failed == 0 and found.attempted > 8

@@ -52,15 +52,6 @@ def test_an_independent_implementation_agrees():
     assert ksg_value(pair, 4) == pytest.approx(0.09500481239462777, abs=1e-12)
 
 
-def test_infomeasure_agrees_where_it_is_installed():
-    """On scores of Gaussian, correlated and independent columns."""
-    infomeasure = pytest.importorskip("infomeasure")
-    for d, rho in ((2, 0.6), (5, 0.3), (4, 0.0)):
-        x = gaussian_rows(500, equicorrelation(d, rho), "infomeasure").numpy()
-        expected = infomeasure.mutual_information(*x.T, approach="ksg", k=4, noise_level=0)
-        assert ksg_value(columns(x)) == pytest.approx(float(expected), abs=1e-12)
-
-
 @given(seeds, st.sampled_from([1.0, 2.0**-20, 1e6]), st.booleans())
 @settings(max_examples=25)
 def test_counts_are_exact(seed: int, unit: float, coarse: bool):
@@ -131,14 +122,3 @@ def test_where_it_fails(d: int, rho: float, lowest: float, highest: float):
     assert lowest < np.mean([ksg_value(columns(x)) for x in samples]) - truth < highest
     found = [total_correlation(x, "ksg") for x in samples]
     assert all(interval_hit(one, truth, 0.999) for one in found)
-
-
-def test_suspected_bias_grows_with_dependence():
-    """The part of the standard error that the coarser neighbourhood reveals."""
-    suspected = [
-        abs(
-            ksg(columns(gaussian_rows(1000, equicorrelation(8, rho), "suspect").numpy())).systematic
-        )
-        for rho in (0.0, 0.3, 0.6, 0.9)
-    ]
-    assert suspected == sorted(suspected) and suspected[-1] > 0.5

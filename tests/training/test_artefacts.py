@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsejepa.config import from_mapping
 from sparsejepa.training import artefacts
 from sparsejepa.training.artefacts import Trainings, training_key
+from sparsejepa.training.pretrain import PretrainConfig
+from tests.repository import ROOT
 from tests.training.tiny import tiny_config, tiny_images
 
 CONFIG, IMAGES, PIXELS = tiny_config(), tiny_images(), "0" * 64
@@ -84,3 +87,11 @@ def test_a_killed_training_goes_on(tmp_path: Path):
     assert calls == 10 + CONFIG.epochs - 1
     for one, two in zip(whole.encoder.parameters(), resumed.encoder.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("folder", sorted(ROOT.glob("book/runs/reference/trainings/*")), ids=str)
+def test_committed_trainings_are_found(folder: Path):
+    """A default or a name of the configuration that changes would lose them."""
+    facts = json.loads((folder / "training.json").read_text())
+    config = from_mapping(PretrainConfig, facts["config"])
+    assert folder.name.endswith(training_key(config, facts["pixel_sha256"]))

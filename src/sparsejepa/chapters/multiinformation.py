@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -299,7 +299,7 @@ def measure(
         subsets: random sets of few columns on which nearest neighbours check the copula.
     """
     given = representation
-    values, kept, dropped = usable_columns(given.features, drop=True)
+    values, kept, _ = usable_columns(given.features, drop=True)
     null = shuffled_null(values, "copula", null_draws, generator(seed, "null"))
     labels = given.groups[torch.from_numpy(kept)]
     read = torch.nonzero(labels >= 0).flatten()
@@ -320,8 +320,8 @@ def measure(
         given.method,
         given.seed,
         given.accuracy,
-        replace(total_correlation(values, "copula", seed=seed), dropped=dropped),
-        replace(total_correlation(values, "gaussian"), dropped=dropped),
+        total_correlation(given.features, "copula", drop=True, seed=seed),
+        total_correlation(given.features, "gaussian", drop=True),
         (float(null.mean()), float(null.std())),
         rankme(given.features),
         feature_spread(given.features),

@@ -39,11 +39,7 @@ def usable_columns(
     """
     values, rounding, noise = as_float64(x)
     n, d = values.shape
-    if not all(np.isfinite(values[rows]).all() for rows in row_chunks(n, d)):
-        raise ValueError(
-            "The columns contain NaN or infinity, of which no multiinformation can be estimated; "
-            "check what computed them."
-        )
+    refuse_nan(values)
     if n < _fewest_rows(d):
         raise ValueError(
             f"{n} rows are too few for {d} columns: at least {_fewest_rows(d)} are needed, and "
@@ -124,6 +120,16 @@ def centre_and_spread(
         distance = np.abs(half - median)
         found.append((median, np.median(distance[distance > 0])))
     return np.array([m for m, _ in found]), np.array([s for _, s in found])
+
+
+def refuse_nan(x: Shaped[np.ndarray, "N d"]) -> None:
+    """Raises ValueError where a number is NaN or infinite."""
+    floating = np.issubdtype(x.dtype, np.floating)
+    if floating and not all(np.isfinite(x[rows]).all() for rows in row_chunks(*x.shape)):
+        raise ValueError(
+            "The columns contain NaN or infinity, of which no multiinformation can be estimated; "
+            "check what computed them."
+        )
 
 
 def as_float64(

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float64, Int, Int32, Shaped
 from scipy.special import ndtri
 
-from sparsejepa.information.columns import row_chunks
+from sparsejepa.information.columns import EPS64, row_chunks
 from sparsejepa.information.estimate import Estimator, Term
 from sparsejepa.information.gaussian import (
     cholesky,
@@ -104,8 +104,15 @@ def copula_estimator(
     Raises:
         ValueError: a column is a monotone function of another.
     """
-    correlation = score_correlation(ranks)
-    n = len(ranks)
+    n, correlation = len(ranks), _products(ranks)
+    smallest = float(np.linalg.eigvalsh(correlation)[0])
+    if smallest <= 10 * len(correlation) * EPS64:
+        raise ValueError(
+            "The ranks of the columns are linearly dependent (smallest eigenvalue of the "
+            f"correlation matrix of their normal scores {smallest:.1e}; a column that is a "
+            "monotone function of another causes that), so their total correlation is infinite; "
+            "leave such a column out."
+        )
     in_halves = np.zeros_like(correlation)
     for _ in range(SPLITS):
         order = torch.randperm(n, generator=generator).numpy()
@@ -153,25 +160,8 @@ def normal_scores(n: int) -> Float64[np.ndarray, "n"]:
     return scores / np.sqrt(np.mean(scores**2))
 
 
-def score_correlation(ranks: Int32[np.ndarray, "N d"]) -> Float64[np.ndarray, "d d"]:
-    """Correlation matrix of the columns' normal scores.
-
-    Raises:
-        ValueError: it is singular, as where a column is a monotone function of another.
-    """
-    correlation = _products(ranks)
-    smallest = float(np.linalg.eigvalsh(correlation)[0])
-    if smallest <= 10 * len(correlation) * np.finfo(np.float64).eps:
-        raise ValueError(
-            "The ranks of the columns are linearly dependent (smallest eigenvalue of the "
-            f"correlation matrix of their normal scores {smallest:.1e}; a column that is a "
-            "monotone function of another causes that), so their total correlation is infinite; "
-            "leave such a column out."
-        )
-    return correlation
-
-
 def _products(ranks: Int32[np.ndarray, "N d"]) -> Float64[np.ndarray, "d d"]:
+    """Correlation matrix of the columns' normal scores."""
     n, d = ranks.shape
     scores, products = normal_scores(n), np.zeros((d, d))
     for rows in row_chunks(n, d):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int, Int64, Shaped
 
+from sparsejepa.information.columns import refuse_nan
 from sparsejepa.information.estimate import Estimator, Term
 
 ROWS_PER_VALUE = 5
@@ -59,11 +60,7 @@ def discrete_estimator(
     Raises:
         ValueError: NaN, or fewer than `ROWS_PER_VALUE` rows for each distinct row.
     """
-    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-        raise ValueError(
-            "The columns contain NaN or infinity, of which no multiinformation can be estimated; "
-            "check what computed them."
-        )
+    refuse_nan(x)
     numbered = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in x.T]
     values, counts = np.unique(np.stack(numbered, axis=1), axis=0, return_counts=True)
     n = len(x)

@@ -32,6 +32,7 @@ from sparsejepa.randomness import generator as generator_of
 
 Method = Literal["gaussian", "copula", "ksg", "discrete"]
 Array = Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"]
+Blocks = Sequence[Int64[np.ndarray, "_"]]
 Groups = Iterable[Iterable[int]] | Int64[Tensor, "G p"]
 
 
@@ -147,7 +148,7 @@ def decompose(
     estimator, kept, dropped = _bound(x, method, drop, seed)
     blocks = _positions(named, kept)
 
-    def result(parts: Sequence[Int64[np.ndarray, "_"]]) -> TotalCorrelation:
+    def result(parts: Blocks) -> TotalCorrelation:
         return _result(estimator, parts, len(x), dropped)
 
     d = sum(map(len, blocks))
@@ -160,7 +161,7 @@ def decompose(
 
 
 def shuffled_null(
-    x: Array, method: Method, draws: int, generator: torch.Generator, *, drop: bool = False
+    x: Array, method: Method, draws: int, generator: torch.Generator
 ) -> Float64[np.ndarray, "draws"]:
     """Estimates, in nats, of columns that the generator shuffles independently of each other.
 
@@ -169,7 +170,7 @@ def shuffled_null(
     Raises:
         ValueError: as `total_correlation`.
     """
-    values, kept, _ = _usable(x, method, drop)
+    values, kept, _ = _usable(x, method, False)
     nulls = (
         _estimator(shuffled_columns(values, generator), method, generator) for _ in range(draws)
     )
@@ -182,23 +183,19 @@ def random_partitions(
     method: Method,
     draws: int,
     generator: torch.Generator,
-    *,
-    drop: bool = False,
     seed: int = 0,
 ) -> AmongRandom:
     """Multiinformation between the groups, and between random groups of the same sizes.
 
-    The generator deals the columns anew for each draw. Columns that `drop` leaves out are left
-    out before, so that all partitions are of the same columns.
+    The generator deals the columns anew for each draw.
 
     Raises:
         ValueError: as `decompose`.
     """
-    estimator, kept, _ = _bound(x, method, drop, seed)
-    blocks = _positions(_checked_groups(groups, x.shape[1]), kept)
+    blocks = _checked_groups(groups, x.shape[1])
     ends = np.cumsum([len(block) for block in blocks])[:-1]
     return _among_random(
-        estimator, blocks, len(kept), lambda order: np.split(order, ends), draws, generator
+        x, method, seed, blocks, lambda order: np.split(order, ends), draws, generator
     )
 
 
@@ -208,8 +205,6 @@ def random_subsets(
     method: Method,
     draws: int,
     generator: torch.Generator,
-    *,
-    drop: bool = False,
     seed: int = 0,
 ) -> AmongRandom:
     """Total correlation of some columns, and of as many random ones out of all.
@@ -217,18 +212,12 @@ def random_subsets(
     What leaving columns out explains by their number alone.
 
     Raises:
-        ValueError: a column that does not exist, none that is left after dropping, or as
-            `total_correlation`.
+        ValueError: a column that does not exist, or as `total_correlation`.
     """
-    estimator, kept, _ = _bound(x, method, drop, seed)
-    (own,) = _positions(_checked_groups([columns], x.shape[1], cover=False), kept)
+    (own,) = _checked_groups([columns], x.shape[1], cover=False)
+    blocks = list(own[:, None])
     return _among_random(
-        estimator,
-        list(own[:, None]),
-        len(kept),
-        lambda order: list(order[: len(own), None]),
-        draws,
-        generator,
+        x, method, seed, blocks, lambda order: list(order[: len(own), None]), draws, generator
     )
 
 
@@ -242,14 +231,16 @@ def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
 
 
 def _among_random(
-    estimator: Estimator,
-    own: Sequence[Int64[np.ndarray, "_"]],
-    d: int,
-    dealt: Callable[[Int64[np.ndarray, "d"]], Sequence[Int64[np.ndarray, "_"]]],
+    x: Array,
+    method: Method,
+    seed: int,
+    own: Blocks,
+    dealt: Callable[[Int64[np.ndarray, "d"]], Blocks],
     draws: int,
     generator: torch.Generator,
 ) -> AmongRandom:
-    orders = (torch.randperm(d, generator=generator).numpy() for _ in range(draws))
+    estimator, kept, _ = _bound(x, method, False, seed)
+    orders = (torch.randperm(len(kept), generator=generator).numpy() for _ in range(draws))
     drawn = [estimator.between_value(dealt(order)) for order in orders]
     return AmongRandom(estimator.between_value(own), np.array(drawn))
 
@@ -263,7 +254,7 @@ def _bound(
 
 
 def _usable(
-    x: Array, method: Method, drop: bool
+    x: Array, method: str, drop: bool
 ) -> tuple[Shaped[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
     if method not in get_args(Method):
         raise ValueError(f"method {method!r} is unknown; choose {' or '.join(get_args(Method))}.")
@@ -300,7 +291,7 @@ def _estimator(
 
 def _result(
     estimator: Estimator,
-    blocks: Sequence[Int64[np.ndarray, "_"]],
+    blocks: Blocks,
     n: int,
     dropped: tuple[DroppedColumn, ...],
 ) -> TotalCorrelation:
@@ -336,9 +327,7 @@ def _checked_groups(
     return named
 
 
-def _positions(
-    named: Sequence[Int64[np.ndarray, "_"]], kept: Int64[np.ndarray, "k"]
-) -> list[Int64[np.ndarray, "_"]]:
+def _positions(named: Blocks, kept: Int64[np.ndarray, "k"]) -> list[Int64[np.ndarray, "_"]]:
     """Groups in terms of the kept columns."""
     blocks = [np.flatnonzero(np.isin(kept, group)) for group in named]
     for number, block in enumerate(blocks):

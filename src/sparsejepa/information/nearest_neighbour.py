@@ -24,7 +24,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int, Int32, Int64
+from jaxtyping import Float64, Int, Int32, Int64
 from scipy.spatial import cKDTree
 from scipy.special import psi
 
@@ -37,8 +37,10 @@ COARSER, COARSEST = 2, 4
 # Pairs of rows that are listed at a time, to bound memory.
 PAIRS = 4_000_000
 
+Block = Float64[np.ndarray, "N _"]
+Rows = Float64[np.ndarray, "N"]
 # Weights of rows -> for every row the sum of the weights of those that hold it in their ball.
-Spread = Callable[[Float64[np.ndarray, "N"]], Float64[np.ndarray, "N"]]
+Spread = Callable[[Rows], Rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +56,13 @@ class NearestNeighbourEstimator(Estimator):
     copula: CopulaEstimator  # of the same columns
 
     def between(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> Term:
-        term = ksg([self.scores[:, block] for block in blocks], NEIGHBOURS)
+        term = ksg([self.scores[:, block] for block in blocks])
         missing = self.copula.between_value(blocks) - term.value
         return replace(term, systematic=max(term.systematic, missing))
 
     def between_value(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> float:
         columns, k = [self.scores[:, block] for block in blocks], NEIGHBOURS
-        distance, _ = _neighbours(np.concatenate(columns, axis=1), COARSEST * k)
+        distance, _ = _neighbours(columns, COARSEST * k)
         fine, coarse = (_estimate(columns, distance[:, c * k], c * k) for c in (1, COARSEST))
         return fine - _bias(fine, coarse, COARSEST, sum(map(len, blocks)))
 
@@ -73,22 +75,21 @@ def nearest_neighbour_estimator(
     Raises:
         ValueError: a column is a monotone function of another.
     """
-    return NearestNeighbourEstimator(
-        normal_scores(len(ranks))[ranks], copula_estimator(ranks, generator)
-    )
+    scores = normal_scores(len(ranks))[ranks]
+    return NearestNeighbourEstimator(scores, copula_estimator(ranks, generator))
 
 
-def ksg_value(blocks: Sequence[Float64[np.ndarray, "N _"]], neighbours: int = NEIGHBOURS) -> float:
+def ksg_value(blocks: Sequence[Block], neighbours: int = NEIGHBOURS) -> float:
     """The estimate T_k between blocks of columns, in nats, of the values as they are.
 
     Raises:
         ValueError: rows that coincide, of which the estimate is undefined.
     """
-    distance, _ = _neighbours(np.concatenate(blocks, axis=1), neighbours)
+    distance, _ = _neighbours(blocks, neighbours)
     return _estimate(blocks, distance[:, neighbours], neighbours)
 
 
-def ksg(blocks: Sequence[Float64[np.ndarray, "N _"]], neighbours: int = NEIGHBOURS) -> Term:
+def ksg(blocks: Sequence[Block], neighbours: int = NEIGHBOURS) -> Term:
     """T* with its uncertainty.
 
     The sampling error is the exact jackknife of T_k: leaving row i out takes it from the counts
@@ -99,9 +100,14 @@ def ksg(blocks: Sequence[Float64[np.ndarray, "N _"]], neighbours: int = NEIGHBOU
     Raises:
         ValueError: as `ksg_value`.
     """
-    n, k = len(blocks[0]), neighbours
-    distance, index = _neighbours(np.concatenate(blocks, axis=1), COARSEST * k)
+    n, k, width = len(blocks[0]), neighbours, sum(block.shape[1] for block in blocks)
+    distance, index = _neighbours(blocks, COARSEST * k)
     nearest, radius, next_radius = index[:, 1 : k + 1], distance[:, k], distance[:, k + 1]
+
+    def holds(block: Block, radius: Rows) -> np.ndarray:
+        """Whether a row's ball in this block holds each of its nearest rows."""
+        return np.abs(block[nearest] - block[:, None]).max(axis=2) < radius[:, None]
+
     psi_sum, lost, psi_next = np.zeros(n), np.zeros(n), np.zeros((n, k))
     for block in blocks:
         count, spread = _within(block, radius)
@@ -109,18 +115,14 @@ def ksg(blocks: Sequence[Float64[np.ndarray, "N _"]], neighbours: int = NEIGHBOU
         # psi(c) - psi(c - 1), what a row loses with one of its strip; it never loses itself.
         weight = 1.0 / np.maximum(count - 1, 1)
         lost += spread(weight) - weight
-        np.subtract.at(lost, nearest, _holds(block, nearest, radius) * weight[:, None])
+        np.subtract.at(lost, nearest, holds(block, radius) * weight[:, None])
         next_count, _ = _within(block, next_radius)
-        psi_next += psi(next_count[:, None] - _holds(block, nearest, next_radius))
+        psi_next += psi(next_count[:, None] - holds(block, next_radius))
     total = psi_sum.sum() - psi_sum - lost
     np.add.at(total, nearest, psi_next - psi_sum[:, None])
     left_out = (len(blocks) - 1) * psi(n - 1) - total / (n - 1)
-    value = _from_psi(psi_sum, len(blocks), k)
-    width, wider = (
-        sum(block.shape[1] for block in blocks),
-        _psi_sum(blocks, distance[:, COARSER * k]),
-    )
-    coarse = _from_psi(wider, len(blocks), COARSER * k)
+    wider = _psi_sum(blocks, distance[:, COARSER * k])
+    value, coarse = (_from_psi(p, len(blocks), c) for p, c in ((psi_sum, k), (wider, COARSER * k)))
     coarsest = _estimate(blocks, distance[:, COARSEST * k], COARSEST * k)
     bias = _bias(value, coarsest, COARSEST, width)
     noise = _bias(0.0, float((wider - psi_sum).std()) / np.sqrt(n), COARSER, width)
@@ -132,25 +134,23 @@ def ksg(blocks: Sequence[Float64[np.ndarray, "N _"]], neighbours: int = NEIGHBOU
 
 
 def _bias(fine: float, coarse: float, times: int, width: int) -> float:
-    """By how much `fine` is expected to lie above the truth, in nats.
+    """By how much `fine` is expected to lie above the truth, of `width` columns, in nats.
 
-    Args:
-        coarse: the estimate with `times` as many neighbours.
-        width: columns in all.
+    `coarse` is the estimate with `times` as many neighbours.
     """
     return (coarse - fine) / (times ** (2 / width) - 1)
 
 
 def _neighbours(
-    x: Float64[np.ndarray, "N d"], count: int
+    blocks: Sequence[Block], count: int
 ) -> tuple[Float64[np.ndarray, "N c"], Int64[np.ndarray, "N c"]]:
     """Distances and indices of the nearest rows, the row itself first."""
+    x = np.concatenate(blocks, axis=1)
     tree = cKDTree(x)
     # Asked in the order of the tree, rows of one neighbourhood find their data in the cache.
     asked = tree.query(x[tree.indices], count + 1, p=np.inf, workers=-1)
     distance, index = (np.empty_like(found) for found in asked)
-    for into, found in zip((distance, index), asked, strict=True):
-        into[tree.indices] = found
+    distance[tree.indices], index[tree.indices] = asked
     if (distance[:, 1] == 0).any():
         raise ValueError(
             "Some rows coincide in every column, so that distances to neighbours vanish; break "
@@ -159,44 +159,26 @@ def _neighbours(
     return distance, index
 
 
-def _estimate(
-    blocks: Sequence[Float64[np.ndarray, "N _"]], radius: Float64[np.ndarray, "N"], k: int
-) -> float:
+def _estimate(blocks: Sequence[Block], radius: Rows, k: int) -> float:
     return _from_psi(_psi_sum(blocks, radius), len(blocks), k)
 
 
-def _psi_sum(
-    blocks: Sequence[Float64[np.ndarray, "N _"]], radius: Float64[np.ndarray, "N"]
-) -> Float64[np.ndarray, "N"]:
+def _psi_sum(blocks: Sequence[Block], radius: Rows) -> Rows:
     return np.sum([psi(_within(block, radius)[0]) for block in blocks], axis=0)
 
 
-def _from_psi(psi_sum: Float64[np.ndarray, "N"], blocks: int, k: int) -> float:
+def _from_psi(psi_sum: Rows, blocks: int, k: int) -> float:
     return float(psi(k) + (blocks - 1) * psi(len(psi_sum)) - psi_sum.mean())
 
 
-def _holds(
-    block: Float64[np.ndarray, "N b"],
-    nearest: Int64[np.ndarray, "N k"],
-    radius: Float64[np.ndarray, "N"],
-) -> Bool[np.ndarray, "N k"]:
-    """Whether a row's ball in this block holds each of its nearest rows."""
-    return np.abs(block[nearest] - block[:, None]).max(axis=2) < radius[:, None]
-
-
-def _within(
-    block: Float64[np.ndarray, "N b"], radius: Float64[np.ndarray, "N"]
-) -> tuple[Int64[np.ndarray, "N"], Spread]:
+def _within(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], Spread]:
     """How many rows, itself included, are strictly closer than the radius; and who holds whom."""
-    if block.shape[1] == 1:
-        return _within_strip(block[:, 0], radius)
-    return _within_ball(block, radius)
+    return (_within_strip if block.shape[1] == 1 else _within_ball)(block, radius)
 
 
-def _within_strip(
-    x: Float64[np.ndarray, "N"], radius: Float64[np.ndarray, "N"]
-) -> tuple[Int64[np.ndarray, "N"], Spread]:
+def _within_strip(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], Spread]:
     """In one dimension a strip is a range of the sorted values."""
+    x = block[:, 0]
     order, n = np.argsort(x), len(x)
     ordered, reach = x[order], radius[order]
     first = np.searchsorted(ordered, ordered - reach, side="right")
@@ -213,7 +195,7 @@ def _within_strip(
     count = np.empty(n, dtype=np.int64)
     count[order] = last - first
 
-    def spread(weight: Float64[np.ndarray, "N"]) -> Float64[np.ndarray, "N"]:
+    def spread(weight: Rows) -> Rows:
         given = weight[order]
         steps = np.bincount(first, given, n + 1) - np.bincount(last, given, n + 1)
         received = np.empty(n)
@@ -223,15 +205,13 @@ def _within_strip(
     return count, spread
 
 
-def _within_ball(
-    block: Float64[np.ndarray, "N b"], radius: Float64[np.ndarray, "N"]
-) -> tuple[Int64[np.ndarray, "N"], Spread]:
+def _within_ball(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], Spread]:
     tree = cKDTree(block)
     # The tree counts distances up to the radius: of the next smaller number, those below it.
     below = np.nextafter(radius, 0)
     count = tree.query_ball_point(block, below, p=np.inf, return_length=True)
 
-    def spread(weight: Float64[np.ndarray, "N"]) -> Float64[np.ndarray, "N"]:
+    def spread(weight: Rows) -> Rows:
         received = np.zeros(len(block))
         for rows in _few_pairs(count):
             held = tree.query_ball_point(block[rows], below[rows], p=np.inf)

@@ -34,7 +34,7 @@ class SparsityConfig:
     reading: str = "none"  # a key of PENALTIES
     groups: int = 8  # G, parts of the predictor's input width (R2, R3: of the encoder's width)
     grouping: Grouping = "contiguous"  # how channels are parted; random is the control
-    strength: float = 1e-3  # lambda, of the reading's sum of norms
+    strength: float = 0.0  # lambda, of the reading's sum of norms
     learning_rate: float = 16.0  # R1, L1: eta at its peak, of the plain SGD on W
     average_over: int = 32  # R1, L1: minibatches whose mean gradient makes one step of W
     beta: float = 1e-4  # R3: weight of the KL divergence, in nats a token; ours

@@ -193,7 +193,8 @@ def _without_defaults(config: Any) -> dict[str, Any]:
     found = {}
     for part in dataclasses.fields(config):
         value = getattr(config, part.name)
-        default = part.default if part.default_factory is dataclasses.MISSING else None
+        made = part.default_factory
+        default = part.default if made is dataclasses.MISSING else made()
         if dataclasses.is_dataclass(value):
             if inner := _without_defaults(value):
                 found[part.name] = inner

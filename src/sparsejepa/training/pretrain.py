@@ -250,7 +250,9 @@ def _configured(
         model = method.config
     else:
         mean, std = channel_statistics(images)
-        given = {"image_size": images.shape[1], "mean": mean, "std": std} | settings
+        # With the strength of the book's runs, for a method that has a penalty.
+        given = {"image_size": images.shape[1], "mean": mean, "std": std, "strength": 1e-3}
+        given |= settings
         encoder, sparsity = (
             from_mapping(part, {f.name: given.pop(f.name) for f in _fields(part, given)})
             for part in (EncoderConfig, SparsityConfig)
