@@ -25,10 +25,11 @@ from sparsejepa.companion.measurements import (
     probe,
     structure,
 )
+from sparsejepa.data.batches import resized
 from sparsejepa.information import columns, copula, gaussian, multiinformation
 from sparsejepa.model.objective import Jepa
-from sparsejepa.probing import collapse, evaluation, features, linear, low_level, neighbours
-from sparsejepa.probing.online import online_watch
+from sparsejepa.probing import evaluate, features, linear, neighbours, spectrum
+from sparsejepa.probing.evaluate import online_watch
 from sparsejepa.training.checkpoint import load_checkpoint, save_checkpoint
 from sparsejepa.training.precision import choose_precision
 from sparsejepa.training.pretrain import PretrainConfig, pretrain
@@ -36,7 +37,7 @@ from sparsejepa.training.pretrain import PretrainConfig, pretrain
 # A change of these makes a kept measurement out of date; a change of what trains makes the
 # checkpoints themselves so, which `attempts.py` sees to.
 _MEASURING = (
-    *(measurements, collapse, evaluation, features, linear, low_level, neighbours),
+    *(measurements, evaluate, features, linear, neighbours, spectrum),
     *(columns, copula, gaussian, multiinformation),
 )
 
@@ -84,7 +85,7 @@ def measure_pixels(side: int, yardstick: Yardstick, folder: Path) -> Measurement
     """The control: raw pixels of the images, squeezed to `side` pixels a side."""
 
     def represent(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-        return evaluation.pixel_features(*(low_level.resized(x, side) for x in (train, test)))
+        return features.pixel_features(*(resized(x, side) for x in (train, test)))
 
     def make() -> Measurement:
         return Measurement(probe(represent, yardstick)[0], {})

@@ -23,8 +23,8 @@ from sparsejepa.information.estimate import TotalCorrelation
 from sparsejepa.information.multiinformation import shuffled_null, total_correlation
 from sparsejepa.information.nearest_neighbour import ksg_value
 from sparsejepa.model.sparsity import strongest_group
-from sparsejepa.probing.collapse import feature_spread, rankme
 from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator
 
 CONTROL = "untrained encoder"

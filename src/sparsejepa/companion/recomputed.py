@@ -31,11 +31,17 @@ from sparsejepa.density.outliers import detectors
 from sparsejepa.density.rank_correlation import explained_share, rank_correlation
 from sparsejepa.intervals import Interval, bootstrap_interval, paired_difference
 from sparsejepa.model.vit import Encoder
-from sparsejepa.probing.collapse import feature_spread, rankme, spectrum
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import knn_predict
-from sparsejepa.probing.structure import alpha_req, channel_spread, dead_channels
+from sparsejepa.probing.spectrum import (
+    alpha_req,
+    channel_spread,
+    dead_channels,
+    feature_spread,
+    rankme,
+    spectrum,
+)
 from sparsejepa.theory.critical_times import critical_time, limit_slopes, series_terms
 from sparsejepa.theory.linear_dynamics import linear_dynamics
 
