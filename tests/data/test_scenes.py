@@ -3,9 +3,9 @@
 import pytest
 import torch
 from scipy.stats import chi2_contingency, chisquare
+from sparsejepa.data.rendering import COLOURS, FOCAL_LENGTH, SHAPES, SIZE
 
 from sparsejepa.data import rendering
-from sparsejepa.data.rendering import COLOURS, FOCAL_LENGTH, SHAPES, SIZE
 from sparsejepa.data.scenes import CHUNK, DISTANCE_EDGES, FARTHEST_NEAREST, NEAREST, draw_scenes
 from sparsejepa.randomness import generator
 from tests.data.nearest import nearest_object

@@ -1,13 +1,13 @@
 """Frozen features: one vector for each image, from an encoder or of its pixels."""
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from sparsejepa.data.batches import to_unit
 
 
-def as_float(features: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Features as every probe and measure takes them: half precision and integers become float32.
 
     float32 and float64 stay as they are.

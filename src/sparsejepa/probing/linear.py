@@ -124,6 +124,11 @@ def check_labels(train_y: Int64[Tensor, "N"], test_y: Int64[Tensor, "M"]) -> int
         raise ValueError(
             f"A probe needs 2 training and 1 test rows, not {len(train_y)} and {len(test_y)}."
         )
+    if (train_y == train_y[0]).all():
+        raise ValueError(
+            f"All {len(train_y)} training labels are {train_y[0].item()}; a probe needs at least "
+            "2 classes, so pass another label or more images."
+        )
     classes = int(train_y.max()) + 1
     for name, y in (("training", train_y), ("test", test_y)):
         if y.is_floating_point():
@@ -134,11 +139,6 @@ def check_labels(train_y: Int64[Tensor, "N"], test_y: Int64[Tensor, "M"]) -> int
                 f"The {name} label {wrong.item()} is outside 0 to {classes - 1}, the training "
                 "labels; pass labels of one and the same set of classes."
             )
-    if (train_y == train_y[0]).all():
-        raise ValueError(
-            f"All {len(train_y)} training labels are {train_y[0].item()}; a probe needs at least "
-            "2 classes, so pass another label or more images."
-        )
     return classes
 
 
