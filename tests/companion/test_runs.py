@@ -172,7 +172,7 @@ def test_a_killed_run_goes_on_from_its_checkpoints(root: Path):
 
 def test_checkpoints_depend_on_all_that_makes_them():
     """Training, and what watches it: its numbers of each epoch are kept in the checkpoint."""
-    script = "import sys, sparsejepa.probing.online, sparsejepa.training.pretrain as p; " + (
+    script = "import sys, sparsejepa.probing.evaluate, sparsejepa.training.pretrain as p; " + (
         "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('sparsejepa.')))"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
-from sparsejepa.probing.evaluation import evaluate
 
 from sparsejepa.companion.files import plain, write_json
 from sparsejepa.companion.information_findings import as_results
@@ -18,6 +17,7 @@ from sparsejepa.data.image_set import ImageSet, load_image_set
 from sparsejepa.data.scenes import draw_scenes
 from sparsejepa.intervals import bootstrap_interval, paired_difference
 from sparsejepa.model.vit import Encoder, EncoderConfig
+from sparsejepa.probing.evaluate import evaluate
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.randomness import generator
 from sparsejepa.theory.critical_times import critical_time, limit_slopes, series_terms

@@ -6,8 +6,6 @@ Like their notebooks it takes embeddings and scores from one pass; `verify` has 
 from typing import Any
 
 import torch
-from sparsejepa.probing.collapse import spectrum
-from sparsejepa.probing.structure import structure
 
 from sparsejepa.companion.pretrained import Pretrained
 from sparsejepa.data.image_set import ImageSet
@@ -21,6 +19,7 @@ from sparsejepa.density.outliers import detectors
 from sparsejepa.density.rank_correlation import explained_share, rank_correlation
 from sparsejepa.intervals import Interval
 from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.spectrum import spectrum, structure
 
 PROBES = {"dataset": "toy", "test_images": 0, "structure_images": 40}
 SCORES = {
