@@ -11,7 +11,6 @@ from sparsejepa.data.scenes import draw_scenes
 def write(tmp_path, monkeypatch):
     """Writes tables as Parquet files of the set `toy`, the only one there is."""
     monkeypatch.setenv("SPARSEJEPA_DATA", str(tmp_path / "sets"))
-    monkeypatch.setenv("SPARSEJEPA_CACHE", str(tmp_path / "cache"))
 
     def write(*tables: pa.Table, name: str = "toy"):
         folder = tmp_path / "sets" / name

@@ -3,7 +3,7 @@
 import torch
 
 from sparsejepa.data.batches import crop_and_resize
-from sparsejepa.data.rendering import FOCAL_LENGTH, SIZE
+from sparsejepa.data.scenes import FOCAL_LENGTH, SIZE
 
 
 def nearest_object(scenes, half: int = 0) -> torch.Tensor:

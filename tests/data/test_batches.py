@@ -12,6 +12,7 @@ from sparsejepa.data.batches import (
     draw_crops,
     draw_flips,
     epoch_order,
+    resized,
     to_unit,
 )
 from sparsejepa.randomness import generator
@@ -140,12 +141,6 @@ def test_impossible_scale_is_an_error(scale):
         draw_crops(1, 32, 32, generator(0), scale=scale)
 
 
-def test_impossible_ratio_is_an_error():
-    """A ratio that no crop can have is refused with its value."""
-    with pytest.raises(ValueError, match=r"Crop ratio must be .*, not \(2.0, 1.0\)"):
-        draw_crops(1, 32, 32, generator(0), ratio=(2.0, 1.0))
-
-
 def test_draws_depend_on_the_generator_alone():
     """Equal generators give equal crops and flips; the global generator is not touched."""
     state = torch.random.get_rng_state()
@@ -156,11 +151,9 @@ def test_draws_depend_on_the_generator_alone():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_flips_have_the_probability_asked_for():
-    """Half of the images by default; none and all at the ends."""
-    assert abs(draw_flips(10_000, generator(0)).float().mean() - 0.5) < 0.025  # five sigma
-    assert not draw_flips(100, generator(0), probability=0.0).any()
-    assert draw_flips(100, generator(0), probability=1.0).all()
+def test_half_of_the_images_are_mirrored():
+    """Within five standard deviations."""
+    assert abs(draw_flips(10_000, generator(0)).float().mean() - 0.5) < 0.025
 
 
 @given(count=st.integers(1, 300), seed=st.integers(0, 100), epoch=st.integers(0, 100))
@@ -169,6 +162,25 @@ def test_epoch_order_visits_every_image_once(count, seed, epoch):
     order = epoch_order(count, seed, epoch)
     assert torch.equal(order.sort().values, torch.arange(count))
     assert torch.equal(order, epoch_order(count, seed, epoch))
+
+
+def test_epoch_order_is_drawn_once_an_epoch():
+    """Every step asks for it: it is the same tensor, not another draw of a million numbers."""
+    assert epoch_order(100, 0, 0) is epoch_order(100, 0, 0)
+
+
+def test_resizing_keeps_what_fits_and_squeezes_the_rest():
+    """Images of the size are passed through; others are the antialiased mean of what they cover."""
+    images = random_images(3, 8, 8)
+    assert resized(images, 8) is images
+    wide = random_images(3, 32, 48)
+    small = resized(wide, 16)
+    assert small.shape == (3, 16, 16, 3) and small.dtype == torch.uint8
+    planes = wide.permute(0, 3, 1, 2).double()
+    expected = F.interpolate(planes, (16, 16), mode="bilinear", antialias=True)
+    assert (small.permute(0, 3, 1, 2) - expected).abs().max() <= 0.501
+    flat = torch.full((300, 12, 18, 3), 77, dtype=torch.uint8)
+    assert (resized(flat, 6) == 77).all()
 
 
 def test_epoch_order_differs_between_epochs_and_seeds():

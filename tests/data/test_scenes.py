@@ -4,9 +4,18 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency, chisquare
 
-from sparsejepa.data import rendering
-from sparsejepa.data.rendering import COLOURS, FOCAL_LENGTH, SHAPES, SIZE
-from sparsejepa.data.scenes import CHUNK, DISTANCE_EDGES, FARTHEST_NEAREST, NEAREST, draw_scenes
+from sparsejepa.data import scenes
+from sparsejepa.data.scenes import (
+    CHUNK,
+    COLOURS,
+    DISTANCE_EDGES,
+    FARTHEST_NEAREST,
+    FOCAL_LENGTH,
+    NEAREST,
+    SHAPES,
+    SIZE,
+    draw_scenes,
+)
 from sparsejepa.randomness import generator
 from tests.data.nearest import nearest_object
 
@@ -17,7 +26,7 @@ def by_hand(*objects: dict[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
     scene |= {"camera_height": 2.6, "horizon": 5.0}
     table = {"present": True, "size": 0.6, "yaw": 0.7, "lateral": 0.0, "shape": 0}
     rows = [table | one for one in objects]
-    return rendering.render(
+    return scenes.render(
         {name: torch.tensor([value]) for name, value in scene.items()},
         {name: torch.tensor([[row[name] for row in rows]]) for name in rows[0]},
         generator(0, "by hand"),
@@ -69,7 +78,7 @@ def test_every_object_stands_inside_the_image(train):
 
 def test_no_object_is_cut_off_by_its_drawing_window():
     """Around the largest object the window leaves at least a half pixel for the soft edge."""
-    assert 2 * FOCAL_LENGTH * 0.72 / NEAREST + 1 + 1 <= rendering.WINDOW
+    assert 2 * FOCAL_LENGTH * 0.72 / NEAREST + 1 + 1 <= scenes.WINDOW
 
 
 def test_nearer_objects_hide_farther_ones():
@@ -99,8 +108,8 @@ def test_size_shrinks_with_depth(shape):
     areas = []
     for depth in (2.5, 5.0):
         radius = FOCAL_LENGTH * 0.6 / depth
-        grid = (torch.arange(rendering.WINDOW) + 0.5 - rendering.WINDOW / 2)[None] / radius
-        cover, _ = rendering._draw_object(
+        grid = (torch.arange(scenes.WINDOW) + 0.5 - scenes.WINDOW / 2)[None] / radius
+        cover, _ = scenes._draw_object(
             grid, -grid, torch.tensor([radius]), torch.tensor([shape]), torch.tensor([0.7]),
             torch.ones(1, 3), torch.tensor([[0.0, 0.6, 0.8]]),
         )  # fmt: skip
@@ -159,9 +168,3 @@ def test_most_objects_can_be_seen(train):
     visible = train.factors["visible"][train.factors["present"]]
     assert (visible < 0.8).float().mean() > 0.05
     assert (visible < 0.2).float().mean() < 0.02
-
-
-def test_no_scenes_is_an_error():
-    """A count that is not positive is refused with its value."""
-    with pytest.raises(ValueError, match="must be positive, not 0"):
-        draw_scenes(0, 0, "train")

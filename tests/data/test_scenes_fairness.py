@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from sparsejepa.data.batches import epoch_order, to_unit
-from sparsejepa.data.rendering import COLOURS, SHAPES
-from sparsejepa.data.scenes import draw_scenes
+from sparsejepa.data.scenes import COLOURS, SHAPES, draw_scenes
 from sparsejepa.randomness import generator
 from tests.data.nearest import nearest_object
 

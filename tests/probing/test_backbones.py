@@ -5,11 +5,11 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from sparsejepa.probing.cache import features_key
 
 from sparsejepa.data.batches import to_unit
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.probing.backbones import load_backbone
-from sparsejepa.probing.cache import features_key
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.randomness import generator
 from sparsejepa.training.checkpoint import load_encoder, save_encoder

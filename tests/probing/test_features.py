@@ -6,7 +6,11 @@ from torch import nn
 
 from sparsejepa.data.batches import to_unit
 from sparsejepa.model.vit import Encoder, EncoderConfig
-from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.evaluate import cross_validate
+from sparsejepa.probing.features import as_float, pooled_features
+from sparsejepa.probing.linear import linear_probe
+from sparsejepa.probing.neighbours import knn_accuracy
+from sparsejepa.probing.spectrum import structure, token_spread
 from sparsejepa.randomness import generator
 
 TINY = EncoderConfig(image_size=8, patch_size=4, width=8, depth=3, heads=2)
@@ -102,8 +106,37 @@ def test_autocast_is_close_and_float32() -> None:
 
 
 def test_refuses_nothing_to_do() -> None:
-    """No images, and no blocks, are one-sentence errors."""
+    """No images are a one-sentence error."""
     with pytest.raises(ValueError, match="no images"):
         pooled_features(encoder(), images(0))
-    with pytest.raises(ValueError, match="not 0"):
-        pooled_features(encoder(), images(), last=0)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_function_reads_features_of_any_precision(kind: torch.dtype) -> None:
+    """The numbers are those of the same rounded features, handed over as float32."""
+    y = torch.arange(60) % 3
+    x = (2 * torch.eye(3)[y] + torch.randn(60, 3, generator=generator(2))).to(kind)
+    groups = y[40:]
+
+    def measured(z: torch.Tensor) -> list[float]:
+        train_x, test_x = z[:40], z[40:]
+        return [
+            linear_probe(train_x, y[:40], test_x, y[40:], seed=0, steps=100).top1,
+            knn_accuracy(train_x, y[:40], test_x, y[40:]),
+            cross_validate(z, y, seed=0, steps=50).correct.double().mean().item(),
+            *structure(test_x, test_x, groups).values(),
+            token_spread(z[None]),
+        ]
+
+    assert measured(x) == pytest.approx(measured(x.float()), rel=1e-5)
+    assert measured(x)[0] > 0.6
+
+
+def test_features_of_two_precisions_meet() -> None:
+    """Training features in float64 and test features in float16, and 0/1 codes as integers."""
+    y = torch.arange(60) % 2
+    x = y[:, None] + 0.1 * torch.randn(60, 2, generator=generator(3))
+    assert linear_probe(x[:40].double(), y[:40], x[40:].half(), y[40:], seed=0, steps=50).top1 == 1
+    assert as_float(torch.tensor([[1, 0]])).dtype == torch.float32
+    with pytest.raises(ValueError, match="complex"):
+        as_float(x + 1j)

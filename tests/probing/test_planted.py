@@ -9,8 +9,8 @@ from scipy import stats
 from torch import Tensor
 
 from sparsejepa.data.scenes import draw_scenes
-from sparsejepa.probing.evaluation import evaluate, pixel_features
-from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.evaluate import evaluate
+from sparsejepa.probing.features import pixel_features, pooled_features
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import knn_predict
 from sparsejepa.randomness import generator
@@ -95,12 +95,11 @@ def test_a_single_class_is_one_sentence() -> None:
         evaluate(train_x, test_x, train_y * 0 + 3, test_y * 0 + 3, seed=0)
 
 
-@pytest.mark.parametrize("which", ["training", "test"])
-def test_damaged_features_are_one_sentence(which: str) -> None:
+def test_damaged_features_are_one_sentence() -> None:
     """NaN in one feature of one image."""
     train_x, train_y, test_x, test_y = planted()
-    (train_x if which == "training" else test_x)[17, 3] = math.nan
-    with pytest.raises(ValueError, match=f"The {which} features contain NaN or infinity"):
+    test_x[17, 3] = math.nan
+    with pytest.raises(ValueError, match="Features contain NaN or infinity"):
         evaluate(train_x, test_x, train_y, test_y, seed=0)
 
 

@@ -34,8 +34,8 @@ from sparsejepa.information.nearest_neighbour import ksg_value
 from sparsejepa.intervals import Interval, seed_interval
 from sparsejepa.model.penalties import strongest_group
 from sparsejepa.model.vit import Encoder
-from sparsejepa.probing.collapse import feature_spread, rankme
 from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator
 
 CONTROL = "untrained encoder"

@@ -18,10 +18,11 @@ from sparsejepa.companion.measurements import (
     probe,
     structure,
 )
+from sparsejepa.data.batches import resized
 from sparsejepa.model.jepa import Jepa
 from sparsejepa.model.vit import Encoder
-from sparsejepa.probing import evaluation, features, low_level
-from sparsejepa.probing.online import online_watch
+from sparsejepa.probing import features
+from sparsejepa.probing.evaluate import online_watch
 from sparsejepa.training.artefacts import Trainings, training_key
 from sparsejepa.training.precision import choose_device, choose_precision
 from sparsejepa.training.pretrain import PretrainConfig
@@ -69,7 +70,7 @@ class Study:
         """The control: raw pixels of the images, squeezed to `side` pixels a side."""
 
         def represent(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-            return evaluation.pixel_features(*(low_level.resized(x, side) for x in (train, test)))
+            return features.pixel_features(*(resized(x, side) for x in (train, test)))
 
         return Measurement(probe(represent, self.yardstick)[0], {})
 

@@ -25,10 +25,10 @@ from sparsejepa.model.penalties import (
     projection_groups,
 )
 from sparsejepa.model.vit import Encoder
-from sparsejepa.probing.collapse import rankme
+from sparsejepa.probing.evaluate import low_level_labels
 from sparsejepa.probing.linear import linear_probe, whiten
-from sparsejepa.probing.low_level import low_level_labels
 from sparsejepa.probing.neighbours import choose_knn, knn_predict
+from sparsejepa.probing.spectrum import rankme
 from sparsejepa.randomness import generator
 from sparsejepa.training.pretrain import PretrainConfig
 

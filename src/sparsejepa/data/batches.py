@@ -5,6 +5,7 @@ replaces thousands of per-image transforms. Every random number comes from a CPU
 a run draws the same crops on every device.
 """
 
+import functools
 import math
 
 import torch
@@ -18,8 +19,12 @@ from sparsejepa import randomness
 ATTEMPTS = 10
 
 
+@functools.lru_cache(maxsize=2)
 def epoch_order(count: int, seed: int, epoch: int) -> Int64[Tensor, "N"]:
-    """The order in which epoch `epoch` of the run with `seed` visits `count` images."""
+    """The order in which epoch `epoch` of the run with `seed` visits `count` images.
+
+    Kept, as every step of the epoch asks for it: not to be changed in place.
+    """
     return torch.randperm(count, generator=randomness.generator(seed, "order", epoch))
 
 
@@ -39,13 +44,10 @@ def draw_crops(
     the largest centred box whose shape `ratio` allows is taken.
 
     Raises:
-        ValueError: `scale` or `ratio` is not an increasing pair of positive numbers, or `scale`
-            asks for more than the whole image.
+        ValueError: `scale` is not an increasing pair of numbers above 0 and up to 1.
     """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(f"Crop scale must be 0 < smallest <= largest <= 1, not {scale}.")
-    if not 0 < ratio[0] <= ratio[1]:
-        raise ValueError(f"Crop ratio must be 0 < smallest <= largest, not {ratio}.")
     random = torch.rand(4, count, ATTEMPTS, generator=generator, dtype=torch.float64)
     area = height * width * (scale[0] + (scale[1] - scale[0]) * random[0])
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -63,11 +65,9 @@ def draw_crops(
     return torch.where(fits.any(1, keepdim=True), boxes, fallback)
 
 
-def draw_flips(
-    count: int, generator: torch.Generator, probability: float = 0.5
-) -> Bool[Tensor, "B"]:
-    """Which images of a batch are mirrored left to right."""
-    return torch.rand(count, generator=generator) < probability
+def draw_flips(count: int, generator: torch.Generator) -> Bool[Tensor, "B"]:
+    """Which images of a batch are mirrored left to right: half of them on average."""
+    return torch.rand(count, generator=generator) < 0.5
 
 
 def crop_and_resize(
@@ -102,6 +102,19 @@ def to_unit(images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
     return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
+def resized(images: UInt8[Tensor, "N H W 3"], size: int) -> UInt8[Tensor, "N size size 3"]:
+    """Whole images squeezed to a square, as VTAB does: bilinear, antialiased."""
+    if images.shape[1:3] == (size, size):
+        return images
+    parts = []
+    # A few at a time: as float32 the images take four times their memory.
+    for part in images.split(256):
+        planes = part.permute(0, 3, 1, 2).float()
+        small = F.interpolate(planes, (size, size), mode="bilinear", antialias=True)
+        parts.append(small.round().clamp(0, 255).byte().permute(0, 2, 3, 1))
+    return torch.cat(parts).contiguous()
+
+
 def channel_statistics(
     images: UInt8[Tensor, "N H W 3"],
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -118,9 +131,7 @@ def channel_statistics(
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-def _sample_positions(
-    start: Int64[Tensor, "B"], length: Int64[Tensor, "B"], size: int
-) -> Float[Tensor, "B S"]:
+def _sample_positions(start: Tensor, length: Tensor, size: int) -> Float[Tensor, "B S"]:
     """Where, in pixels of the image, the `size` samples of each crop lie along one axis."""
     steps = torch.arange(size, device=start.device) + 0.5
     position = steps * (length[:, None] / size) - 0.5

@@ -1,26 +1,24 @@
-"""Image sets as one uint8 tensor: from local Parquet, the Hugging Face Hub, or drawn."""
+"""Image sets as one uint8 tensor: drawn, from a local folder, or from the Hugging Face Hub."""
 
-import contextlib
 import dataclasses
 import hashlib
+import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
 from jaxtyping import Int64, Shaped, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from sparsejepa.atomic_files import write_with
-from sparsejepa.data.parquet import (
-    decode,
-    first_line,
-    image_column,
-    integer_labels,
-    read_parquet,
-    sha256_of_files,
-)
+from sparsejepa.data.decoding import Unreadable, decode_image
 from sparsejepa.data.scenes import draw_scenes
 
 # Name -> (repository on the Hub, revision): a commit that holds Parquet files; MTEB pins it too.
@@ -40,20 +38,53 @@ KNOWN_PIXELS = {
 SCENES = {"train": 20_000, "test": 4_000}
 SCENES_SEED = 0
 
+# Names of columns that say that they are labels, the surest first; also those that end in "_label".
+LABEL_NAMES = ("label", "labels", "class", "classes", "target", "category", "fine_label", "y")
+# Integers that are no classes, however few there are; also names that end in one of them.
+NO_LABELS = ("id", "idx", "index", "width", "height", "size", "__index_level_0__")
+
+IMAGE_COLUMNS = ("img", "image")
+# Pixels a side below which a huge JPEG is not reduced.
+FULL = 512
+# From here on, integers are codes, which are numbered anew.
+LARGEST = 10_000
+NOWHERE = "$SPARSEJEPA_DATA"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageSet:
     """One split of an image set, decoded, in memory."""
 
-    name: str  # as given to load_image_set
+    name: str
     split: str  # "train", "test", ...
     images: UInt8[Tensor, "N H W 3"]  # RGB bytes
     labels: dict[str, Int64[Tensor, "N"]]  # the first key is the default label
     label_names: dict[str, tuple[str, ...]]  # class names; a label without names has no key
     pixel_sha256: str  # of `images`, row-major
-    origin: str  # "drawn", "local Parquet" or "Hub <repository>@<revision>"
+    origin: str  # "drawn", "local Parquet", "local folder" or "Hub <repository>@<revision>"
     factors: dict[str, Shaped[Tensor, "N ..."]] = dataclasses.field(default_factory=dict)
-    # what is known of how each image was drawn (see scenes.py); empty for photographs
+    # what else is known of each image: how it was drawn (scenes.py), or other columns of numbers
+    candidates: tuple[str, ...] = ()  # columns that may be labels, where no name says which
+
+    @property
+    def side(self) -> int:
+        """Pixels along a side of the square images; other shapes are a ValueError."""
+        height, width = self.images.shape[1:3]
+        if height != width:
+            raise ValueError(
+                f"{self.name} {self.split} has images of {width}x{height} pixels, and an encoder "
+                f"takes square ones: crop them, or load them with size={min(height, width)}."
+            )
+        return height
+
+    def why_no_labels(self) -> str:
+        """One sentence for a set without labels: there are none, or it is unclear which."""
+        if not self.candidates:
+            return f"{self.name} has no labels: an encoder can be trained on it, but not probed."
+        return (
+            f"It is unclear which column of {self.name} is the label, {', '.join(self.candidates)}:"
+            " name one with label=, use label='none', or call the column 'label'."
+        )
 
     def take(self, n: int) -> "ImageSet":
         """The first `n` images; 0 means all.
@@ -66,61 +97,83 @@ class ImageSet:
             raise ValueError(f"Cannot take {n} images of {self.name} {self.split}: it has {count}.")
         if n in (0, count):
             return self
+        labels, factors = ({k: v[:n] for k, v in d.items()} for d in (self.labels, self.factors))
         images = self.images[:n]
         return dataclasses.replace(
-            self,
-            images=images,
-            labels={name: values[:n] for name, values in self.labels.items()},
-            factors={name: values[:n] for name, values in self.factors.items()},
-            pixel_sha256=pixel_sha256(images),
+            self, images=images, labels=labels, factors=factors, pixel_sha256=pixel_sha256(images)
         )
 
 
-def load_image_set(name: str, split: str) -> ImageSet:
+def load_image_set(name: str, split: str = "train", label: str = "", size: int = 0) -> ImageSet:
     """Loads one split of an image set.
 
-    `scenes` is drawn. Every other name is looked for at `$SPARSEJEPA_DATA/<name>/<split>-*.parquet`
-    (the Hub's column layout: `img` or `image`, integer label columns), then, for `cifar100`, on
-    the Hub. Decoded images are kept under `$SPARSEJEPA_CACHE` (default `~/.cache/sparsejepa`),
-    keyed by the content they came from; where that folder cannot be written, loading is slower.
+    `scenes` is drawn. Every other name is a folder of `$SPARSEJEPA_DATA`, or, with a slash in it,
+    the path of a folder; `cifar100` is fetched from the Hub where there is none. The folder holds
+    either Parquet files (`train.parquet`, `train-*.parquet`) with one column of encoded images, or
+    image files: `train/<class>/*.png`, without `train/` if that is the only split, and without
+    `<class>/` if there are no labels. Pixels are those that `sparsejepa score` sees
+    (`data/decoding.py`).
+
+    Labels are the columns that the Hub's metadata calls classes, then those whose name says label,
+    then, if there is no other, the only column of few different values. Text and very large
+    integers are mapped to 0, 1, ... in sorted order, over all splits. All other columns of numbers
+    become `factors`.
+
+    Args:
+        label: the column to take as the default label; "none" for no labels at all.
+        size: if > 0, images are scaled to cover `size` x `size` pixels and cropped at the centre.
 
     Raises:
         FileNotFoundError: the set or the split is neither local nor on the Hub.
         ConnectionError: the set is not local and the Hub did not answer.
-        ValueError: the files are damaged, have no image column, images of several sizes, or are
-            not the set that they are named after.
+        ValueError: files are damaged or differ in their columns, there is no column of images, an
+            image is missing or of another size, a label is missing or no class, or the pixels are
+            not those of the set that the folder is named after.
+
+    Example:
+        >>> images = load_image_set("scenes", "test").take(100)
+        >>> images.images.shape, images.images.dtype
+        (torch.Size([100, 32, 32, 3]), torch.uint8)
+        >>> list(images.labels)
+        ['label', 'count', 'distance']
     """
     if name == "scenes":
         return _drawn_scenes(split)
-    files = _local_files(name, split)
-    if files:
-        table, origin = read_parquet(files), "local Parquet"
-        place = str(files[0].parent)
-        key = sha256_of_files(files)
+    folder = _folder(name)
+    splits = _splits(folder)
+    if split in splits:
+        table, place = _read(splits[split]), str(folder)
+        origin = "local folder" if splits[split].root else "local Parquet"
     elif name in HUB_SETS:
         repository, revision = HUB_SETS[name]
-        table, fingerprint = _read_hub(name, split, repository, revision)
         origin = place = f"Hub {repository}@{revision}"
-        key = hashlib.sha256(f"{revision} {fingerprint}".encode()).hexdigest()
+        table, splits = _read_hub(repository, revision, split, _missing(folder, split, splits)), {}
     else:
-        raise FileNotFoundError(_missing(name, split))
+        raise FileNotFoundError(_missing(folder, split, splits))
 
+    if len(table) == 0:
+        raise ValueError(f"There are no images in {place}: the table has no rows.")
+
+    def everywhere(column: str) -> list:
+        """The different values of a column in all splits, sorted."""
+        parts = [_read(files, [column]) for files in splits.values()] or [table]
+        columns = [part[column] for part in parts if column in part.column_names]
+        return sorted({value for values in columns for value in values.to_pylist()} - {None})
+
+    name = folder.name
     column = image_column(table, place)
-    labels, label_names = integer_labels(table, place)
-    cache = _cache_folder() / f"{name}-{split}-{key[:32]}.safetensors"
-    images = _read_cache(cache)
-    if images is None:
-        images = decode(table[column], place)
-        _write_cache(cache, images)
+    labels, label_names, candidates = _labels(table.drop([column]), label, everywhere, place)
+    images = _decode(table[column], folder, place, size)
     digest = pixel_sha256(images)
-    known = KNOWN_PIXELS.get((name, split), digest)
+    known = digest if size else KNOWN_PIXELS.get((name, split), digest)
     if digest != known:
         raise ValueError(
             f"The pixels of {name} {split} from {place} have SHA-256 {digest[:12]}…, not the known "
             f"{known[:12]}…: this is another or a changed data set; fetch the files again, or "
             "give their folder another name."
         )
-    return ImageSet(name, split, images, labels, label_names, digest, origin)
+    factors = _factors(table.drop([column]), {*labels, *(f"{label}_label" for label in labels)})
+    return ImageSet(name, split, images, labels, label_names, digest, origin, factors, candidates)
 
 
 def pixel_sha256(images: UInt8[Tensor, "N H W 3"]) -> str:
@@ -128,47 +181,138 @@ def pixel_sha256(images: UInt8[Tensor, "N H W 3"]) -> str:
     return hashlib.sha256(images.cpu().contiguous().numpy()).hexdigest()
 
 
+def image_column(table: pa.Table, place: str) -> str:
+    """The name of the column of encoded images: the only one, or `img` or `image` among several.
+
+    Raises:
+        ValueError: there is none, or it is unclear which.
+    """
+
+    def encoded(kind: pa.DataType) -> bool:
+        if pa.types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    found = [field.name for field in table.schema if encoded(field.type)]
+    found = [name for name in IMAGE_COLUMNS if name in found] or found
+    if len(found) != 1:
+        kinds = ", ".join(f"{f.name} ({f.type})" for f in table.schema)
+        raise ValueError(
+            f"{place} needs one column of encoded images (a struct with the field 'bytes'), or "
+            f"one called 'image'; it has {kinds}."
+        )
+    return found[0]
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short enough for a sentence of ours."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def _drawn_scenes(split: str) -> ImageSet:
     if split not in SCENES:
         raise FileNotFoundError(f"scenes has the splits {', '.join(SCENES)}, not {split!r}.")
     drawn = draw_scenes(SCENES[split], SCENES_SEED, split)
-    return ImageSet(
-        "scenes",
-        split,
-        drawn.images,
-        drawn.labels,
-        drawn.label_names,
-        pixel_sha256(drawn.images),
-        "drawn",
-        drawn.factors,
-    )
+    sha = pixel_sha256(drawn.images)
+    known = (drawn.labels, drawn.label_names, sha, "drawn", drawn.factors)
+    return ImageSet("scenes", split, drawn.images, *known)
 
 
-def _local_files(name: str, split: str) -> list[Path]:
-    if Path(name).name != name:
-        raise ValueError(f"An image set is named after a folder in SPARSEJEPA_DATA, not {name!r}.")
-    root = os.environ.get("SPARSEJEPA_DATA")
-    return sorted((Path(root).expanduser() / name).glob(f"{split}-*.parquet")) if root else []
+class _Files(NamedTuple):
+    """Parquet files, or image files below `root`."""
+
+    root: Path | None
+    paths: list[Path]
 
 
-def _missing(name: str, split: str) -> str:
+def _folder(name: str) -> Path:
+    if "/" in name or name.startswith("~"):
+        return Path(name).expanduser().resolve()
+    return Path(os.environ.get("SPARSEJEPA_DATA") or NOWHERE).expanduser() / name
+
+
+def _splits(folder: Path) -> dict[str, _Files]:
+    """The splits of a folder: of its Parquet files if there are any, else of its images."""
+    splits: dict[str, _Files] = {}
+    for file in _walk(folder, {".parquet"}):
+        named = file.parent in (folder, folder / "data")
+        split = re.split("[-.]", file.name)[0] if named else file.parent.name
+        splits.setdefault(split, _Files(None, [])).paths.append(file)
+    if splits:
+        return splits
+    readable = {
+        suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN
+    }
+    images = _walk(folder, readable)
+    tops = {file: file.relative_to(folder).parts[0] for file in images}
+    whole = not {"train", "test"} & set(tops.values())
+    for file, top in tops.items():
+        split, root = ("train", folder) if whole else (top, folder / top)
+        splits.setdefault(split, _Files(root, [])).paths.append(file)
+    return splits
+
+
+def _walk(folder: Path, suffixes: set[str]) -> list[Path]:
+    """Files in the order of their names: links are followed, hidden files left out."""
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(place, name) for name in names if not name.startswith(".")]
+        found += [path for path in paths if path.suffix.lower() in suffixes]
+    return sorted(found)
+
+
+def _missing(folder: Path, split: str, splits: dict[str, _Files]) -> str:
     """One sentence: what was looked for, and which variable to set."""
-    root = os.environ.get("SPARSEJEPA_DATA")
-    if not root:
-        return (
-            f"{name} {split} is not here: set SPARSEJEPA_DATA to the folder that holds "
-            f"{name}/{split}-*.parquet."
-        )
-    folder = Path(root).expanduser() / name
-    splits = sorted({file.name.split("-")[0] for file in folder.glob("*-*.parquet")})
-    there = f"only the splits {', '.join(splits)}" if splits else "no Parquet files"
-    return (
-        f"{name} {split} is not here: {folder} (from SPARSEJEPA_DATA) holds {there}, "
-        f"and {split}-*.parquet is needed."
-    )
+    wanted = f"{split}-*.parquet or {split}/<class>/*.png"
+    if folder.parent == Path(NOWHERE):
+        where = f"set SPARSEJEPA_DATA to the folder that holds {folder.name}"
+        return f"{folder.name} {split} is not here: {where}, and in it {wanted}."
+    there = f"only the splits {', '.join(splits)}" if splits else "no images and no Parquet files"
+    return f"{folder.name} {split} is not here: {folder} holds {there}, and {wanted} is needed."
 
 
-def _read_hub(name: str, split: str, repository: str, revision: str) -> tuple[pa.Table, str]:
+def _read(files: _Files, columns: list[str] | None = None) -> pa.Table:
+    """The rows of all files, in the order of the files: encoded images, or paths to them."""
+    if files.root:
+        return _class_folders(files.root, files.paths)
+    tables = []
+    for file in files.paths:
+        try:
+            tables.append(pq.ParquetFile(file).read(columns))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{file} is no complete Parquet file ({first_line(error)}): fetch it again."
+            ) from error
+    names = [set(table.column_names) for table in tables]
+    odd = sorted(set.union(*names) - set.intersection(*names))
+    try:
+        if odd:
+            raise pa.ArrowInvalid(f"only some have {', '.join(odd)}")
+        order = tables[0].column_names
+        return pa.concat_tables([t.select(order) for t in tables], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"The Parquet files in {files.paths[0].parent} differ in their columns "
+            f"({first_line(error)}): keep one data set per folder."
+        ) from error
+
+
+def _class_folders(root: Path, paths: list[Path]) -> pa.Table:
+    """Paths as images, and as labels the names of the folders that they lie in."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.binary())])
+    images = pa.array([{"bytes": None, "path": os.fsencode(path)} for path in paths], kind)
+    parts = [path.relative_to(root).parts for path in paths]
+    loose = [part[0] for part in parts if len(part) == 1]
+    if not loose:
+        names = [os.fsencode(part[0]).decode(errors="replace") for part in parts]
+        return pa.table({"image": images, "label": pa.array(names)})
+    if len(loose) < len(paths):
+        raise ValueError(f"{root} holds images beside folders of classes, such as {loose[0]}.")
+    return pa.table({"image": images})
+
+
+def _read_hub(repository: str, revision: str, split: str, missing: str) -> pa.Table:
     # Slow to import, and not needed for local files.
     import datasets
 
@@ -176,29 +320,123 @@ def _read_hub(name: str, split: str, repository: str, revision: str) -> tuple[pa
         found = datasets.load_dataset(repository, revision=revision, split=split)
     except Exception as error:  # the client raises some twenty types for "no network" alone
         raise ConnectionError(
-            f"{_missing(name, split)[:-1]} (the Hub did not give {repository}: "
-            f"{first_line(error)})."
+            f"{missing[:-1]} (the Hub did not give {repository}: {first_line(error)})."
         ) from error
-    return found.data.table, found._fingerprint
+    table = found.with_format("arrow")[:]
+    return table.replace_schema_metadata(found.features.arrow_schema.metadata)
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("SPARSEJEPA_CACHE") or "~/.cache/sparsejepa").expanduser()
+def _labels(
+    table: pa.Table, label: str, everywhere: Callable[[str], list], place: str
+) -> tuple[dict[str, Int64[Tensor, "N"]], dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Labels, their class names, and the columns that could be labels where none clearly is."""
+    columns = table.column_names
+    info = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = info.get("info", {}).get("features", {})
+    classes = {c: features[c]["names"] for c in columns if (features.get(c) or {}).get("names")}
+    named = sorted(
+        (c for c in columns if c.casefold() in LABEL_NAMES or c.casefold().endswith("_label")),
+        key=lambda c: (*LABEL_NAMES, c.casefold()).index(c.casefold()),
+    )
+    asked = [c for c in (label, f"{label}_label") if label and c in columns][:1]
+    if label not in ("", "none") and not asked:
+        raise ValueError(f"{place} has no column {label!r}; choose from {', '.join(columns)}.")
+    chosen = [] if label == "none" else list(dict.fromkeys([*asked, *classes, *named]))
+    candidates = [] if chosen or label else [c for c in columns if _few_values(table[c], c)]
+    if len(candidates) == 1:
+        chosen, candidates = candidates, []
+    labels, label_names = {}, {}
+    for column in chosen:
+        short = column.removesuffix("_label")
+        short = column if short in columns else short
+        try:
+            values, names = _classes(
+                table[column], lambda c=column: everywhere(c), column in classes
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"Column {column!r} in {place} {error}: mend it, name another column with label=, "
+                "or use label='none'."
+            ) from error
+        labels[short] = values
+        if names := tuple(classes.get(column, names)):
+            label_names[short] = names
+    return labels, label_names, tuple(candidates)
 
 
-def _read_cache(file: Path) -> UInt8[Tensor, "N H W 3"] | None:
-    """The images in a cache file, or nothing where it is missing or damaged."""
-    try:
-        with safe_open(file, "pt") as cache:
-            images = cache.get_tensor("images")
-            whole = pixel_sha256(images) == cache.metadata()["pixel_sha256"]
-    except (OSError, SafetensorError, KeyError, TypeError):
-        return None
-    return images if whole else None
+def _few_values(column: pa.ChunkedArray, name: str) -> bool:
+    """Whether the values may be classes: at least two, of two images each on average."""
+    kinds = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string)
+    column = _plain(column)
+    if name.casefold().endswith(NO_LABELS) or not any(kind(column.type) for kind in kinds):
+        return False
+    return 2 <= pc.count_distinct(column).as_py() <= len(column) / 2
 
 
-def _write_cache(file: Path, images: UInt8[Tensor, "N H W 3"]) -> None:
-    """A folder that cannot be written is no error: the next load is slower."""
-    facts = {"pixel_sha256": pixel_sha256(images)}
-    with contextlib.suppress(OSError, SafetensorError):
-        write_with(file, lambda temporary: save_file({"images": images}, temporary, facts))
+def _classes(
+    column: pa.ChunkedArray, everywhere: Callable[[], list], known: bool
+) -> tuple[Int64[Tensor, "N"], tuple[str, ...]]:
+    """A number of 0 and above for each class, and the names of classes that had none."""
+    column = _plain(column)
+    if column.null_count:
+        raise ValueError("has missing values")
+    if pa.types.is_floating(column.type) and pc.all(pc.equal(pc.floor(column), column)).as_py():
+        column = column.cast(pa.int64())
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind)):
+        raise ValueError(f"holds {kind}, not one class an image")
+    # Larger ones are codes: a probe has an output for every number up to the largest.
+    if pa.types.is_integer(kind) and (known or everywhere()[-1] < LARGEST):
+        return torch.from_numpy(column.to_numpy().astype(np.int64)), ()
+    names = [False, True] if pa.types.is_boolean(kind) else everywhere()
+    index = {value: i for i, value in enumerate(names)}
+    return torch.tensor([index[value] for value in column.to_pylist()]), tuple(map(str, names))
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Without the dictionary that pandas writes of categories, and with one type of text."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.string()) if pa.types.is_large_string(column.type) else column
+
+
+def _factors(table: pa.Table, labels: set[str]) -> dict[str, Shaped[Tensor, "N"]]:
+    """All columns of numbers that are no labels; where one is missing, all are floats, and NaN."""
+    columns = {name: table[name].to_numpy() for name in table.column_names if name not in labels}
+    return {
+        name: torch.from_numpy(
+            values.astype(np.int64 if values.dtype.kind in "iu" else values.dtype)
+        )
+        for name, values in columns.items()
+        if values.dtype.kind in "iufb"
+    }
+
+
+def _decode(
+    column: pa.ChunkedArray, folder: Path, place: str, size: int
+) -> UInt8[Tensor, "N H W 3"]:
+    pixels = None
+    for index, cell in enumerate(cell.as_py() for chunk in column.chunks for cell in chunk):
+        cell = cell if isinstance(cell, dict) else {"bytes": cell}
+        content, path, title = cell["bytes"], cell.get("path"), f"Image {index} in {place}"
+        if content is None and path:
+            file = folder / os.fsdecode(path)
+            content, title = file.read_bytes() if file.is_file() else None, str(file)
+        if content is None:
+            raise ValueError(f"{title} is missing: fetch it, or drop its row.")
+        try:
+            image = decode_image(content, size or FULL).image
+        except Unreadable as error:
+            raise ValueError(f"{title} cannot be used: {error}.") from error
+        if size:
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        if pixels is None:
+            pixels = np.empty((len(column), image.height, image.width, 3), dtype=np.uint8)
+        height, width = pixels.shape[1:3]
+        if image.size != (width, height):
+            raise ValueError(
+                f"{title} is {image.width}x{image.height} pixels and the first is {width}x{height}:"
+                " resize them all to one size, or load them with size=32, say."
+            )
+        pixels[index] = np.asarray(image)
+    return torch.from_numpy(pixels)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparsejepa.data.parquet import first_line, image_column
+from sparsejepa.data.image_set import first_line, image_column
 
 # What a folder is searched for; other files in it are no images.
 ENDINGS = frozenset(".avif .bmp .gif .jpeg .jpg .jp2 .png .ppm .pgm .tif .tiff .webp".split())

@@ -1,10 +1,28 @@
-"""Frozen features: one vector for each image, from an encoder that is only read."""
+"""Frozen features: one vector for each image, from an encoder or of its pixels."""
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from sparsejepa.data.batches import to_unit
+
+
+def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Features as every probe and measure takes them: half precision and integers become float32.
+
+    float32 and float64 stay as they are.
+
+    Raises:
+        ValueError: the features contain NaN or infinity, or complex numbers.
+    """
+    features = torch.as_tensor(features).detach()
+    if features.dtype not in (torch.float32, torch.float64):
+        if features.is_complex():
+            raise ValueError("Features must be real numbers; these are complex.")
+        features = features.float()
+    if not features.isfinite().all():
+        raise ValueError("Features contain NaN or infinity: the encoder's weights are damaged.")
+    return features
 
 
 def pooled_features(
@@ -29,12 +47,10 @@ def pooled_features(
         float32 features on the CPU.
 
     Raises:
-        ValueError: no images, or `last` below 1.
+        ValueError: no images.
     """
     if len(images) == 0:
         raise ValueError("There are no images to compute features of; pass at least one.")
-    if last < 1:
-        raise ValueError(f"last must be at least 1 block, not {last}.")
     device = next(encoder.parameters()).device
     was_training = encoder.training
     encoder.eval()
@@ -53,3 +69,12 @@ def pooled_features(
         encoder.train(was_training)
     # Cloned outside: an inference tensor cannot be saved for a later backward pass.
     return torch.cat(pooled).clone()
+
+
+def pixel_features(
+    train: UInt8[Tensor, "N H W 3"], test: UInt8[Tensor, "M H W 3"]
+) -> tuple[Float[Tensor, "N d"], Float[Tensor, "M d"]]:
+    """Raw pixels as features, centred by the training images' mean: the control of every probe."""
+    train_x, test_x = (to_unit(images).flatten(1) for images in (train, test))
+    mean = train_x.mean(0)
+    return train_x.sub_(mean), test_x.sub_(mean)

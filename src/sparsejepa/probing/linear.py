@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from sparsejepa.probing.features import as_float
 from sparsejepa.randomness import generator
 
 LEARNING_RATES = (1e-2, 3e-2)
@@ -44,22 +45,36 @@ def linear_probe(
 ) -> LinearProbeResult:
     """Trains all learning rates x weight decays together, keeps the best on held-out training rows.
 
-    The test rows are read once, after the choice. Features are standardised by the training
+    Multinomial logistic regression, the linear evaluation of I-JEPA (Assran et al. 2023, appendix
+    A.2). The test rows are read once, after the choice. Features are standardised by the training
     rows' mean and standard deviation. Classes are 0 to the largest training label. Runs on the
     device of `train_x`; the seed fixes the split and the order of batches.
 
     Args:
+        train_x, test_x: features of any floating type, a row an image; computed in float32, or
+            float64 if `train_x` is.
+        steps: of Adam, each on `batch_size` rows.
         whitening: `whiten(train_x)` if it is known already, as when one representation is probed
             for several labels.
 
     Raises:
         ValueError: features and labels of different length, features that are not finite, labels
-            that are negative or never seen in training or all the same, or too few rows to hold
-            some out.
+            that `check_labels` refuses, or too few rows to hold some out.
+
+    Example:
+        >>> y = torch.arange(40) % 2
+        >>> x = torch.stack([y - 0.5, torch.ones(40)], dim=1)
+        >>> linear_probe(x[:20], y[:20], x[20:], y[20:], seed=0, steps=50).top1
+        1.0
     """
-    classes = check(train_x, train_y, test_x, test_y)
+    for name, rows, y in (("training", train_x, train_y), ("test", test_x, test_y)):
+        if len(rows) != len(y):
+            raise ValueError(f"There are {len(rows)} {name} features but {len(y)} labels.")
+    train_x, test_x = as_float(train_x), as_float(test_x)
     device = train_x.device
-    train_y, test_x, test_y = train_y.to(device), test_x.to(device), test_y.to(device)
+    test_x = test_x.to(train_x)
+    classes = check_labels(train_y, test_y)
+    train_y, test_y = train_y.long().to(device), test_y.long().to(device)
     rates, decays = (
         grid.flatten().to(device)
         for grid in torch.meshgrid(
@@ -94,6 +109,37 @@ def linear_probe(
         correct=correct.cpu(),
         correct5=top5.cpu(),
     )
+
+
+def check_labels(train_y: Int64[Tensor, "N"], test_y: Int64[Tensor, "M"]) -> int:
+    """The number of classes, after refusing labels that no probe can be trained or scored on.
+
+    To be asked before an encoder is trained for hours: a probe asks it afterwards.
+
+    Raises:
+        ValueError: labels that are no integers, are negative, all the same, or, of the test rows,
+            above all training labels; fewer than two training rows or no test row.
+    """
+    if len(train_y) < 2 or len(test_y) < 1:
+        raise ValueError(
+            f"A probe needs 2 training and 1 test rows, not {len(train_y)} and {len(test_y)}."
+        )
+    if (train_y == train_y[0]).all():
+        raise ValueError(
+            f"All {len(train_y)} training labels are {train_y[0].item()}; a probe needs at least "
+            "2 classes, so pass another label or more images."
+        )
+    classes = int(train_y.max()) + 1
+    for name, y in (("training", train_y), ("test", test_y)):
+        if y.is_floating_point():
+            raise ValueError(f"The {name} labels must be integers, not {y.dtype}.")
+        if y.min() < 0 or y.max() >= classes:
+            wrong = y.min() if y.min() < 0 else y.max()
+            raise ValueError(
+                f"The {name} label {wrong.item()} is outside 0 to {classes - 1}, the training "
+                "labels; pass labels of one and the same set of classes."
+            )
+    return classes
 
 
 def train(
@@ -167,6 +213,7 @@ class Whitening:
 
 def whiten(x: Float[Tensor, "N d"]) -> Whitening:
     """The whitening of training features, computed in float64."""
+    x = as_float(x)
     # A few rows at a time: a float64 copy of all raw pixels of CIFAR-100 is 1.2 GB.
     mean = torch.stack([part.double().sum(dim=0) for part in x.split(_ROWS)]).sum(dim=0) / len(x)
     covariance = mean.new_zeros(x.shape[1], x.shape[1])
@@ -183,35 +230,3 @@ def whiten(x: Float[Tensor, "N d"]) -> Whitening:
     penalty = torch.cat([1 / variance, variance.new_zeros(1)])
     axes = axes / std[:, None] / variance.sqrt()
     return Whitening(mean.to(x.dtype), axes.to(x.dtype), penalty.to(x.dtype))
-
-
-def check(
-    train_x: Float[Tensor, "N d"],
-    train_y: Int64[Tensor, "N"],
-    test_x: Float[Tensor, "M d"],
-    test_y: Int64[Tensor, "M"],
-) -> int:
-    """The number of classes, after refusing what a probe cannot be trained or scored on."""
-    for name, x, y in (("training", train_x, train_y), ("test", test_x, test_y)):
-        if len(x) != len(y):
-            raise ValueError(f"There are {len(x)} {name} features but {len(y)} labels.")
-        if not x.isfinite().all():
-            raise ValueError(f"The {name} features contain NaN or infinity; check the encoder.")
-    if len(train_x) < 2 or len(test_x) < 1:
-        raise ValueError(
-            f"A probe needs 2 training and 1 test rows, not {len(train_x)} and {len(test_x)}."
-        )
-    if (train_y == train_y[0]).all():
-        raise ValueError(
-            f"All {len(train_y)} training labels are {train_y[0].item()}; a probe needs at least "
-            "2 classes, so pass another label or more images."
-        )
-    classes = int(train_y.max()) + 1
-    for name, y in (("training", train_y), ("test", test_y)):
-        if y.min() < 0 or y.max() >= classes:
-            wrong = y.min() if y.min() < 0 else y.max()
-            raise ValueError(
-                f"The {name} label {wrong.item()} is outside 0 to {classes - 1}, the training "
-                "labels; pass labels of one and the same set of classes."
-            )
-    return classes

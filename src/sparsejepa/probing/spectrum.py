@@ -1,18 +1,75 @@
-"""What the spectrum of a representation looks like: LiDAR, α-ReQ, and spread over channels.
+"""Measures of a representation's spectrum: collapse, effective rank, LiDAR, α-ReQ, spread.
 
-`collapse.py` asks whether features are alive; the measures here compare features that are. All are
-computed in float64, from the covariance of centred features.
+All are computed in float64 on the CPU, of centred features: a mean that all images share swamps the
+spectrum (isotropic 64-dimensional features plus a constant 5 would get a small RankMe).
 """
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from sparsejepa.probing.collapse import feature_spread, rankme, spectrum
+from sparsejepa.probing.features import as_float
 
 # Of the largest eigenvalue; below it float32 features hold rounding only. Behind a LayerNorm the
 # last eigenvalue always is such: the channels' mean has been taken off.
 _ROUNDING = 1e-9
+
+
+def spectrum(z: Float[Tensor, "N d"]) -> Float64[Tensor, "d"]:
+    """Eigenvalues of the covariance (divided by N) of the features, largest first, on the CPU.
+
+    Eigenvalues below what rounding can tell from zero are zero.
+
+    Raises:
+        ValueError: fewer than two rows, or values that are not finite.
+    """
+    wide = _wide(z)
+    centred = wide - wide.mean(dim=0)
+    values = torch.linalg.eigvalsh(centred.T @ centred / len(z)).flip(0)
+    # Rounding of the features themselves, mean included, leaves eigenvalues of this size.
+    return _without_rounding(values, wide.square().mean())
+
+
+def rankme(z: Float[Tensor, "N d"]) -> float:
+    """Effective rank exp(-sum p_i log p_i), p_i = sigma_i / sum sigma (Garrido et al. 2023, eq. 1).
+
+    sigma are the singular values of the centred features, not the covariance's eigenvalues
+    (their squares, which would give a smaller number). From 1 for one direction to d for isotropic
+    features; 0, the rank of a constant, for total collapse.
+
+    Args:
+        z: features of any floating type, a row an image; computed in float64.
+
+    Raises:
+        ValueError: fewer than two rows, or values that are not finite.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> round(rankme(z), 6), round(rankme(z * torch.tensor([1.0, 0.0])), 6)
+        (2.0, 1.0)
+    """
+    return _effective_number(spectrum(z).sqrt())
+
+
+def feature_spread(z: Float[Tensor, "N d"]) -> float:
+    """Standard deviation (divided by N) over images, averaged over dimensions; 0 is collapse.
+
+    Raises:
+        ValueError: as `spectrum`.
+    """
+    return _wide(z).std(dim=0, correction=0).mean().item()
+
+
+def token_spread(tokens: Float[Tensor, "B N d"]) -> float:
+    """Standard deviation over the tokens of an image, averaged over dimensions and images.
+
+    Zero while `feature_spread` is not: all patches of an image have the same token.
+
+    Raises:
+        ValueError: as `spectrum`, of one image's tokens.
+    """
+    wide = _wide(tokens.flatten(0, 1)).view(tokens.shape)
+    return wide.std(dim=1, correction=0).mean().item()
 
 
 def lidar(
@@ -26,8 +83,8 @@ def lidar(
     The eigenvalues themselves are shares here, not their roots as in `rankme`.
 
     Args:
-        groups: rows of one number belong together for a reason that is no feature's: augmented
-            views of one image (the paper's choice), or images of one class.
+        groups: of each row, the number of its image (rows are augmented views, the paper's choice)
+            or of its class.
         regularisation: added to S_w, times the mean variance of a feature. In the paper it is 1e-4
             without that factor, so that features of small numbers seem to have a small rank.
 
@@ -47,17 +104,16 @@ def lidar(
         )
     if total == 0:
         return 0.0
-    wide = z.detach().double().cpu()
+    wide = _wide(z)
     wide = wide - wide.mean(dim=0)
     means = wide.new_zeros(len(names), z.shape[1]).index_add_(0, group, wide) / sizes[:, None]
     inside = wide - means[group]
     # A row's group is drawn by its size, so that S_b + S_w is the covariance of all rows.
     between = means.T @ (means * sizes[:, None]) / len(z)
-    within = inside.T @ inside / len(z)
-    variance, axes = torch.linalg.eigh(within)
+    variance, axes = torch.linalg.eigh(inside.T @ inside / len(z))
     whitening = axes / (variance.clamp(min=0) + regularisation * total).sqrt()
     eigenvalues = torch.linalg.eigvalsh(whitening.T @ between @ whitening)
-    return _effective_number(_without_rounding(eigenvalues))
+    return _effective_number(_without_rounding(eigenvalues, eigenvalues.abs().max()))
 
 
 def alpha_req(z: Float[Tensor, "N d"], first: int = 1, last: int | None = None) -> float:
@@ -119,7 +175,7 @@ def dead_channels(z: Float[Tensor, "N d"]) -> float:
 def structure(
     z: Float[Tensor, "N d"], views: Float[Tensor, "M d"], groups: Int64[Tensor, "M"]
 ) -> dict[str, float]:
-    """The table's row: every measure of features z, and LiDAR of grouped `views`.
+    """Every measure of features z, and LiDAR of grouped `views`.
 
     Only `alpha` may be missing: features of a single direction have no power law.
 
@@ -138,22 +194,26 @@ def structure(
     return measures
 
 
+def _wide(z: Float[Tensor, "N d"]) -> Float64[Tensor, "N d"]:
+    if len(z) < 2:
+        raise ValueError(f"Spread and rank need at least 2 rows of features, not {len(z)}.")
+    return as_float(z).double().cpu()
+
+
 def _directions(values: Float64[Tensor, "d"]) -> int:
     return int((values > _ROUNDING * values[0]).sum())
 
 
 def _channel_deviation(z: Float[Tensor, "N d"]) -> Float64[Tensor, "d"]:
     """Standard deviation of every channel over rows; zero where it is rounding only."""
-    feature_spread(z)  # refuses what has no spread
-    wide = z.detach().double().cpu()
+    wide = _wide(z)
     deviation = wide.std(dim=0, correction=0)
     return torch.where(deviation > 1e-12 * wide.abs().amax(dim=0), deviation, 0.0)
 
 
-def _without_rounding(values: Float64[Tensor, "d"]) -> Float64[Tensor, "d"]:
-    """Eigenvalues of a positive semidefinite matrix, those that rounding made set to zero."""
-    noise = len(values) * torch.finfo(torch.float64).eps * values.abs().max()
-    return torch.where(values > noise, values, 0.0)
+def _without_rounding(values: Float64[Tensor, "d"], size: Tensor) -> Float64[Tensor, "d"]:
+    """Eigenvalues of a positive semidefinite matrix; zero where rounding of `size` may be all."""
+    return torch.where(values > len(values) * torch.finfo(torch.float64).eps * size, values, 0.0)
 
 
 def _effective_number(values: Float64[Tensor, "d"]) -> float:

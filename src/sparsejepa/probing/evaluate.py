@@ -1,0 +1,266 @@
+"""The standard evaluation of a representation: of one or many labels, few labels, few images."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor, nn
+
+from sparsejepa.data.image_set import ImageSet
+from sparsejepa.data.scenes import FEWEST, MOST
+from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.linear import LinearProbeResult, linear_probe, whiten
+from sparsejepa.probing.neighbours import KS, choose_knn, knn_accuracy, nearest, vote
+from sparsejepa.probing.spectrum import feature_spread, rankme
+from sparsejepa.randomness import generator
+
+LINEAR, KNN = "linear probe", "kNN"
+FRACTIONS = (0.01, 0.1, 1.0)
+
+# Features wider than this get a smaller sweep: raw pixels would take minutes instead of seconds.
+_WIDE = 1024
+_WIDE_SWEEP = {"learning_rates": (1e-2,), "weight_decays": (1e-4, 1e-2, 1e-1)}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of the probes of one representation for one label."""
+
+    correct: dict[str, Bool[Tensor, "M"]]  # probe -> which test images it got right
+    correct5: Bool[Tensor, "M"]  # linear probe: the label is among the best 5
+    chosen: dict[str, float]  # settings chosen on held-out training images
+
+
+def evaluate(
+    train_x: Float[Tensor, "N d"],
+    test_x: Float[Tensor, "M d"],
+    train_y: Int64[Tensor, "N"],
+    test_y: Int64[Tensor, "M"],
+    *,
+    seed: int,
+) -> Evaluation:
+    """Linear probe and kNN; the test images are scored once, after every choice."""
+    return evaluate_labels(train_x, test_x, {"": train_y}, {"": test_y}, seed=seed)[""]
+
+
+def evaluate_labels(
+    train_x: Float[Tensor, "N d"],
+    test_x: Float[Tensor, "M d"],
+    train_y: Mapping[str, Int64[Tensor, "N"]],
+    test_y: Mapping[str, Int64[Tensor, "M"]],
+    *,
+    seed: int,
+    voters: int = 20_000,
+    **sweep: object,
+) -> dict[str, Evaluation]:
+    """`evaluate` of every label, each as for that label alone.
+
+    The labels share the whitening of the features and the search for neighbours, which for wide
+    features take longer than the rest.
+
+    Args:
+        voters: training images on which the kNN vote is chosen, at most: it varies little with
+            more, and wide features are slow.
+        sweep: passed to `linear_probe`.
+
+    Raises:
+        ValueError: as `linear_probe` and `nearest`; a label that only one side has.
+    """
+    if train_y.keys() != test_y.keys():
+        raise ValueError(
+            f"Training and test rows need the same labels, not {', '.join(train_y)} and "
+            f"{', '.join(test_y)}."
+        )
+    sweep = (_WIDE_SWEEP if train_x.shape[1] > _WIDE else {}) | sweep
+    whitening = whiten(train_x)
+    ks = tuple(k for k in KS if k <= len(train_x) // 2) or (1,)
+    similarities, neighbours = nearest(train_x, test_x, max(ks))
+    found = {}
+    for label, y in train_y.items():
+        options = {"seed": seed, "whitening": whitening, **sweep}
+        linear = linear_probe(train_x, y, test_x, test_y[label], **options)
+        rule = choose_knn(train_x[:voters], y[:voters], seed=seed, ks=ks)
+        voted = vote(similarities[:, : rule.k], y[neighbours[:, : rule.k]], rule.temperature)
+        chosen = {name: getattr(linear, name) for name in ("learning_rate", "weight_decay")}
+        chosen |= {"k": rule.k, "temperature": rule.temperature}
+        correct = {LINEAR: linear.correct, KNN: voted == test_y[label]}
+        found[label] = Evaluation(correct, linear.correct5, chosen)
+    return found
+
+
+def online_watch(
+    images: UInt8[Tensor, "N H W 3"],
+    labels: Int64[Tensor, "N"] | None,
+    queries: int = 2000,
+    bank: int = 8000,
+    autocast: torch.dtype | None = None,
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A function of the encoder: online kNN accuracy, RankMe and spread of pooled features.
+
+    The last `queries` training images are classified by their nearest neighbours among the first
+    `bank` others. Where fewer than half of their classes occur there, as in a set that is sorted by
+    class, both are drawn from all images instead, the same ones every time. Without labels there is
+    no kNN accuracy. No test image is touched: the test set is scored once, at the end.
+
+    Raises:
+        ValueError: there are too few images to leave any for the bank.
+    """
+    bank = min(bank, len(images) - queries)
+    if bank < 1:
+        raise ValueError(f"{len(images)} images leave none beside {queries} queries.")
+    known, asked = slice(0, bank), slice(len(images) - queries, None)
+    if labels is not None:
+        classes = labels[asked].unique()
+        if 2 * torch.isin(classes, labels[known]).sum() < len(classes):
+            order = torch.randperm(len(images), generator=generator(0, "online watch"))
+            known, asked = order[:bank], order[-queries:]
+
+    def watch(encoder: nn.Module) -> dict[str, float]:
+        z = pooled_features(encoder, images[asked], autocast=autocast)
+        measures = {"rankme": rankme(z), "feature_spread": feature_spread(z)}
+        if labels is None:
+            return measures
+        rows = pooled_features(encoder, images[known], autocast=autocast)
+        right = knn_accuracy(rows, labels[known], z, labels[asked], k=min(20, bank))
+        return {"knn": right, **measures}
+
+    return watch
+
+
+def stratified_subset(labels: Int64[Tensor, "N"], fraction: float, seed: int) -> Int64[Tensor, "n"]:
+    """Rows of a random `fraction` of each class, one at least, in ascending order.
+
+    Of one seed, a smaller fraction's rows are among a larger one's: a curve over fractions sees
+    rows added, not exchanged.
+
+    Raises:
+        ValueError: a fraction outside 0 to 1.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be above 0 and at most 1, not {fraction}.")
+    order = torch.randperm(len(labels), generator=generator(seed, "stratified subset"))
+    taken = []
+    for name in labels.unique():
+        rows = order[labels[order] == name]
+        taken.append(rows[: max(1, round(fraction * len(rows)))])
+    return torch.cat(taken).sort().values
+
+
+def data_efficiency(
+    train_x: Float[Tensor, "N d"],
+    train_y: Int64[Tensor, "N"],
+    test_x: Float[Tensor, "M d"],
+    test_y: Int64[Tensor, "M"],
+    *,
+    seed: int,
+    fractions: Sequence[float] = FRACTIONS,
+    **sweep: object,
+) -> dict[float, LinearProbeResult]:
+    """The linear probe's result at every fraction of the labels, on the same test images.
+
+    Settings are chosen within the fraction: nothing is learnt from the labels that are left out.
+
+    Args:
+        sweep: passed to `linear_probe`.
+
+    Raises:
+        ValueError: as `stratified_subset` and `linear_probe`.
+    """
+    rows = {fraction: stratified_subset(train_y, fraction, seed) for fraction in fractions}
+    return {
+        fraction: linear_probe(train_x[some], train_y[some], test_x, test_y, seed=seed, **sweep)
+        for fraction, some in rows.items()
+    }
+
+
+def low_level_labels(images: ImageSet) -> dict[str, Int64[Tensor, "N"]]:
+    """Classes of `count` and, where it is known, `distance`, of scenes or of CLEVR's layout.
+
+    As in VTAB (Zhai et al. 2019), and so in I-JEPA's tables, both are classifications: counts of 3
+    to 10 objects are 8 classes, the smallest distance falls into one of 6 bins. `scenes` is drawn
+    with both; CLEVR is Parquet with the columns `image, count, closest_distance,
+    closest_distance_label`.
+
+    Raises:
+        ValueError: there is no count, or one outside 3 to 10 objects.
+    """
+    if "count" in images.label_names:
+        return {t: images.labels[t] for t in ("count", "distance") if t in images.labels}
+    known = images.factors | images.labels
+    if "count" not in known:
+        raise ValueError(
+            f"{images.name} {images.split} has no column 'count'; it has "
+            f"{', '.join(known) or 'none of numbers'}."
+        )
+    objects = known["count"]
+    if objects.min() < FEWEST or objects.max() > MOST:
+        raise ValueError(
+            f"Counts must be {FEWEST} to {MOST} objects, but {images.name} has "
+            f"{objects.min().item()} to {objects.max().item()}: is that the number of objects?"
+        )
+    tasks = {"count": objects - FEWEST}
+    for name in ("closest_distance", "closest_distance_label"):
+        if name in images.labels:
+            tasks["distance"] = images.labels[name]
+    return tasks
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Answers of probes to images that they were not trained on."""
+
+    correct: Bool[Tensor, "N"]  # of the probe that was trained without the image's fold
+    majority: Bool[Tensor, "N"]  # of the most frequent class of the other folds, the control
+
+
+def cross_validate(
+    x: Float[Tensor, "N d"],
+    y: Int64[Tensor, "N"],
+    *,
+    seed: int,
+    folds: int = 5,
+    **sweep: object,
+) -> CrossValidation:
+    """Each image is predicted by a linear probe trained, settings chosen, on the other folds.
+
+    For sets too small to part once, such as a few hundred images of CLEVR. The folds' probes share
+    most of their training rows, so that a bootstrap interval of `correct` is somewhat too narrow.
+    A class of a single image is in no other fold: that image counts as wrong. Where the other folds
+    have one class only, it is the answer.
+
+    Args:
+        sweep: passed to `linear_probe`.
+
+    Raises:
+        ValueError: as `linear_probe` and `stratified_folds`.
+    """
+    fold = stratified_folds(y, folds, seed)
+    majority = torch.zeros(len(y), dtype=torch.bool)
+    correct = majority.clone()
+    for out in range(folds):
+        test, train = fold == out, fold != out
+        majority[test] = y[test] == y[train].bincount().argmax()
+        if len(y[train].unique()) == 1:
+            correct[test] = majority[test]
+            continue
+        rows = test.nonzero()[:, 0][torch.isin(y[test], y[train])]
+        if len(rows):
+            found = linear_probe(x[train], y[train], x[rows], y[rows], seed=seed, **sweep)
+            correct[rows] = found.correct
+    return CrossValidation(correct, majority)
+
+
+def stratified_folds(labels: Int64[Tensor, "N"], folds: int, seed: int) -> Int64[Tensor, "N"]:
+    """A fold 0 to folds - 1 for each row, at random, every class spread evenly over the folds.
+
+    Raises:
+        ValueError: fewer than 2 folds, or more than rows.
+    """
+    if not 2 <= folds <= len(labels):
+        raise ValueError(f"folds must be 2 to the number of rows, {len(labels)}, not {folds}.")
+    order = torch.randperm(len(labels), generator=generator(seed, "folds"))
+    order = order[labels[order].argsort(stable=True)]
+    fold = torch.empty_like(order)
+    fold[order] = torch.arange(len(labels)) % folds
+    return fold
