@@ -20,8 +20,12 @@ from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.probing.evaluation import evaluate
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.randomness import generator
-from sparsejepa.theory.critical_times import critical_time, limit_slopes, series_terms
-from sparsejepa.theory.linear_dynamics import linear_dynamics
+from sparsejepa.theory.linear_dynamics import (
+    critical_time,
+    limit_slopes,
+    linear_dynamics,
+    series_terms,
+)
 from sparsejepa.training.checkpoint import load_encoder, round_to_half, save_encoder
 from tests.companion import tiny_verified_features as features
 from tests.data.tiny_parquet import table

@@ -36,8 +36,12 @@ from sparsejepa.probing.features import pooled_features
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import knn_predict
 from sparsejepa.probing.structure import alpha_req, channel_spread, dead_channels
-from sparsejepa.theory.critical_times import critical_time, limit_slopes, series_terms
-from sparsejepa.theory.linear_dynamics import linear_dynamics
+from sparsejepa.theory.linear_dynamics import (
+    critical_time,
+    limit_slopes,
+    linear_dynamics,
+    series_terms,
+)
 
 KEPT = Tolerance(1e-6, "recorded answers: the same sums, of which some are kept as float32")
 FORMULA = Tolerance(1e-9, "float64 formulas, whose last digits depend on the processor")
