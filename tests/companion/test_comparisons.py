@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from scipy import stats
-
-from sparsejepa.companion import plots_sparsity
 from sparsejepa.companion.comparisons import compare, parse_strengths, verdict
-from sparsejepa.companion.measurements import Measurement
+
+from sparsejepa.chapters.sparsity import Measurement
+from sparsejepa.companion import plots_sparsity
 from sparsejepa.companion.method_colors import method_color
 from sparsejepa.intervals import Interval, paired_difference
 

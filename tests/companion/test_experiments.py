@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from sparsejepa.chapters.sparsity import PROBES, Measurement
 from sparsejepa.companion import experiments
 from sparsejepa.companion.experiments import measure_untrained, measure_variant
-from sparsejepa.companion.measurements import PROBES, Measurement
 from sparsejepa.model.objective import ModelConfig
 from sparsejepa.model.sparsity import SparsityConfig
 from sparsejepa.training import pretrain as training

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from sparsejepa.companion.experiments import measure_pixels
-from sparsejepa.companion.measurements import (
+from sparsejepa.chapters.sparsity import (
     PROBES,
     first_images,
     measure_majority,
     shared_information,
     structure,
 )
+from sparsejepa.companion.experiments import measure_pixels
 from sparsejepa.data import image_set
 from sparsejepa.data.image_set import load_image_set
 from sparsejepa.model.objective import Jepa

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsejepa.companion.measurements import PROBES
+from sparsejepa.chapters.sparsity import PROBES
 from sparsejepa.companion.runs import run_notebook
 from sparsejepa.model.methods import METHODS
 from tests.repository import ROOT

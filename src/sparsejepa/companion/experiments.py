@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsejepa.companion import measurements
-from sparsejepa.companion.hashes import library_hashes
-from sparsejepa.companion.measurements import (
+from sparsejepa.chapters import sparsity as measurements
+from sparsejepa.chapters.sparsity import (
     PROBES,
     Measurement,
     Yardstick,
@@ -25,6 +24,7 @@ from sparsejepa.companion.measurements import (
     probe,
     structure,
 )
+from sparsejepa.companion.hashes import library_hashes
 from sparsejepa.information import columns, copula, gaussian, multiinformation
 from sparsejepa.model.objective import Jepa
 from sparsejepa.probing import collapse, evaluation, features, linear, low_level, neighbours
