@@ -129,7 +129,8 @@ def curves(
                 marker=MARKERS[index], ls=("-", "--", "-.", ":")[index % 4],
                 lw=0.8 + 2.4 * size, ms=4 + 6 * size,
             )  # fmt: skip
-        axis.set(xlabel="epoch", ylabel=label)
+        axis.set(xlabel="epoch")
+        axis.set_title(label, fontsize=9)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     if len(runs) > 1:

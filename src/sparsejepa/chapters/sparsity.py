@@ -309,7 +309,7 @@ def parse_strengths(text: str) -> tuple[float, ...]:
 def path_figure(
     path: Mapping[float, Measurement],
     method: str,
-    measures: Mapping[str, tuple[str, float]],
+    measures: Mapping[str, tuple[str, int | float]],
     jepa_runs: Sequence[Measurement],
     untrained: Measurement,
     seed: int,
@@ -344,7 +344,8 @@ def path_figure(
         axis.plot(places, value, "o-", color=colour, label=method)
         axis.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
         axis.set_xticks(places, [f"{strength:g}" for strength in path], rotation=45)
-        axis.set(xlabel="strength λ", ylabel=label)
+        axis.set(xlabel="strength λ")
+        axis.set_title(label, fontsize=9)
         axis.grid(alpha=0.3)
     legend_below(figure)
     return figure
@@ -369,7 +370,7 @@ def method_figure(
 
 
 def seed_figure(
-    runs: Mapping[str, Sequence[Measurement]], measures: Mapping[str, tuple[str, float]]
+    runs: Mapping[str, Sequence[Measurement]], measures: Mapping[str, tuple[str, int | float]]
 ) -> Figure:
     """A panel a measure, a row a variant: a dot a seed, and the mean of three or more."""
     dots = []
