@@ -1,4 +1,4 @@
-"""The sparsity study: measurements are what their names say, comparisons what seeds or images say."""
+"""The sparsity study: measurements, comparisons by seeds or by images, and figures."""
 
 import dataclasses
 from pathlib import Path
@@ -224,13 +224,9 @@ def test_a_path_leads_somewhere(text: str):
 
 def test_the_fall_of_norms_is_a_scale_times_a_spread():
     """Tokens half as large over a quarter of the groups: 1/2 times 1/2."""
-    before = {
-        "group_norms": 8.0,
-        "latent_scale": 1.0,
-        "effective_groups": 4.0,
-        "groups_in_use": 4.0,
-    }
-    after = {"group_norms": 2.0, "latent_scale": 0.5, "effective_groups": 1.0, "groups_in_use": 1.0}
+    keys = ("group_norms", "latent_scale", "effective_groups", "groups_in_use")
+    before = dict(zip(keys, (8.0, 1.0, 4.0, 4.0), strict=True))
+    after = dict(zip(keys, (2.0, 0.5, 1.0, 1.0), strict=True))
     found = fall_of_norms(before, after)
     assert (found["sum of norms ×"], found["scale ×"], found["spread ×"]) == (0.25, 0.5, 0.5)
 
@@ -244,8 +240,8 @@ def test_the_figures_show_the_numbers():
     path = {0.0: runs[0], 0.1: runs[2]}
     figure = path_figure(path, "sparsejepa", {"zeros": ("zeros, %", 100)}, runs[:2], runs[1], 0)
     assert {float(line.get_ydata()[0]) for line in figure.axes[0].lines} == {10.0, 20.0}
-    assert list(figure.axes[-1].lines[-1].get_ydata()) == pytest.approx([10, 30])
+    assert list(figure.axes[len(PROBES)].lines[-1].get_ydata()) == pytest.approx([10, 30])
     figure = seed_figure({"R1": runs}, {"zeros": ("zeros, %", 100)})
-    shown = [c.lines[0].get_xdata()[0] for c in figure.axes[-1].containers]
+    shown = [c.lines[0].get_xdata()[0] for c in figure.axes[len(PROBES)].containers]
     assert shown == pytest.approx([10, 20, 30, 20])
     plt.close("all")

@@ -13,7 +13,7 @@ are equal: a high-variance feature of low predictability.
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -64,7 +64,6 @@ from sparsejepa.theory.linear_features import (
 )
 from sparsejepa.theory.linear_networks import (
     Descent,
-    LinearNetwork,
     Moments,
     Start,
     feature_gains,
@@ -86,29 +85,23 @@ MEASURES = {
     "share": "share of variance",
 }
 
-# lambda and rho of every feature.
-Features = tuple[Sequence[float], Sequence[float]]
-
-
 # Parts 1 to 4: the networks of the theory.
 
 
 def descend(
-    objective: Objective,
-    layers: int,
-    features: Features,
-    epsilon: float,
+    dynamics: LinearDynamics,
     horizon: float,
     seed: int,
     step_size: float | None = None,
     start: Start = "aligned",
 ) -> Descent:
-    """Gradient descent on one network with the given diagonal features, up to time `horizon`."""
-    lam, rho = (torch.tensor(values, dtype=torch.float64) for values in features)
-    draws = generator(seed, "start", objective, start)
-    network = initial_network(objective, start, len(lam), layers, epsilon, draws)
+    """Gradient descent on one network with all the features, up to time `horizon`."""
+    draws = generator(seed, "start", dynamics.objective, start)
+    lam, rho = map(torch.from_numpy, (dynamics.covariance, dynamics.regression))
     moments = Moments((lam / rho).diag(), lam.diag())
-    return _record(objective, network, moments, horizon, step_size)
+    return _descend(dynamics, moments, horizon, draws, step_size, start)
+        dynamics, Moments((lam / rho).diag(), lam.diag()), horizon, draws, step_size, start
+    )
 
 
 def gains_of(descent: Descent, count: int | None = None) -> Float[np.ndarray, "T F"]:
@@ -118,37 +111,16 @@ def gains_of(descent: Descent, count: int | None = None) -> Float[np.ndarray, "T
 
 
 def measured_times(
-    objective: Objective,
-    layers: int,
-    features: Features,
-    epsilon: float,
-    seed: int,
-    step_size: float | None = None,
+    dynamics: LinearDynamics, seed: int, step_size: float | None = None
 ) -> Float[np.ndarray, "F"]:
-    """Half-way times of all features in one descent."""
-    horizon = (
-        1.05 * critical_time(linear_dynamics(objective, layers, *features, epsilon), 0.5).max()
-    )
-    descent = descend(objective, layers, features, epsilon, horizon, seed, step_size)
-    level = 0.5 * fixed_point(objective, layers, np.asarray(features[1]))
+    """Half-way times by gradient descent: in one network, or one each where starts differ."""
+    if np.ptp(dynamics.epsilon) > 0:
+        each = zip(dynamics.covariance, dynamics.regression, dynamics.epsilon, strict=True)
+        alone = (linear_dynamics(dynamics.objective, dynamics.depth, *one) for one in each)
+        return np.concatenate([measured_times(one, seed, step_size) for one in alone])
+    descent = descend(dynamics, 1.05 * critical_time(dynamics, 0.5).max(), seed, step_size)
+    level = 0.5 * fixed_point(dynamics.objective, dynamics.depth, dynamics.regression)
     return crossing_times(descent.times.numpy(), gains_of(descent), level)
-
-
-def times_of_descents(
-    objective: Objective,
-    layers: int,
-    covariance: Float[np.ndarray, "F"],
-    regression: Float[np.ndarray, "F"],
-    epsilon: float | Float[np.ndarray, "F"],
-    seed: int,
-) -> Float[np.ndarray, "F"]:
-    """Half-way times of several features: in one network, or one each where they begin apart."""
-    lam, rho = covariance.tolist(), regression.tolist()
-    if isinstance(epsilon, float):
-        return measured_times(objective, layers, (lam, rho), epsilon, seed)
-    cases = zip(lam, rho, epsilon.tolist(), strict=True)
-    times = [measured_times(objective, layers, ([a], [b]), e, seed) for a, b, e in cases]
-    return np.concatenate(times)
 
 
 def log_slope(x: Sequence[float], y: Sequence[float]) -> float:
@@ -177,72 +149,73 @@ def lead_overcome(
 
 
 def coupled_times(
-    objective: Objective, layers: int, features: Features, epsilon: float, degrees: float, seed: int
+    dynamics: LinearDynamics, degrees: float, seed: int
 ) -> dict[str, Float[np.ndarray, "2"]]:
     """Half-way times of two features whose E[x x^T] is turned: measured, and by two readings."""
-    lam, rho = (torch.tensor(values, dtype=torch.float64) for values in features)
+    objective, depth = dynamics.objective, dynamics.depth
+    lam, rho = map(torch.from_numpy, (dynamics.covariance, dynamics.regression))
     moments = turned_moments(lam, rho, degrees)
-    pair = generalised_features(moments)
-    found = {}
+    pair, found = generalised_features(moments), {}
     for name, read in (("generalised pairs", pair), ("diagonal", diagonal_features(moments))):
-        values = (read.covariance.numpy(), read.regression.numpy())
-        found[name] = critical_time(linear_dynamics(objective, layers, *values, epsilon), 0.5)
+        values = (read.covariance.numpy(), read.regression.numpy(), dynamics.epsilon)
+        found[name] = critical_time(linear_dynamics(objective, depth, *values), 0.5)
     horizon = 1.3 * max(times.max() for times in found.values())
-    network = initial_network(objective, "aligned", 2, layers, epsilon, generator(seed, "coupled"))
-    descent = _record(objective, network, moments, horizon)
+    descent = _descend(dynamics, moments, horizon, generator(seed, "coupled"))
     values = learned_values(objective, descent, moments, pair).clamp(min=1e-12)
     # Half of the gain is this share of V (JEPA), or of V W (MAE).
-    level = 0.5 ** ((1 if objective == "jepa" else layers + 1) / layers) * pair.regression
+    level = 0.5 ** ((1 if objective == "jepa" else depth + 1) / depth) * pair.regression
     measured = crossing_times(descent.times.numpy(), values.numpy(), level.numpy())
     return {"measured": measured} | found
 
 
 def noisy_pairs(
-    features: Features, noise_inputs: int, seed: int
-) -> tuple[Moments, Float[Tensor, "N d"], Float[Tensor, "N d"]]:
-    """Moments and 20,000 samples of static-model features among inputs of pure noise."""
-    lam, rho = (torch.tensor(values, dtype=torch.float64) for values in features)
+    covariance: Sequence[float], regression: Sequence[float], noise_inputs: int, seed: int
+) -> tuple[Moments, tuple[Float[Tensor, "N d"], Float[Tensor, "N d"]]]:
+    """Static-model features among inputs of pure noise: their moments, and 20,000 samples."""
+    lam, rho = (torch.tensor(values, dtype=torch.float64) for values in (covariance, regression))
     noise = torch.zeros(noise_inputs, dtype=torch.float64)
     moments = Moments(torch.cat([lam / rho, noise + 1]).diag(), torch.cat([lam, noise]).diag())
     x, y = sample(model_of(lam.numpy(), rho.numpy()), 20_000, generator(seed, "samples"))
     shape, draws = (2, len(x), noise_inputs), generator(seed, "noise inputs")
     inputs = torch.randn(shape, generator=draws, dtype=torch.float64)
-    return moments, torch.cat([x, inputs[0]], dim=1), torch.cat([y, inputs[1]], dim=1)
+    return moments, (torch.cat([x, inputs[0]], dim=1), torch.cat([y, inputs[1]], dim=1))
 
 
 def descend_from(
-    objective: Objective,
     start: Start,
-    epsilon: float,
+    dynamics: LinearDynamics,
     data: Moments | tuple[Float[Tensor, "N d"], Float[Tensor, "N d"]],
     horizon: float,
     step_size: float,
     seed: int,
     repeat: int,
 ) -> Descent:
-    """Two layers, on moments or on minibatches of 64 samples, from one of several starts."""
-    inputs = data.xx if isinstance(data, Moments) else data[0]
-    draws = generator(seed, "repeat", repeat, start)
-    network = initial_network(objective, start, inputs.shape[1], 2, epsilon, draws)
+    """Features among noise, on moments or on minibatches of 64 samples, from one kind of start."""
+    dimension = (data.xx if isinstance(data, Moments) else data[0]).shape[1]
     if not isinstance(data, Moments):
         data = minibatches(*data, 64, generator(seed, "batches", repeat))
-    steps = int(flow_time(2, horizon) / step_size)
-    return gradient_descent(
-        objective, network, data, step_size=step_size, steps=steps, every=max(1, steps // 300)
-    )
+    draws = generator(seed, "repeat", repeat, start)
+    return _descend(dynamics, data, horizon, draws, step_size, start, dimension, records=300)
 
 
-def _record(
-    objective: Objective,
-    network: LinearNetwork,
-    moments: Moments,
+def _descend(
+    dynamics: LinearDynamics,
+    moments: Moments | Callable[[], Moments],
     horizon: float,
+    draws: torch.Generator,
     step_size: float | None = None,
+    start: Start = "aligned",
+    dimension: int | None = None,
+    records: int = 2000,
 ) -> Descent:
-    layers, step_size = len(network.layers), step_size or STEP_SIZES[objective]
-    count = int(flow_time(layers, horizon) / step_size)
+    step_size = step_size or STEP_SIZES[dynamics.objective]
+    dimension = dimension or len(dynamics.covariance)
+    epsilon = float(dynamics.epsilon[0])
+    network = initial_network(dynamics.objective, start, dimension, dynamics.depth, epsilon, draws)
+    steps = int(flow_time(dynamics.depth, horizon) / step_size)
+    every = max(1, steps // records)
     return gradient_descent(
-        objective, network, moments, step_size=step_size, steps=count, every=max(1, count // 2000)
+        dynamics.objective, network, moments, step_size=step_size, steps=steps, every=every
     )
 
 
@@ -285,7 +258,7 @@ def line_panels(
     )  # fmt: skip
     for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
         for line in lines:
-            axis.plot(line.x, line.y, line.style, color=line.color, label=line.label,
+            axis.plot(line.x, line.y, line.style, color=line.color, label=line.label or None,
                       lw=line.width, mec="white" if line.style == "o" else None)  # fmt: skip
         axis.set(**scales)
         axis.set_title(title, fontsize=9)
@@ -301,17 +274,15 @@ def line_panels(
     return figure
 
 
-def learning_curves(
-    objective: Objective, layers: int, features: Features, epsilon: float, labels: Sequence[str]
-) -> tuple[list[Line], Float[np.ndarray, "F"]]:
+def learning_curves(dynamics: LinearDynamics) -> tuple[list[Line], Float[np.ndarray, "F"]]:
     """Solved trajectories with their exact half-way times as points, and these times."""
-    dynamics = linear_dynamics(objective, layers, *features, epsilon)
     critical = critical_time(dynamics, 0.5)
     times = np.geomspace(critical.min() / 8, 1.5 * critical_time(dynamics, 0.99).max(), 400)
-    learned = trajectories(dynamics, times) / fixed_point(objective, layers, dynamics.regression)
-    lines = []
-    for index, color in enumerate(shades(objective, len(labels))):
-        lines.append(Line(times, learned[:, index], color, labels[index]))
+    end = fixed_point(dynamics.objective, dynamics.depth, dynamics.regression)
+    learned, lines = trajectories(dynamics, times) / end, []
+    for index, color in enumerate(shades(dynamics.objective, len(end))):
+        label = f"λ {dynamics.covariance[index]:g}, ρ {dynamics.regression[index]:g}"
+        lines.append(Line(times, learned[:, index], color, label))
         lines.append(Line(critical[index : index + 1], [0.5], color, style="o"))
     return lines, critical
 
