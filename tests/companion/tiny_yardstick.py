@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from sparsejepa.companion.measurements import Yardstick
+from sparsejepa.chapters.sparsity import Yardstick
 from sparsejepa.data.image_set import ImageSet, pixel_sha256
 from tests.training.tiny import tiny_images
 

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from sparsejepa.companion.measurements import PROBES
-from sparsejepa.companion.runs import run_notebook
 from sparsejepa.model.methods import METHODS
+
+from sparsejepa.chapters.sparsity import PROBES
+from sparsejepa.companion.runs import run_notebook
 from tests.repository import ROOT
 
 TINY = {

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsejepa.theory.critical_times import critical_time
-from sparsejepa.theory.linear_dynamics import linear_dynamics
+from sparsejepa.theory.linear_dynamics import critical_time, linear_dynamics
 from tests.repository import ROOT
 
 STATIC = ROOT / "book" / "_static"

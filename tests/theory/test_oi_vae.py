@@ -15,7 +15,7 @@ from sparsejepa.theory.oi_vae import (
     negative_elbo,
 )
 
-SHORT = BarsConfig(steps=60, record_every=20)
+SHORT = BarsConfig(steps=60)
 SMALL = BarsConfig(size=4, latents=4, images=512)
 
 
@@ -44,7 +44,6 @@ def test_the_subgradient_version_leaves_no_exact_zero() -> None:
     result = bars_experiment(dataclasses.replace(BarsConfig(), proximal=False), 0)
     assert not result.recovered
     assert (result.norms > 0).all() and result.norms.min() < 0.01
-    assert all(entry["zero_columns"] == 0 for entry in result.history)
 
 
 def test_the_closed_form_is_the_average_over_images_and_latents() -> None:
@@ -92,7 +91,7 @@ def test_bars_have_one_lit_row() -> None:
 def test_without_penalty_nothing_is_zero_and_with_a_large_one_all_is() -> None:
     """lambda 0 is plain SGD; a threshold above every step's gradient kills all columns."""
     none = bars_experiment(dataclasses.replace(SHORT, strength=0.0), 0)
-    assert none.history[-1]["zero_columns"] == 0 and none.history[-1]["penalty"] == 0
+    assert (none.norms > 0).all()
     large = bars_experiment(dataclasses.replace(SHORT, strength=1e5), 0)
     assert (large.norms == 0).all() and not large.recovered
 
@@ -110,20 +109,7 @@ def test_the_two_versions_differ_by_the_threshold_only() -> None:
     assert far.any()
 
 
-def test_history_and_seeds() -> None:
-    """An entry every 20 steps with the norms of that step; the same seed gives the same bits."""
-    first, again, other = (bars_experiment(SHORT, seed) for seed in (0, 0, 1))
-    assert [entry["step"] for entry in first.history] == [20, 40, 60]
-    assert first.norm_history.shape == (3, 8, 8)
-    assert torch.equal(first.norm_history[-1], first.norms)
-    assert torch.equal(first.norm_history, again.norm_history) and first.history == again.history
-    assert not torch.equal(first.norms, other.norms)
-    total = [sum(entry[k] for k in ("reconstruction", "kl", "prior")) for entry in first.history]
-    assert total[2] < total[0]
-
-
-@pytest.mark.parametrize("change", [{"steps": 0}, {"noise": 0.0}, {"strength": -1.0}])
-def test_impossible_settings_are_refused(change: dict[str, float]) -> None:
-    """One sentence that shows the settings."""
-    with pytest.raises(ValueError, match="must be positive; strength alone may be 0"):
-        dataclasses.replace(SHORT, **change)
+def test_a_seed_fixes_data_and_weights() -> None:
+    """The same seed gives the same bits, another one others."""
+    first, again, other = (bars_experiment(SHORT, seed).norms for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from scipy.special import gammaln, ndtri, psi
 from torch import Tensor
 
-from sparsejepa.companion.method_colors import method_color
 from sparsejepa.information.columns import usable_columns
 from sparsejepa.information.copula import independent_ranks, normal_scores
 from sparsejepa.information.estimate import TotalCorrelation
@@ -34,6 +33,7 @@ from sparsejepa.information.nearest_neighbour import ksg_value
 from sparsejepa.intervals import Interval, seed_interval
 from sparsejepa.model.penalties import strongest_group
 from sparsejepa.model.vit import Encoder
+from sparsejepa.plots import method_color
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator

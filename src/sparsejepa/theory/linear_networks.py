@@ -11,14 +11,15 @@ moments of those samples. Nothing here assumes that the moments commute or that 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparsejepa.theory.linear_dynamics import Objective, check_objective
+from sparsejepa.theory.linear_dynamics import Objective
 
 Start = Literal["aligned", "orthogonal", "unbalanced", "gaussian"]
 
@@ -53,8 +54,8 @@ class Descent:
 
 
 def initial_network(
-    objective: str,
-    start: str,
+    objective: Objective,
+    start: Start,
     dimension: int,
     depth: int,
     epsilon: float,
@@ -68,18 +69,7 @@ def initial_network(
     in the basis to which W takes them for JEPA. orthogonal: V is a random orthogonal matrix too,
     still balanced. unbalanced: aligned, with layers from e^-½ to e^½ times as large (product 1)
     and V e^½ times as large. gaussian: independent normal entries of variance epsilon^(2/L) / d.
-
-    Raises:
-        ValueError: an unknown objective or start, a dimension or depth below 1, epsilon <= 0.
     """
-    check_objective(objective)
-    if start not in get_args(Start):
-        raise ValueError(f"start {start!r} is unknown; choose {' or '.join(get_args(Start))}.")
-    if min(dimension, depth) < 1 or not epsilon > 0:
-        raise ValueError(
-            f"dimension {dimension} and depth {depth} must be at least 1, and epsilon {epsilon} "
-            "above 0."
-        )
     scale = epsilon ** (1 / depth)
     shape = (depth + 1, dimension, dimension)
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -101,59 +91,56 @@ def initial_network(
 
 def product(layers: Float[Tensor, "L d d"]) -> Float[Tensor, "d d"]:
     """W_L … W_1."""
-    whole = layers[0]
-    for layer in layers[1:]:
-        whole = layer @ whole
-    return whole
-
-
-def gradients(objective: Objective, network: LinearNetwork, moments: Moments) -> LinearNetwork:
-    """What gradient descent subtracts: derivatives of the loss, for JEPA with the target held.
-
-    With R = V W S_xx - W S_yx (JEPA) or V W S_xx - S_yx (MAE), the derivative in V is R W^T and
-    that in W is V^T R (2407.03475, Eqs. 4 and 5 [secondary]; checked against autograd here).
-    """
-    layers, head = _slopes(objective, list(network.layers), network.head, moments)
-    return LinearNetwork(torch.stack(layers), head)
+    return reduce(lambda lower, layer: layer @ lower, layers)
 
 
 def gradient_descent(
     objective: Objective,
     network: LinearNetwork,
-    moments: Moments,
+    moments: Moments | Callable[[], Moments],
     *,
     step_size: float,
     steps: int,
     every: int,
 ) -> Descent:
-    """Full-batch gradient descent, recorded at the start and after each `every` steps.
+    """Gradient descent, recorded at the start and after each `every` steps.
+
+    Args:
+        moments: of all data, or a function that draws those of the next minibatch.
 
     Raises:
-        ValueError: no steps, or a step size that is not positive.
         FloatingPointError: it diverged.
     """
-    return _descend(objective, network, lambda _: moments, step_size, steps, every)
+    layers, head = [layer.clone() for layer in network.layers], network.head.clone()
+    kept = [(0, product(network.layers), network.head)]
+    for step in range(1, steps + 1):
+        seen = moments if isinstance(moments, Moments) else moments()
+        slopes, head_slope = _slopes(objective, layers, head, seen)
+        for layer, slope in zip(layers, slopes, strict=True):
+            layer.sub_(slope, alpha=step_size)
+        head.sub_(head_slope, alpha=step_size)
+        if step % every == 0:
+            kept.append((step, product(torch.stack(layers)), head.clone()))
+    last = LinearNetwork(torch.stack(layers), head)
+    if not (last.layers.isfinite().all() and head.isfinite().all()):
+        raise FloatingPointError(
+            f"Gradient descent diverged at step_size {step_size}; choose a smaller one."
+        )
+    counts, encoders, heads = zip(*kept, strict=True)
+    times = torch.tensor(counts, dtype=torch.float64) * (len(layers) * step_size)
+    return Descent(times, torch.stack(encoders), torch.stack(heads), last)
 
 
-def stochastic_gradient_descent(
-    objective: Objective,
-    network: LinearNetwork,
-    x: Float[Tensor, "N d"],
-    y: Float[Tensor, "N d"],
-    *,
-    batch_size: int,
-    step_size: float,
-    steps: int,
-    every: int,
-    generator: torch.Generator,
-) -> Descent:
-    """As `gradient_descent`, on minibatches of samples drawn with replacement."""
+def minibatches(
+    x: Float[Tensor, "N d"], y: Float[Tensor, "N d"], size: int, generator: torch.Generator
+) -> Callable[[], Moments]:
+    """Moments of `size` samples drawn with replacement, others at every call."""
 
-    def batch(_: int) -> Moments:
-        rows = torch.randint(len(x), (batch_size,), generator=generator)
+    def draw() -> Moments:
+        rows = torch.randint(len(x), (size,), generator=generator)
         return sample_moments(x[rows], y[rows])
 
-    return _descend(objective, network, batch, step_size, steps, every)
+    return draw
 
 
 def sample_moments(x: Float[Tensor, "N d"], y: Float[Tensor, "N d"]) -> Moments:
@@ -178,42 +165,14 @@ def imbalance(network: LinearNetwork) -> Float[Tensor, "L d d"]:
     return upper.mT @ upper - lower @ lower.mT
 
 
-def _descend(
-    objective: Objective,
-    network: LinearNetwork,
-    moments_at: Callable[[int], Moments],
-    step_size: float,
-    steps: int,
-    every: int,
-) -> Descent:
-    check_objective(objective)
-    if not step_size > 0 or min(steps, every) < 1:
-        raise ValueError(
-            f"step_size {step_size} must be above 0, steps {steps} and every {every} at least 1."
-        )
-    layers, head = [layer.clone() for layer in network.layers], network.head.clone()
-    kept = [(0, product(network.layers), network.head)]
-    for step in range(1, steps + 1):
-        slopes, head_slope = _slopes(objective, layers, head, moments_at(step))
-        for layer, slope in zip(layers, slopes, strict=True):
-            layer.sub_(slope, alpha=step_size)
-        head.sub_(head_slope, alpha=step_size)
-        if step % every == 0:
-            kept.append((step, product(torch.stack(layers)), head.clone()))
-    last = LinearNetwork(torch.stack(layers), head)
-    if not (last.layers.isfinite().all() and head.isfinite().all()):
-        raise FloatingPointError(
-            f"Gradient descent diverged at step_size {step_size}; choose a smaller one."
-        )
-    counts, encoders, heads = zip(*kept, strict=True)
-    times = torch.tensor(counts, dtype=torch.float64) * (len(layers) * step_size)
-    return Descent(times, torch.stack(encoders), torch.stack(heads), last)
-
-
 def _slopes(
-    objective: str, layers: list[Tensor], head: Tensor, moments: Moments
+    objective: Objective, layers: list[Tensor], head: Tensor, moments: Moments
 ) -> tuple[list[Tensor], Tensor]:
-    """`gradients`, as lists: a descent takes tens of thousands of steps on tiny matrices."""
+    """Derivatives of the loss in every layer and in V, for JEPA with the target held.
+
+    With R = V W S_xx - W S_yx (JEPA) or V W S_xx - S_yx (MAE), the derivative in V is R W^T and
+    that in W is V^T R (2407.03475, Eqs. 4 and 5 [secondary]; the tests compare with autograd).
+    """
     # below[a] is the product of the layers up to index a.
     below = list(accumulate(layers, lambda lower, layer: layer @ lower))
     encoder = below[-1]

@@ -1,4 +1,4 @@
-"""What is measured of a variant is what its name says."""
+"""The sparsity study: measurements, comparisons by seeds or by images, and figures."""
 
 import dataclasses
 from pathlib import Path
@@ -6,17 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import pyplot as plt
+from scipy import stats
 
-from sparsejepa.companion.experiments import Study
-from sparsejepa.companion.measurements import (
+from sparsejepa.chapters.sparsity import (
     PROBES,
+    Comparison,
+    Measurement,
+    Study,
+    ahead,
+    along_path,
+    compare,
+    fall_of_norms,
     first_images,
     measure_majority,
+    parse_strengths,
+    path_figure,
+    seed_figure,
     shared_information,
     structure,
 )
 from sparsejepa.data import image_set
 from sparsejepa.data.image_set import load_image_set
+from sparsejepa.intervals import Interval, paired_difference
 from sparsejepa.model.jepa import Jepa
 from sparsejepa.randomness import generator
 from sparsejepa.training.artefacts import Trainings
@@ -132,3 +146,104 @@ def test_nothing_is_said_of_what_features_share_where_it_is_undefined():
     """Fewer than 50 rows a column, and features that are the same for all images."""
     assert shared_information(torch.randn(99, 2, generator=generator(0, "few")), 0) == {}
     assert shared_information(torch.full((200, 3), 0.7), 0) == {}
+
+
+def right(values: np.ndarray) -> Measurement:
+    return Measurement({"kNN": torch.tensor(values)}, {})
+
+
+def test_three_seeds_are_judged_by_their_spread():
+    """Student's interval of the differences of runs that share a seed."""
+    rng = np.random.default_rng(0)
+    first = [right(rng.random(500) < share) for share in (0.50, 0.55, 0.60)]
+    second = [right(rng.random(500) < share) for share in (0.45, 0.52, 0.53)]
+    found = compare(first, second, "kNN", seed=0)
+    gaps = [a.accuracy("kNN") - b.accuracy("kNN") for a, b in zip(first, second, strict=True)]
+    low, high = stats.t.interval(0.95, 2, np.mean(gaps), stats.sem(gaps))
+    assert (found.difference.low, found.difference.high) == pytest.approx((low, high))
+    assert found.seeds == 3
+
+
+def test_one_seed_is_judged_on_its_images():
+    """The paired bootstrap of the first runs, with one seed or with two."""
+    rng = np.random.default_rng(1)
+    runs = [right(rng.random(400) < 0.5) for _ in range(4)]
+    expected = paired_difference(runs[0].correct["kNN"], runs[2].correct["kNN"], 3, 0.99)
+    for count in (1, 2):
+        found = compare(runs[:count], runs[2 : 2 + count], "kNN", seed=3, level=0.99)
+        assert found.difference == expected and found.seeds == 1
+
+
+def test_runs_that_cannot_be_paired_are_refused():
+    """One sentence, with the numbers of runs."""
+    run = right(np.array([True, False]))
+    with pytest.raises(ValueError, match="there are 2, 1"):
+        compare([run, run], [run], "kNN", seed=0)
+    with pytest.raises(ValueError, match="there are 0, 0"):
+        compare([], [], "kNN", seed=0)
+
+
+def test_the_line_says_who_is_ahead_only_if_it_is_clear():
+    """Ahead or behind where zero is outside the interval, else level."""
+    for low, high, word in ((0.1, 0.3, "ahead of"), (-0.3, -0.1, "behind"), (-0.1, 0.3, "level")):
+        found = Comparison(Interval((low + high) / 2, low, high, 0.95), 3)
+        assert f"A is {word}" in ahead(found, "kNN", "A", "B") and found.clear == (word != "level")
+
+
+def test_a_path_is_compared_with_its_own_control():
+    """Every strength above 0 by every probe, the intervals wider than a single one's."""
+    rng = np.random.default_rng(2)
+    path = {
+        strength: Measurement({p: torch.tensor(rng.random(300) < 0.5) for p in PROBES}, {})
+        for strength in (0.0, 0.1, 1.0)
+    }
+    rows = along_path(path, seed=0)
+    assert [row["strength"] for row in rows] == [0.1, 1.0] * len(PROBES)
+    single = compare([path[0.1]], [path[0.0]], PROBES[0], 0).difference
+    low, high = rows[0]["interval"]
+    assert rows[0]["value"] == single.value and low < single.low and high > single.high
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=6).filter(any))
+def test_strengths_are_sorted_and_have_their_control(values: list[float]):
+    """Each once, in order, with 0, however they are written down."""
+    assert parse_strengths(", ".join(map(repr, values))) == tuple(sorted({0.0, *values}))
+
+
+@pytest.mark.parametrize("text", ["0.1; 0.2", "small", "-0.1", "nan", "inf"])
+def test_strengths_that_are_none_are_refused(text: str):
+    """Not read as something else."""
+    with pytest.raises(ValueError, match="Strengths"):
+        parse_strengths(text)
+
+
+@pytest.mark.parametrize("text", ["", "0, 0.0"])
+def test_a_path_leads_somewhere(text: str):
+    """The control alone is no path."""
+    with pytest.raises(ValueError, match="above 0"):
+        parse_strengths(text)
+
+
+def test_the_fall_of_norms_is_a_scale_times_a_spread():
+    """Tokens half as large over a quarter of the groups: 1/2 times 1/2."""
+    keys = ("group_norms", "latent_scale", "effective_groups", "groups_in_use")
+    before = dict(zip(keys, (8.0, 1.0, 4.0, 4.0), strict=True))
+    after = dict(zip(keys, (2.0, 0.5, 1.0, 1.0), strict=True))
+    found = fall_of_norms(before, after)
+    assert (found["sum of norms ×"], found["scale ×"], found["spread ×"]) == (0.25, 0.5, 0.5)
+
+
+def test_the_figures_show_the_numbers():
+    """A path with the lines that it is judged by; a dot a seed, and their mean from three on."""
+    runs = [
+        Measurement({p: torch.arange(10) < n for p in PROBES}, {"zeros": n / 10, "rankme": 1.0 * n})
+        for n in (1, 2, 3)
+    ]
+    path = {0.0: runs[0], 0.1: runs[2]}
+    figure = path_figure(path, "sparsejepa", {"zeros": ("zeros, %", 100)}, runs[:2], runs[1], 0)
+    assert {float(line.get_ydata()[0]) for line in figure.axes[0].lines} == {10.0, 20.0}
+    assert list(figure.axes[len(PROBES)].lines[-1].get_ydata()) == pytest.approx([10, 30])
+    figure = seed_figure({"R1": runs}, {"zeros": ("zeros, %", 100)})
+    shown = [c.lines[0].get_xdata()[0] for c in figure.axes[len(PROBES)].containers]
+    assert shown == pytest.approx([10, 20, 30, 20])
+    plt.close("all")

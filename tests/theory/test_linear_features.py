@@ -7,15 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsejepa.randomness import generator
-from sparsejepa.theory.coupled_features import (
+from sparsejepa.theory.linear_dynamics import critical_time, crossing_times, linear_dynamics
+from sparsejepa.theory.linear_features import (
+    FeatureModel,
     diagonal_features,
     generalised_features,
     learned_values,
+    model_of,
+    sample,
     turned_moments,
 )
-from sparsejepa.theory.critical_times import critical_time
-from sparsejepa.theory.generative_models import dynamic_model, model_of, sample, static_model
-from sparsejepa.theory.linear_dynamics import crossing_times, linear_dynamics
 from sparsejepa.theory.linear_networks import (
     Moments,
     gradient_descent,
@@ -32,8 +33,8 @@ DEPTH, EPSILON = 2, 0.02
 def test_samples_have_the_stated_moments(dynamic: bool):
     """E[x y] = lambda and E[x y] / E[x²] = rho within 5 standard errors, for y too."""
     signal, noise = np.array([1.0, 3.0]), np.array([0.5, 9.0])
-    persistence = np.array([0.9, 0.6])
-    model = dynamic_model(signal, noise, persistence) if dynamic else static_model(signal, noise)
+    persistence = np.array([0.9, 0.6]) if dynamic else np.ones(2)
+    model = FeatureModel(signal, noise, persistence)
     count = 40_000
     x, y = sample(model, count, generator(0, "pairs"))
     moments = sample_moments(x, y)
@@ -43,8 +44,7 @@ def test_samples_have_the_stated_moments(dynamic: bool):
     assert (abs(moments.xx.diagonal().numpy() - variance) < error).all()
     assert (abs(y.var(0).numpy() - variance) < error).all()
     np.testing.assert_allclose(model.regression, model.covariance / variance, rtol=1e-12)
-    expected = (persistence if dynamic else 1) * signal
-    np.testing.assert_allclose(model.covariance, expected, rtol=1e-12)
+    np.testing.assert_allclose(model.covariance, persistence * signal, rtol=1e-12)
     assert abs(moments.yx[0, 1]) < error.max()
 
 
@@ -61,10 +61,10 @@ def test_impossible_features_are_refused():
     """No signal, negative noise, a process without a stationary variance, rho above 1."""
     one = np.ones(1)
     with pytest.raises(ValueError, match="signal must be above 0"):
-        static_model(0 * one, one)
+        FeatureModel(0 * one, one, one)
     with pytest.raises(ValueError, match="persistence must lie above 0 and at most at 1"):
-        dynamic_model(one, one, 1.5 * one)
-    with pytest.raises(ValueError, match="rho above 0 and at most at 1"):
+        FeatureModel(one, one, 1.5 * one)
+    with pytest.raises(ValueError, match="noise at least 0"):
         model_of(one, 1.1 * one)
 
 

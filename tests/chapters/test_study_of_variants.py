@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparsejepa.companion.experiments import Study
-from sparsejepa.companion.measurements import PROBES, Measurement
+from sparsejepa.chapters.sparsity import PROBES, Measurement, Study
 from sparsejepa.model.jepa import ModelConfig
 from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.training import artefacts

@@ -1,3 +1,0 @@
-"""Moved to `jepa`."""
-
-from sparsejepa.model.jepa import patch_pixels  # noqa: F401

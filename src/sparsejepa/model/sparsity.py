@@ -1,3 +1,0 @@
-"""Moved to `penalties`."""
-
-from sparsejepa.model.penalties import *  # noqa: F401, F403
