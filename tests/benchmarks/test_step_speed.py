@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sparsejepa.model.masks import MaskConfig, sample_masks
 from sparsejepa.model.jepa import Jepa, ModelConfig
+from sparsejepa.model.masks import MaskConfig, sample_masks
 from sparsejepa.model.vit import use_fused_attention
 from sparsejepa.randomness import generator
 from tests.benchmarks.interleaved import best_seconds, ratio_table

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.model.jepa import Jepa, ModelConfig
+from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig, use_fused_attention
 from sparsejepa.randomness import generator
 

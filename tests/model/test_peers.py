@@ -5,10 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsejepa.model.jepa import Jepa, method_config, patch_pixels
 from sparsejepa.model.masks import Masks
-from sparsejepa.model.jepa import method_config
-from sparsejepa.model.jepa import Jepa
-from sparsejepa.model.jepa import patch_pixels
 from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import Encoder, EncoderConfig, timm_arguments
 from sparsejepa.randomness import generator

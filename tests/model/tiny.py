@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.model.jepa import Jepa, ModelConfig
+from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from sparsejepa.randomness import generator
