@@ -18,6 +18,7 @@ class Outer:
     flip: bool = False
     limit: float | None = None
     sides: tuple[int, ...] = (1, 2)
+    span: tuple[float, float] = (0.0, 1.0)
     inner: Inner = Inner()
 
 
@@ -80,3 +81,18 @@ def test_a_truth_value_is_no_number(key: str) -> None:
     """Python counts True as 1; a number field refuses it."""
     with pytest.raises(ValueError, match=f"Outer.{key} must be"):
         from_mapping(Outer, {"name": "a", key: True})
+
+
+def test_elements_of_tuples_are_checked() -> None:
+    """Their types, their number, and whole numbers where floats are wanted."""
+    built = from_mapping(Outer, {"name": "a", "span": [0, 1]})
+    assert built.span == (0.0, 1.0) and all(type(v) is float for v in built.span)
+    for span, sentence in (
+        (["a", 1], r"Outer.span\[0\] must be float, not 'a'"),
+        ([0.1], r"Outer.span must hold 2 values, not \[0.1\]"),
+        ([0.1, True], r"Outer.span\[1\] must be float, not True"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            from_mapping(Outer, {"name": "a", "span": span})
+    with pytest.raises(ValueError, match=r"Outer.sides\[1\] must be int, not 2.5"):
+        from_mapping(Outer, {"name": "a", "sides": [1, 2.5]})

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,16 @@ def test_numbers_and_their_names_differ() -> None:
     """Step 7 and a purpose called "7" are two things, as are ("ab",) and ("a", "b")."""
     assert draw(0, 7) != draw(0, "7")
     assert draw(0, "ab") != draw(0, "a", "b")
+
+
+@pytest.mark.parametrize("number", [np.int64(3), np.uint8(3), torch.tensor(3)])
+def test_a_number_is_its_value(number: object) -> None:
+    """A seed out of pandas or NumPy is the same seed, and a purpose the same purpose."""
+    plain = generator.__wrapped__ if hasattr(generator, "__wrapped__") else generator
+    drawn = torch.rand(3, generator=plain(number, np.str_("crops"), number))
+    assert torch.equal(drawn, torch.rand(3, generator=generator(3, "crops", 3)))
+    with pytest.raises(TypeError):
+        plain(1.5)
 
 
 def test_neighbouring_counters_are_uncorrelated() -> None:

@@ -26,8 +26,6 @@ from companion_files import (
     unfinished_runs,
 )
 from companion_markdown import code, text
-from companion_methods import MARKER as METHODS
-from companion_methods import methods_table
 from companion_own import MARKER, own_runs_page
 from companion_results import ResultRole
 from sparsejepa.companion.evidence import making_command
@@ -43,7 +41,6 @@ def show_run(app: Sphinx, docname: str, source: list[str]) -> None:
     # The repository's address has one place, which a fork changes: the configuration.
     repository = app.config.html_theme_options.get("repository_url", "")
     source[0] = source[0].replace("@REPOSITORY@", repository)
-    source[0] = source[0].replace(METHODS, methods_table())
     show_claims(app, docname, source)
     if any(line.strip() == MARKER for line in source[0].splitlines()):
         # New runs may have come since: no file that exists now could tell.

@@ -6,12 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sparsejepa.model.method_notes import NOTES
 
 import companion_runs
 from companion_files import run_from_id
 from tests.book.tiny_book import executed, make_book
-from tests.repository import ROOT
 
 DOCNAME = "notebooks/01_pretrain"
 RUN = "reference/01_pretrain/jepa-seed0"
@@ -190,21 +188,3 @@ def test_thebe_is_dropped_and_nothing_else():
 def test_sphinx_loggers_are_used():
     """Only Sphinx's own logger counts a warning for -W."""
     assert isinstance(companion_runs.logger, logging.LoggerAdapter)
-
-
-def test_the_table_of_methods_has_every_method_once(root: Path):
-    """Where a page has the marker, a row stands for each row of the library's table."""
-    page = root / "book" / "method.md"
-    page.write_text(f"# Method\n\n{companion_runs.METHODS}\n")
-    config = SimpleNamespace(companion_runs={}, html_theme_options={})
-    app = SimpleNamespace(srcdir=root, config=config, env=None)
-    source = [page.read_text()]
-    companion_runs.show_run(app, "book/method", source)
-    assert companion_runs.METHODS not in source[0] and source[0].count("* - ") == len(NOTES) + 1
-    for name in NOTES:
-        assert source[0].count(f"\n  - `{name}`\n") == 1
-
-
-def test_the_page_on_the_method_has_the_table():
-    """Without the marker the table would be nowhere."""
-    assert (ROOT / "book" / "method.md").read_text().splitlines().count(companion_runs.METHODS) == 1

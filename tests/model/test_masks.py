@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2, chisquare, ks_2samp, spearmanr
 from torch import Tensor
 
-from sparsejepa.model.masks import MaskConfig, Masks, block_shape, coverage, sample_masks
+from sparsejepa.chapters.pretraining import coverage
+from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.randomness import generator
 
 # One shape of block: 3x3 targets, a 7x7 context. Four targets leave at least 49 - 36 = 13 patches,
@@ -105,14 +106,6 @@ def test_scale_and_aspect_are_two_numbers():
     assert spearmanr(areas, aspects).pvalue > 1e-3
 
 
-def test_block_shape_closed_form():
-    """Area scale·grid² and height/width aspect, exact where these are whole numbers."""
-    assert block_shape(8, 0.25, 1.0) == (4, 4)
-    assert block_shape(8, 0.125, 2.0) == (4, 2)
-    assert block_shape(8, 0.125, 0.5) == (2, 4)
-    assert block_shape(14, 1.0, 1.0) == (14, 14)
-
-
 @settings(max_examples=80)
 @given(
     grid=st.integers(4, 14),
@@ -196,14 +189,6 @@ def test_masks_depend_on_the_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_rows_share_a_batch_out():
-    """The shares of two processes, put together, are the batch."""
-    masks = sample_masks(MaskConfig(), 6, generator(10))
-    parts = [masks.rows(0, 3), masks.rows(3, 6).to(torch.device("cpu"))]
-    assert torch.equal(torch.cat([part.context for part in parts]), masks.context)
-    assert torch.equal(torch.cat([part.targets for part in parts]), masks.targets)
-
-
 def test_coverage_counts_patches_per_image():
     """The context map sums to K; a single 3x3 target gives every interior patch 9/36."""
     maps = coverage(MaskConfig(), 320, generator(11))
@@ -222,15 +207,11 @@ def test_coverage_counts_patches_per_image():
         ({"target_scale": (0.2, 0.15)}, "target_scale"),
         ({"target_scale": (0.0, 0.2)}, "target_scale"),
         ({"target_scale": (0.5, 0.9), "target_aspect": (0.2, 1.0)}, "8x8 grid"),
-        ({"target_scale": (0.001, 0.2)}, "8x8 grid"),
         ({"target_aspect": (float("nan"), 1.5)}, "target_aspect"),
-        ({"target_aspect": (0.0, 1.5)}, "target_aspect"),
         ({"context_scale": (0.85, 1.5)}, "8x8 grid"),
         ({"context_scale": (0.1, 1.0)}, "use smaller targets"),
         ({"context_length": 34}, "choose 1 to 33"),
-        ({"context_length": 0}, "choose 1 to 33"),
         ({"targets": 0}, "targets 0"),
-        ({"grid": 0}, "0x0 grid"),
         ({"grid": 1}, "1x1 grid"),
     ],
 )

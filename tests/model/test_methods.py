@@ -1,21 +1,19 @@
 """What every method of the table must do, whatever its parts."""
 
-import subprocess
-import sys
+import re
 
 import pytest
 import torch
-from sparsejepa.model.method_notes import NOTES
 
 from sparsejepa.model.jepa import METHODS, Jepa, method_config
 from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from tests.model.tiny import images, masks
+from tests.repository import ROOT
 
 ENCODER = EncoderConfig(width=16, depth=2, heads=2)
 PREDICTOR = PredictorConfig(width=16, depth=1, heads=2)
 SPARSITY = SparsityConfig(groups=4, grouping="random", strength=1e-3)
-PEER_FILES = ("activations", "readings", "regularisers", "conditioning", "pixels")
 
 
 def method(name: str, seed: int = 0) -> Jepa:
@@ -113,28 +111,8 @@ def test_sizes_and_strengths_are_the_run_s_and_parts_the_row_s():
         method_config("ijepa", ENCODER, PREDICTOR, SPARSITY)
 
 
-def test_every_method_is_explained():
-    """The words have the table's rows in its order, no empty cell, and a mark of certainty."""
-    assert list(NOTES) == list(METHODS)
-    marks = {"verified", "secondary", "inferred", "derived", "memory"}
-    for note in NOTES.values():
-        assert note.title and note.change and note.sparsity and note.source
-        assert note.mark in marks
-
-
-def test_a_run_of_jepa_imports_no_peer():
-    """So a change of a peer leaves committed runs of JEPA and SparseJEPA R1 as they are."""
-    script = (
-        "import sys\n"
-        "from sparsejepa.model.jepa import method_config\n"
-        "from sparsejepa.model.jepa import Jepa, EncoderConfig, PredictorConfig\n"
-        "from sparsejepa.model.penalties import SparsityConfig\n"
-        "for name in ('jepa', 'sparsejepa'):\n"
-        "    Jepa(method_config(name, EncoderConfig(width=16, depth=1, heads=2),\n"
-        "         PredictorConfig(16, 1, 2), SparsityConfig(groups=4)), 0)\n"
-        "print(*[m for m in sys.modules if m.startswith('sparsejepa.model.')])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    loaded = {name.rsplit(".", 1)[1] for name in done.stdout.split()}
-    assert "objective" in loaded and loaded.isdisjoint({*PEER_FILES, "method_notes"})
+def test_the_book_s_table_has_every_method():
+    """Its rows are the table's, in its order."""
+    page = (ROOT / "book" / "method.md").read_text()
+    table = page.split("(all-methods)=")[1].split(":::{list-table}")[1].split("\n:::")[0]
+    assert re.findall(r"^  - `([\w-]+)`$", table, flags=re.M) == list(METHODS)

@@ -12,7 +12,7 @@ from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import Masks
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig, gather_tokens
 from sparsejepa.randomness import generator
-from tests.model.tiny import images, masks, model, predictions
+from tests.model.tiny import ENCODER, PREDICTOR, images, masks, model, predictions
 
 
 def repaint(batch: Tensor, patches: list[list[int]]) -> Tensor:
@@ -147,3 +147,57 @@ def test_constant_targets_show_in_the_spread_and_not_in_the_loss():
     output = jepa(batch, kept, 0)
     assert output.loss < 1e-10
     assert output.target_spread < 1e-6 < 0.01 < healthy
+
+
+def variant(**changes) -> Jepa:
+    return Jepa(ModelConfig(ENCODER, PREDICTOR, **changes), seed=0)
+
+
+@torch.no_grad()
+def test_targets_of_several_blocks_are_the_mean_of_their_normalised_outputs():
+    """data2vec: LN of each of the last K blocks, averaged; K = 1 is I-JEPA's to the bit."""
+    batch, kept = images(3), masks(3)
+    layers = variant().target_encoder.last_layers(batch, 2).unflatten(-1, (2, 32))
+    mean = F.layer_norm(layers, (32,)).mean(-2)
+    expected = F.layer_norm(mean, (32,))[torch.arange(3).view(3, 1, 1), kept.targets]
+    torch.testing.assert_close(variant(target_blocks=2).targets(batch, kept), expected)
+    one, plain = (variant(**c) for c in ({"target_blocks": 1}, {}))
+    assert torch.equal(one.targets(batch, kept), plain.targets(batch, kept))
+    with pytest.raises(ValueError, match="target_blocks 3 must be 1 to the encoder's 2"):
+        variant(target_blocks=3)
+
+
+@torch.no_grad()
+def test_what_all_images_share_at_a_position_is_no_target_when_centred():
+    """Equal images: zero before the norm, hence after it. Others: the mean over the batch is 0."""
+    kept, centred = masks(4), variant(centre_targets=True, normalise_targets=False)
+    alike = images(1).expand(4, -1, -1, -1)
+    assert centred.targets(alike, kept).abs().max() < 1e-5
+    same_place = Masks(kept.context, kept.targets[:1].expand(4, -1, -1))
+    targets = centred.targets(images(4), same_place)
+    assert targets.mean(0).abs().max() < 1e-5 < 0.1 < targets.std()
+    raw = variant(normalise_targets=False).targets(images(4), same_place)
+    torch.testing.assert_close(targets, raw - raw.mean(0))
+
+
+def test_an_own_batch_norm_is_probed_with_its_own_statistics():
+    """The moving average copies buffers: running means, and the count of batches."""
+    jepa = model()
+    for encoder in (jepa.context_encoder, jepa.target_encoder):
+        encoder.vit.patch_embed.norm = torch.nn.Sequential(
+            Transposed(), torch.nn.BatchNorm1d(32), Transposed()
+        )
+    jepa.target_encoder.requires_grad_(False)
+    jepa(images(4) + 1, masks(4), 0)
+    jepa.update_target(0.996)
+    ours, theirs = (dict(e.named_buffers()) for e in (jepa.target_encoder, jepa.context_encoder))
+    name = "vit.patch_embed.norm.1.running_mean"
+    assert theirs[name].abs().max() > 0.01
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+class Transposed(torch.nn.Module):
+    """Tokens to channels, and back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)

@@ -30,7 +30,7 @@ from sparsejepa.model.penalties import (
 )
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from sparsejepa.randomness import generator
-from tests.model.tiny import ENCODER, PREDICTOR, images, masks
+from tests.model.tiny import ENCODER, PREDICTOR, R1, images, masks, model
 
 seeds = st.integers(0, 10**6)
 
@@ -428,3 +428,20 @@ def test_impossible_penalties_are_refused(settings: dict, sentence: str):
     """An unknown name never falls back to another reading in silence."""
     with pytest.raises(ValueError, match=sentence):
         SparsityConfig(**settings)
+
+
+def test_the_group_penalty_is_not_counted_twice():
+    """Reading R1 leaves loss and gradients as they are, to the bit: its proximal step is all."""
+    plain, sparse, batch, kept = model(), model(R1), images(2), masks(2)
+    outputs = [jepa(batch, kept, 0) for jepa in (plain, sparse)]
+    assert torch.equal(outputs[0].loss, outputs[1].loss)
+    for output in outputs:
+        output.loss.backward()
+    for a, b in zip(plain.parameters(), sparse.parameters(), strict=True):
+        assert a.grad is b.grad is None or torch.equal(a.grad, b.grad)
+    weight = sparse.predictor.projection.weight
+    expected = weight.detach().clone()
+    proximal_step(expected, sparse.penalty.groups, 0.05 * R1.strength)
+    sparse.penalty.after_step(0.05)
+    assert torch.equal(weight, expected)
+    assert 0 < sparse.penalty.measures()["zero_columns"] < 1

@@ -1,9 +1,14 @@
 """Encoder and predictor: timm compatibility, kept patches, positions, and initial values."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sparsejepa.model.vit import (
@@ -13,7 +18,10 @@ from sparsejepa.model.vit import (
     Predictor,
     PredictorConfig,
     gather_tokens,
+    load_encoder,
     positions,
+    round_to_half,
+    save_encoder,
     timm_arguments,
     use_fused_attention,
 )
@@ -99,13 +107,6 @@ def test_encoder_is_equivariant_to_the_order_of_kept_patches():
     )
 
 
-def test_gather_tokens_closed_form():
-    """tokens[b, indices[b, k]], in the order of the indices."""
-    tokens = torch.arange(24.0).view(2, 4, 3)
-    got = gather_tokens(tokens, torch.tensor([[3, 0], [1, 1]]))
-    assert got.tolist() == [[[9, 10, 11], [0, 1, 2]], [[15, 16, 17], [15, 16, 17]]]
-
-
 def test_positions_closed_form():
     """Row (y, x) is [sin yω, sin xω, cos yω, cos xω], ω_i = 10000^(-4i / width), in raster order.
 
@@ -120,16 +121,6 @@ def test_positions_closed_form():
     ]
     torch.testing.assert_close(positions(grid, width), torch.tensor(expected), rtol=0, atol=1e-6)
     assert len(positions(grid, width).unique(dim=0)) == grid * grid
-
-
-def test_positions_are_fixed():
-    """Positions are no trained parameter, of encoder's or predictor's own width, and are saved."""
-    encoder, predictor = tiny_encoder(), tiny_predictor(PredictorConfig(width=24, depth=1, heads=2))
-    trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
-    assert {name for name, _ in encoder.named_parameters()} - trained == {"vit.pos_embed"}
-    assert torch.equal(encoder.vit.state_dict()["pos_embed"][0], positions(4, 32))
-    assert "positions" not in dict(predictor.named_parameters())
-    assert torch.equal(predictor.positions, positions(4, 24))
 
 
 def test_predictor_has_its_own_width_and_heads():
@@ -213,3 +204,114 @@ def test_impossible_sizes_are_refused(config: type, settings: dict, sentence: st
     """Sizes that no transformer can have are refused before anything is built."""
     with pytest.raises(ValueError, match=sentence):
         config(**settings)
+
+
+OWN = EncoderConfig(16, timm="vit_tiny_patch16_224", options={"patch_size": 4, "depth": 2})
+
+
+@torch.no_grad()
+def test_a_backbone_by_timm_s_name(tmp_path: Path):
+    """Its own sizes, our positions and seed; its file is loaded again, and opens in timm."""
+    assert (OWN.grid, OWN.width, OWN.depth, OWN.heads) == (4, 192, 2, 3)
+    encoder, again = (Encoder(OWN, generator(0)).eval() for _ in range(2))
+    batch, keep = images(2), torch.tensor([[0, 3, 7], [15, 2, 4]])
+    assert encoder(batch, keep).shape == (2, 3, 192)
+    assert torch.equal(encoder(batch, keep), again(batch, keep))
+    round_to_half(encoder)
+    save_encoder(tmp_path / "own.safetensors", encoder)
+    loaded = load_encoder(tmp_path / "own.safetensors")
+    assert loaded.config == OWN and torch.equal(loaded(batch), encoder(batch))
+    plain = timm.create_model(OWN.timm, **timm_arguments(OWN)).eval()
+    plain.load_state_dict(load_file(tmp_path / "own.safetensors"), strict=True)
+    features = plain.forward_features((batch - encoder.mean) / encoder.std)
+    torch.testing.assert_close(features, encoder(batch), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_nowhere", {}),
+        ("resnet18", {}),
+        ("eva02_tiny_patch14_224", {}),
+        ("vit_tiny_patch16_224", {"class_token": True}),
+        ("vit_tiny_patch16_224", {"drop_path_rate": 0.1}),
+        ("", {"patch_size": 8}),
+    ],
+)
+def test_a_backbone_that_does_not_fit_is_refused(name: str, options: dict):
+    """Before anything is built, in one sentence that names it."""
+    with pytest.raises(ValueError, match=name or "options") as caught:
+        EncoderConfig(32, timm=name, options=options)
+    assert "\n" not in str(caught.value)
+
+
+@torch.no_grad()
+def test_an_encoder_comes_back(tmp_path: Path):
+    """Configuration and every rounded weight; in float32 and eval mode, the same features."""
+    made, path = tiny_encoder(), tmp_path / "encoder.safetensors"
+    before = {name: value.clone() for name, value in made.vit.state_dict().items()}
+    round_to_half(made)
+    for name, value in made.vit.state_dict().items():
+        assert ((value - before[name]).abs() <= before[name].abs() * 2**-11 + 2**-25).all()
+    save_encoder(path, made)
+    loaded = load_encoder(path)
+    assert loaded.config == made.config and not loaded.training
+    assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32}
+    assert torch.equal(loaded(images(2)), made(images(2)))
+
+
+def test_counters_are_not_rounded(tmp_path: Path):
+    """BatchNorm counts batches in whole numbers, of which float16 holds the first 2048."""
+    encoder = tiny_encoder()
+    encoder.vit.extra = nn.BatchNorm1d(32)
+    encoder.vit.extra.num_batches_tracked.fill_(4097)
+    round_to_half(encoder)
+    save_encoder(tmp_path / "own.safetensors", encoder)
+    saved = load_file(tmp_path / "own.safetensors")["extra.num_batches_tracked"]
+    assert saved.item() == encoder.vit.extra.num_batches_tracked.item() == 4097
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """Copies: a file that is being read must not be written."""
+    return {name: value.clone() for name, value in load_file(path).items()}
+
+
+def rewritten(path: Path, other: dict | None = None, **config) -> None:
+    """The file with other weights, or another configuration."""
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["encoder"])
+    save_file(other or weights(path), path, {"encoder": json.dumps(facts | config)})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda p: p.write_bytes(p.read_bytes()[:-5]), "no whole safetensors file"),
+        (lambda p: p.write_bytes(b""), "no whole safetensors file"),
+        (lambda p: torch.save(weights(p), p), "no whole safetensors file"),
+        (
+            lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid x"),
+            "git lfs pull",
+        ),
+        (lambda p: save_file(weights(p), p), "not made by this library"),
+        (lambda p: save_file(weights(p), p, {"encoder": "{"}), "does not hold the weights"),
+        (lambda p: rewritten(p, {"module.a": torch.zeros(1)}), "does not hold .*Missing key"),
+        (lambda p: rewritten(p, width=64), "does not hold .*size mismatch"),
+        (lambda p: rewritten(p, colour=1), "has no field 'colour'"),
+        (lambda p: rewritten(p, mean=["a"]), r"mean\[0\] must be float, not 'a'"),
+    ],
+)
+def test_an_unfit_file_is_refused_in_one_sentence(tmp_path: Path, spoil, sentence: str):
+    """Another format, a pointer, other keys or shapes: said, and never advised to be deleted."""
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, tiny_encoder())
+    spoil(path)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_encoder(path)
+    said = str(caught.value)
+    assert str(path) in said and "\n" not in said and "delete" not in said and len(said) < 600
+    with pytest.raises(FileNotFoundError, match="absent"):
+        load_encoder(tmp_path / "absent.safetensors")

@@ -12,7 +12,7 @@ import torch
 
 from sparsejepa.training import pretrain as module
 from sparsejepa.training.checkpoint import load_checkpoint
-from tests.training.tiny import SPARSE, start, timeless, train
+from tests.training.tiny import SPARSE, flat, start, timeless, train
 
 CHANGES = {"model": SPARSE, "epochs": 2}
 
@@ -71,6 +71,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
     is nothing but rounding errors, which AdamW scales up to whole steps.
     """
     (one, facts), (two, more) = (load_checkpoint(f / "checkpoint.pt") for f in (folder, other))
+    one, two = flat(one), flat(two)
     assert one.keys() == two.keys()
     for name in one:
         a, b = one[name], two[name]

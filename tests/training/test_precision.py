@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import PartialState
 
-from sparsejepa.model.jepa import Jepa
-from sparsejepa.model.masks import sample_masks
-from sparsejepa.randomness import generator
 from sparsejepa.training import precision as module
-from sparsejepa.training.precision import choose_precision
-from tests.training.tiny import MODEL, tiny_config, train, weights
+from sparsejepa.training.precision import choose_device, choose_precision
+from sparsejepa.training.pretrain import pretrain
+from tests.training.tiny import SPARSE, tiny_config, tiny_images, train, weights
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -57,6 +56,22 @@ def test_a_wish_is_granted(wish: Any):
     assert choose_precision(CPU, wish).name == wish
 
 
+def test_a_mac_computes_on_its_cpu(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """mps has no float64: neither we nor accelerate, which would, may choose it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(PartialState, "default_device", torch.device("mps"))
+    assert choose_device() == CPU
+    result = pretrain(tiny_config(model=SPARSE, epochs=1), tiny_images(), tmp_path)
+    assert result.jepa.predictor.mask_token.device == CPU and "hoyer" in result.history[0]
+
+
+def test_a_gpu_is_chosen_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
+    """One rule for training, notebooks and `doctor`."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device() == CUDA
+
+
 def test_fp16_on_a_cpu_is_refused():
     """There is no loss scaling there, so gradients would vanish."""
     with pytest.raises(ValueError, match="fp16 needs a CUDA device, not cpu"):
@@ -68,19 +83,6 @@ def test_an_unknown_format_is_named():
     unchecked = choose_precision.__wrapped__
     with pytest.raises(ValueError, match="must be auto, fp32, bf16, fp16, not 'half'"):
         unchecked(CPU, "half")
-
-
-def test_targets_and_losses_are_float32_under_autocast():
-    """bf16 is for matrix products: targets, losses and spread come out in float32."""
-    jepa, config = Jepa(MODEL, seed=0), tiny_config()
-    images = torch.rand(4, 3, 16, 16, generator=generator(0, "images"))
-    masks = sample_masks(config.masks, 4, generator(0, "masks"))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output, targets = jepa(images, masks, 0), jepa.targets(images, masks)
-    exact = jepa(images, masks, 0)
-    for value in (targets, output.loss, output.prediction_loss, output.target_spread):
-        assert value.dtype == torch.float32
-    assert 0 < abs(output.loss.item() - exact.loss.item()) < 1e-2
 
 
 def test_weights_and_their_average_stay_float32(tmp_path):

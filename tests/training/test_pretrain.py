@@ -1,18 +1,22 @@
 """The training loop: what it computes, what it refuses, and what it leaves alone."""
 
+import gc
+import math
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
 
-from sparsejepa.data.batches import crop_and_resize
-from sparsejepa.model.jepa import Jepa, ModelConfig
+from sparsejepa.data.batches import channel_statistics, crop_and_resize
+from sparsejepa.model.jepa import Jepa, ModelConfig, method_config
 from sparsejepa.model.masks import MaskConfig
 from sparsejepa.model.penalties import SparsityConfig, group_column_norms
+from sparsejepa.model.vit import load_encoder, save_encoder
 from sparsejepa.training import pretrain as module
 from sparsejepa.training.checkpoint import load_checkpoint
-from sparsejepa.training.pretrain import pretrain
+from sparsejepa.training.pretrain import PretrainConfig, pretrain
 from tests.training.tiny import (
     MODEL,
     SPARSE,
@@ -64,7 +68,7 @@ def test_every_step_moves_the_target_once(tmp_path: Path, monkeypatch: pytest.Mo
     real, expected = module.train_step, dict(Jepa(MODEL, seed=0).target_encoder.state_dict())
 
     def train_step(*arguments):
-        momentum = 0.9 + 0.025 * arguments[5].step
+        momentum = 0.9 + 0.025 * arguments[4].progress.step
         real(*arguments)
         context = arguments[4].jepa.context_encoder.state_dict()
         target = arguments[4].jepa.target_encoder.state_dict()
@@ -151,13 +155,106 @@ def test_too_few_images_are_an_error(tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
-def test_configurations_that_make_no_sense_are_refused():
-    """No epochs, no batch, or masks that belong to another grid than the encoder's."""
-    for changes in ({"epochs": 0}, {"batch_size": 0}):
-        with pytest.raises(ValueError, match="must be > 0"):
-            tiny_config(**changes)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("seed", -1),
+        ("ema", (1.5, 1.0)),
+        ("ema", (0.9, -0.1)),
+        ("peak_learning_rate", -1.0),
+        ("peak_learning_rate", math.nan),
+        ("final_learning_rate", -1e-6),
+        ("weight_decay", (0.04, math.inf)),
+        ("warmup", 1.1),
+        ("crop_scale", (0.0, 1.0)),
+        ("crop_scale", (1.0, 0.5)),
+        ("minutes", -1.0),
+        ("checkpoint_minutes", math.nan),
+    ],
+)
+def test_configurations_that_make_no_sense_are_refused(name: str, value: object):
+    """Before anything is trained, in one sentence that names the field."""
+    with pytest.raises(ValueError, match=f"^{name} .*must") as caught:
+        tiny_config(**{name: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_of_another_grid_are_refused():
+    """They would name patches that the encoder has not."""
     with pytest.raises(ValueError, match="masks.grid 8 is not the encoder's 4"):
         tiny_config(masks=MaskConfig(grid=8))
+
+
+def test_the_timing_copy_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A run of `minutes` times a copy of the network, which accelerate must not keep."""
+    copies, real = [], module.copy.deepcopy
+
+    def spy(network):
+        copied = real(network)
+        copies.append(weakref.ref(copied))
+        return copied
+
+    def watch(encoder) -> dict[str, float]:
+        gc.collect()
+        return {"alive": float(sum(c() is not None for c in copies))}
+
+    monkeypatch.setattr(module.copy, "deepcopy", spy)
+    config = tiny_config(epochs=1, minutes=1000.0)
+    result = pretrain(config, tiny_images(), tmp_path, watch, device="cpu")
+    assert copies and result.history[-1]["alive"] == 0
+
+
+TINY = {"epochs": 1, "batch_size": 8, "precision": "fp32", "width": 16, "depth": 1, "heads": 2}
+
+
+def test_a_method_s_name_is_enough(tmp_path: Path):
+    """Sizes and strengths are settings; the rest is as in a configuration, to the bit."""
+    settings = TINY | {"predictor": MODEL.predictor, "groups": 2, "strength": 0.5}
+    short = pretrain("sparsejepa", tiny_images(), str(tmp_path / "a"), **settings)
+    mean, std = channel_statistics(tiny_images())
+    encoder = replace(MODEL.encoder, mean=mean, std=std)
+    sparsity = SparsityConfig(groups=2, strength=0.5)
+    model = method_config("sparsejepa", encoder, MODEL.predictor, sparsity)
+    config = PretrainConfig(model, MaskConfig(4, context_length=4), **dict(list(TINY.items())[:3]))
+    long = pretrain(config, tiny_images(), tmp_path / "b", nothing)
+    assert same_bits(weights(short), weights(long)) and "zero_columns" in short.history[0]
+    other = pretrain(config, tiny_images(), tmp_path / "c", seed=1)
+    assert not same_bits(weights(other), weights(long))
+    with pytest.raises(ValueError, match="PretrainConfig has no field 'epoch'"):
+        pretrain("jepa", tiny_images(), tmp_path, epoch=1)
+    with pytest.raises(ValueError, match="method must be one of jepa, .*, not 'ijepa'"):
+        pretrain("ijepa", tiny_images(), tmp_path)
+
+
+class Shifted(Jepa):
+    """An own objective: a constant more."""
+
+    def forward(self, images, masks, step):
+        found = super().forward(images, masks, step)
+        return replace(found, prediction_loss=found.prediction_loss + 100)
+
+
+def test_an_own_module_is_trained_in_place(tmp_path: Path):
+    """With the loop's checkpoints; another network's run in the folder is refused."""
+    own, fields = Shifted(MODEL, 0), dict(list(TINY.items())[:3])
+    result = pretrain(own, tiny_images(), tmp_path, **fields)
+    assert result.jepa is own and result.history[0]["loss"] > 100
+    again = pretrain(Shifted(MODEL, 1), tiny_images(), tmp_path, **fields)
+    assert same_bits(weights(again), weights(result))
+    with pytest.raises(ValueError, match="network 'Shifted' -> 'Jepa'"):
+        pretrain(Jepa(MODEL, 0), tiny_images(), tmp_path, **fields)
+
+
+def test_a_backbone_by_name_is_trained_and_saved(tmp_path: Path):
+    """Two blocks of a timm model learn something, and their file is loaded again."""
+    options = {"patch_size": 4, "depth": 2, "embed_dim": 32, "num_heads": 2}
+    settings = dict(list(TINY.items())[:3]) | {"predictor": MODEL.predictor, "optimizer": "muon"}
+    name = "vit_tiny_patch16_224"
+    found = pretrain("jepa", tiny_images(), tmp_path, timm=name, options=options, **settings)
+    save_encoder(tmp_path / "own.safetensors", found.jepa.target_encoder)
+    assert load_encoder(tmp_path / "own.safetensors").config.timm == name
 
 
 def test_a_run_names_no_path_of_this_machine(tmp_path: Path):
@@ -168,21 +265,6 @@ def test_a_run_names_no_path_of_this_machine(tmp_path: Path):
     for file in files:
         for folder in (tmp_path, Path.cwd(), Path.home()):
             assert str(folder).encode() + b"/" not in file.read_bytes()
-
-
-def test_each_call_gets_the_device_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """accelerate's memory of an earlier device of the process decides nothing."""
-
-    def stop(device: torch.device, wish: str) -> None:
-        raise InterruptedError(device.type)
-
-    train(tmp_path / "cpu", epochs=1)
-    monkeypatch.setattr(PartialState, "default_device", torch.device("meta"))
-    with monkeypatch.context() as patch, pytest.raises(InterruptedError, match="meta"):
-        patch.setattr(module, "choose_precision", stop)
-        pretrain(tiny_config(), tiny_images(), tmp_path / "other", nothing)
-    assert AcceleratorState().device.type == "meta"
-    assert train(tmp_path / "back", epochs=1).jepa.predictor.mask_token.device.type == "cpu"
 
 
 def test_the_launcher_does_not_change_the_precision(tmp_path: Path, monkeypatch):

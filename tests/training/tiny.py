@@ -17,6 +17,7 @@ from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from sparsejepa.randomness import generator
 from sparsejepa.training.pretrain import PretrainConfig, PretrainResult, pretrain
+from sparsejepa.training.state import _leaves
 
 MODEL = ModelConfig(
     EncoderConfig(image_size=16, patch_size=4, width=16, depth=1, heads=2),
@@ -66,6 +67,11 @@ def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
         a.dtype == second[name].dtype and a.numpy().tobytes() == second[name].numpy().tobytes()
         for name, a in first.items()
     )
+
+
+def flat(tree: Any) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by their places."""
+    return dict(_leaves(tree))
 
 
 def start(target: Any, *arguments: Any) -> tuple[BaseProcess, Connection]:

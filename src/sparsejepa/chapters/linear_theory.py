@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from sparsejepa.data.batches import channel_statistics, to_unit
 from sparsejepa.data.image_set import ImageSet
 from sparsejepa.intervals import Interval, seed_interval
-from sparsejepa.model.masks import MaskConfig, sample_masks
 from sparsejepa.model.jepa import patch_pixels
+from sparsejepa.model.masks import MaskConfig, sample_masks
 from sparsejepa.model.vit import (
     Encoder,
     EncoderConfig,
@@ -100,8 +100,6 @@ def descend(
     lam, rho = map(torch.from_numpy, (dynamics.covariance, dynamics.regression))
     moments = Moments((lam / rho).diag(), lam.diag())
     return _descend(dynamics, moments, horizon, draws, step_size, start)
-        dynamics, Moments((lam / rho).diag(), lam.diag()), horizon, draws, step_size, start
-    )
 
 
 def gains_of(descent: Descent, count: int | None = None) -> Float[np.ndarray, "T F"]:

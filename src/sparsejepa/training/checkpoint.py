@@ -31,15 +31,14 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged. It is never skipped silently: delete it to start anew.
     """
+    content = io.BytesIO(path.read_bytes())
     try:
         # PyTorch does not check the sums that it writes.
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(damaged)
-        tensors, facts = torch.load(path, map_location="cpu", weights_only=True)
+        if damaged := zipfile.ZipFile(content).testzip():
+            raise zipfile.BadZipFile(damaged)
+        content.seek(0)
+        tensors, facts = torch.load(content, map_location="cpu", weights_only=True)
         return tensors, json.loads(facts)
-    except (FileNotFoundError, PermissionError):
-        raise
     except Exception as error:  # zip, pickle and PyTorch's reader each have their own
         raise ValueError(
             f"{path} is damaged; delete it to start this run from the beginning."
