@@ -96,6 +96,9 @@ def test_text_has_the_same_classes_in_every_split(write):
     test = load_image_set("toy", "test")
     assert test.labels["label"].tolist() == [2, 1]
     assert test.label_names["label"] == ("cat", "dog", "eel")
+    pq.write_table(table(pixels(2), label=[1, 0]), folder / "test.parquet")
+    with pytest.raises(ValueError, match="'label' in .* holds another type in another split"):
+        load_image_set("toy", "test")
 
 
 def test_an_unclear_label_is_asked_for(write):

@@ -158,7 +158,10 @@ def load_image_set(name: str, split: str = "train", label: str = "", size: int =
         """The different values of a column in all splits, sorted."""
         parts = [_read(files, [column]) for files in splits.values()] or [table]
         columns = [part[column] for part in parts if column in part.column_names]
-        return sorted({value for values in columns for value in values.to_pylist()} - {None})
+        values = {value for values in columns for value in values.to_pylist()} - {None}
+        if len({type(value) for value in values}) > 1:
+            raise ValueError("holds another type in another split")
+        return sorted(values)
 
     name = folder.name
     column = image_column(table, place)

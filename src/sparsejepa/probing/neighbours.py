@@ -39,14 +39,6 @@ def knn_accuracy(
 
     Args:
         bank, queries: features of any floating type, a row an image; computed in float32.
-
-    Raises:
-        ValueError: as `knn_predict`.
-
-    Example:
-        >>> bank, labels = torch.eye(2), torch.tensor([0, 1])
-        >>> knn_accuracy(bank, labels, torch.tensor([[3.0, 1.0]]), torch.tensor([0]), k=1)
-        1.0
     """
     predictions = knn_predict(bank, bank_labels, queries, k, temperature)
     return (predictions == query_labels.to(predictions.device)).double().mean().item()
@@ -82,9 +74,6 @@ def choose_knn(
     """The k and temperature that predict random held-out rows of the bank best from the rest.
 
     Of equal choices the first in the order of `ks`, then of `TEMPERATURES`, is taken.
-
-    Raises:
-        ValueError: as `knn_predict`, or too few rows to hold some out.
     """
     held = round(VALIDATION_FRACTION * len(bank))
     if held == 0:
