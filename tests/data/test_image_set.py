@@ -194,6 +194,9 @@ def test_folders_of_classes(photos, tmp_path):
     # One split alone needs no folder `train`; without class folders there are no labels.
     whole = load_image_set(str(photos / "train"))
     assert whole.labels["label"].tolist() == [0, 1, 1] and len(whole.images) == 3
+    # Classes take turns: the first images of a long set are of all classes.
+    Image.fromarray(pixels(1)[0]).save(photos / "train" / "cat" / "2.png")
+    assert load_image_set(str(photos / "train")).labels["label"].tolist() == [0, 1, 0, 1]
     assert load_image_set(str(photos / "train" / "cat")).labels == {}
     Image.fromarray(pixels(1)[0]).save(photos / "train" / "loose.png")
     assert "images beside folders of classes, such as loose.png" in refused_folder(photos, "train")

@@ -39,6 +39,14 @@ def knn_accuracy(
 
     Args:
         bank, queries: features of any floating type, a row an image; computed in float32.
+
+    Raises:
+        ValueError: as `knn_predict`.
+
+    Example:
+        >>> bank, labels = torch.eye(2), torch.tensor([0, 1])
+        >>> knn_accuracy(bank, labels, torch.tensor([[3.0, 1.0]]), torch.tensor([0]), k=1)
+        1.0
     """
     predictions = knn_predict(bank, bank_labels, queries, k, temperature)
     return (predictions == query_labels.to(predictions.device)).double().mean().item()
