@@ -96,6 +96,9 @@ def test_text_has_the_same_classes_in_every_split(write):
     test = load_image_set("toy", "test")
     assert test.labels["label"].tolist() == [2, 1]
     assert test.label_names["label"] == ("cat", "dog", "eel")
+    pq.write_table(table(pixels(2), label=[1, 0]), folder / "test.parquet")
+    with pytest.raises(ValueError, match="'label' in .* holds another type in another split"):
+        load_image_set("toy", "test")
 
 
 def test_an_unclear_label_is_asked_for(write):
@@ -191,6 +194,9 @@ def test_folders_of_classes(photos, tmp_path):
     # One split alone needs no folder `train`; without class folders there are no labels.
     whole = load_image_set(str(photos / "train"))
     assert whole.labels["label"].tolist() == [0, 1, 1] and len(whole.images) == 3
+    # Classes take turns: the first images of a long set are of all classes.
+    Image.fromarray(pixels(1)[0]).save(photos / "train" / "cat" / "2.png")
+    assert load_image_set(str(photos / "train")).labels["label"].tolist() == [0, 1, 0, 1]
     assert load_image_set(str(photos / "train" / "cat")).labels == {}
     Image.fromarray(pixels(1)[0]).save(photos / "train" / "loose.png")
     assert "images beside folders of classes, such as loose.png" in refused_folder(photos, "train")

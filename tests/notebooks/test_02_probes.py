@@ -150,9 +150,10 @@ def test_the_curve_ends_at_all_labels(results: dict):
 
 
 @pytest.mark.slow
-def test_random_encoders_are_not_told_to_be_better(results: dict):
-    """All are random: nothing stands clear of the controls on classes, and the sentences say so."""
-    conclusion = results["conclusion"]
-    assert "0 of 3 methods stand clear of the better control" in conclusion
-    assert "SparseJEPA (R1) minus JEPA" in conclusion
-    assert "With 40 images of CLEVR and 30 images of SHAPES the intervals are" in conclusion
+def test_random_encoders_are_not_better(results: dict):
+    """All are random: no interval on classes lies above that of the better control."""
+    cells = results["accuracy"]
+    rows = {f: cells[f]["label, last 2 blocks, linear probe"] for f in cells if f != "raw pixels"}
+    control = rows.pop("untrained encoder")
+    assert all(cell["interval"][0] <= control["interval"][1] for cell in rows.values())
+    assert "points ahead of the better control" in results["conclusion"]

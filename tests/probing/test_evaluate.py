@@ -15,6 +15,7 @@ from sparsejepa.probing.evaluate import (
     data_efficiency,
     evaluate,
     evaluate_labels,
+    label_to_probe,
     low_level_labels,
     online_watch,
     stratified_folds,
@@ -275,3 +276,28 @@ def test_wide_features_get_a_smaller_sweep() -> None:
     assert found.correct[LINEAR].all() and found.chosen["learning_rate"] == 1e-2
     many = evaluate_labels(x[:40], x[40:], {"a": y[:40]}, {"a": y[40:]}, seed=0)["a"]
     assert torch.equal(many.correct[KNN], found.correct[KNN]) and many.chosen == found.chosen
+
+
+def split(name: str, count: int, candidates: tuple[str, ...] = (), **labels) -> ImageSet:
+    """A split of blank images with these labels."""
+    known = {key: torch.tensor(values) for key, values in labels.items()}
+    images = torch.zeros(count, 8, 8, 3, dtype=torch.uint8)
+    return ImageSet("toy", name, images, known, {}, "", "local Parquet", {}, candidates)
+
+
+def test_labels_are_checked_before_training() -> None:
+    """The label that is probed, none, or a sentence about what would fail hours later."""
+    train = split("train", 6, label=[0, 1, 2] * 2)
+    assert label_to_probe(train, split("test", 2, label=[0, 1])) == "label"
+    assert label_to_probe(split("train", 6), split("test", 2)) is None
+    for images, answers, message in (
+        (split("train", 6, ("shape", "count")), split("test", 2), "unclear .* shape, count"),
+        (train, split("test", 2), "toy test has no label 'label'"),
+        (train, split("test", 2, label=[0, -1]), "test label -1 is outside 0 to 2"),
+        (train, split("test", 2, label=[0, 3]), "test label 3 is outside 0 to 2"),
+        (split("train", 6, label=[1] * 6), split("test", 2, label=[1] * 2), "All 6 training"),
+        (train, split("test", 1, label=[0]), "2 test images, not 6 and 1"),
+        (split("train", 5, label=[0, 1, 0, 1, 0]), split("test", 2, label=[0, 1]), "not 5 and 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            label_to_probe(images, answers)

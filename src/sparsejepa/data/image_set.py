@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -154,11 +155,11 @@ def load_image_set(name: str, split: str = "train", label: str = "", size: int =
     if len(table) == 0:
         raise ValueError(f"There are no images in {place}: the table has no rows.")
 
-    def everywhere(column: str) -> list:
-        """The different values of a column in all splits, sorted."""
+    def everywhere(column: str) -> Counter:
+        """How often each value of a column occurs in all splits."""
         parts = [_read(files, [column]) for files in splits.values()] or [table]
         columns = [part[column] for part in parts if column in part.column_names]
-        return sorted({value for values in columns for value in values.to_pylist()} - {None})
+        return Counter(value for values in columns for value in values.to_pylist())
 
     name = folder.name
     column = image_column(table, place)
@@ -194,7 +195,7 @@ def image_column(table: pa.Table, place: str) -> str:
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
     found = [field.name for field in table.schema if encoded(field.type)]
-    found = [name for name in IMAGE_COLUMNS if name in found] or found
+    found = [name for name in IMAGE_COLUMNS if name in found][:1] or found
     if len(found) != 1:
         kinds = ", ".join(f"{f.name} ({f.type})" for f in table.schema)
         raise ValueError(
@@ -299,17 +300,25 @@ def _read(files: _Files, columns: list[str] | None = None) -> pa.Table:
 
 
 def _class_folders(root: Path, paths: list[Path]) -> pa.Table:
-    """Paths as images, and as labels the names of the folders that they lie in."""
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.binary())])
-    images = pa.array([{"bytes": None, "path": os.fsencode(path)} for path in paths], kind)
+    """Paths as images, and as labels the names of the folders that they lie in.
+
+    The classes take turns, so that the first images of a set are of all classes.
+    """
     parts = [path.relative_to(root).parts for path in paths]
     loose = [part[0] for part in parts if len(part) == 1]
-    if not loose:
-        names = [os.fsencode(part[0]).decode(errors="replace") for part in parts]
-        return pa.table({"image": images, "label": pa.array(names)})
-    if len(loose) < len(paths):
+    if 0 < len(loose) < len(paths):
         raise ValueError(f"{root} holds images beside folders of classes, such as {loose[0]}.")
-    return pa.table({"image": images})
+    names = [os.fsencode(part[0]).decode(errors="replace") for part in parts]
+    seen: Counter = Counter()
+    turns = []
+    for name in names:
+        turns.append(seen[name])
+        seen[name] += 1
+    order = range(len(paths)) if loose else sorted(range(len(paths)), key=turns.__getitem__)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.binary())])
+    images = [{"bytes": None, "path": os.fsencode(paths[i])} for i in order]
+    table = pa.table({"image": pa.array(images, kind)})
+    return table if loose else table.append_column("label", pa.array([names[i] for i in order]))
 
 
 def _read_hub(repository: str, revision: str, split: str, missing: str) -> pa.Table:
@@ -327,7 +336,7 @@ def _read_hub(repository: str, revision: str, split: str, missing: str) -> pa.Ta
 
 
 def _labels(
-    table: pa.Table, label: str, everywhere: Callable[[str], list], place: str
+    table: pa.Table, label: str, everywhere: Callable[[str], Counter], place: str
 ) -> tuple[dict[str, Int64[Tensor, "N"]], dict[str, tuple[str, ...]], tuple[str, ...]]:
     """Labels, their class names, and the columns that could be labels where none clearly is."""
     columns = table.column_names
@@ -342,7 +351,9 @@ def _labels(
     if label not in ("", "none") and not asked:
         raise ValueError(f"{place} has no column {label!r}; choose from {', '.join(columns)}.")
     chosen = [] if label == "none" else list(dict.fromkeys([*asked, *classes, *named]))
-    candidates = [] if chosen or label else [c for c in columns if _few_values(table[c], c)]
+    candidates = (
+        [] if chosen or label else [c for c in columns if _few_values(table, c, everywhere)]
+    )
     if len(candidates) == 1:
         chosen, candidates = candidates, []
     labels, label_names = {}, {}
@@ -364,17 +375,18 @@ def _labels(
     return labels, label_names, tuple(candidates)
 
 
-def _few_values(column: pa.ChunkedArray, name: str) -> bool:
+def _few_values(table: pa.Table, name: str, everywhere: Callable[[str], Counter]) -> bool:
     """Whether the values may be classes: at least two, of two images each on average."""
+    kind = _plain(table[name]).type
     kinds = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string)
-    column = _plain(column)
-    if name.casefold().endswith(NO_LABELS) or not any(kind(column.type) for kind in kinds):
+    if name.casefold().endswith(NO_LABELS) or not any(is_kind(kind) for is_kind in kinds):
         return False
-    return 2 <= pc.count_distinct(column).as_py() <= len(column) / 2
+    counts = everywhere(name)
+    return 2 <= len(counts) <= counts.total() / 2
 
 
 def _classes(
-    column: pa.ChunkedArray, everywhere: Callable[[], list], known: bool
+    column: pa.ChunkedArray, everywhere: Callable[[], Counter], known: bool
 ) -> tuple[Int64[Tensor, "N"], tuple[str, ...]]:
     """A number of 0 and above for each class, and the names of classes that had none."""
     column = _plain(column)
@@ -383,12 +395,16 @@ def _classes(
     if pa.types.is_floating(column.type) and pc.all(pc.equal(pc.floor(column), column)).as_py():
         column = column.cast(pa.int64())
     kind = column.type
-    if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind)):
+    integer, boolean = pa.types.is_integer(kind), pa.types.is_boolean(kind)
+    if not (integer or boolean or pa.types.is_string(kind)):
         raise ValueError(f"holds {kind}, not one class an image")
+    names = [] if known else [value for value in everywhere() if value is not None]
+    if len({type(value) for value in names}) > 1:
+        raise ValueError("holds another type in another split")
     # Larger ones are codes: a probe has an output for every number up to the largest.
-    if pa.types.is_integer(kind) and (known or everywhere()[-1] < LARGEST):
+    if known or integer and max(names) < LARGEST:
         return torch.from_numpy(column.to_numpy().astype(np.int64)), ()
-    names = [False, True] if pa.types.is_boolean(kind) else everywhere()
+    names = [False, True] if boolean else sorted(names)
     index = {value: i for i, value in enumerate(names)}
     return torch.tensor([index[value] for value in column.to_pylist()]), tuple(map(str, names))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparsejepa.data.image_set import ImageSet
 from sparsejepa.data.scenes import FEWEST, MOST
 from sparsejepa.probing.features import pooled_features
-from sparsejepa.probing.linear import LinearProbeResult, linear_probe, whiten
+from sparsejepa.probing.linear import LinearProbeResult, check_labels, linear_probe, whiten
 from sparsejepa.probing.neighbours import KS, choose_knn, knn_accuracy, nearest, vote
 from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator
@@ -44,6 +44,34 @@ def evaluate(
     return evaluate_labels(train_x, test_x, {"": train_y}, {"": test_y}, seed=seed)[""]
 
 
+def label_to_probe(train: ImageSet, test: ImageSet) -> str | None:
+    """The label that probes are trained and scored on; None for a set without labels.
+
+    To be asked before an encoder is trained for hours.
+
+    Raises:
+        ValueError: it is unclear which column is the label, the test split lacks it, there are
+            labels that `check_labels` refuses, or too few images for a choice or an interval.
+    """
+    if train.candidates:
+        raise ValueError(train.why_no_labels())
+    if not train.labels:
+        return None
+    label = next(iter(train.labels))
+    if label not in test.labels:
+        raise ValueError(
+            f"{test.name} {test.split} has no label {label!r} as {train.split} has: give it one, "
+            "or load both without labels."
+        )
+    if len(train.images) < 6 or len(test.images) < 2:
+        raise ValueError(
+            "Probes need 6 training and 2 test images, not "
+            f"{len(train.images)} and {len(test.images)}."
+        )
+    check_labels(train.labels[label], test.labels[label])
+    return label
+
+
 def evaluate_labels(
     train_x: Float[Tensor, "N d"],
     test_x: Float[Tensor, "M d"],
@@ -63,9 +91,6 @@ def evaluate_labels(
         voters: training images on which the kNN vote is chosen, at most: it varies little with
             more, and wide features are slow.
         sweep: passed to `linear_probe`.
-
-    Raises:
-        ValueError: as `linear_probe` and `nearest`; a label that only one side has.
     """
     if train_y.keys() != test_y.keys():
         raise ValueError(
@@ -163,9 +188,6 @@ def data_efficiency(
 
     Args:
         sweep: passed to `linear_probe`.
-
-    Raises:
-        ValueError: as `stratified_subset` and `linear_probe`.
     """
     rows = {fraction: stratified_subset(train_y, fraction, seed) for fraction in fractions}
     return {
@@ -231,9 +253,6 @@ def cross_validate(
 
     Args:
         sweep: passed to `linear_probe`.
-
-    Raises:
-        ValueError: as `linear_probe` and `stratified_folds`.
     """
     fold = stratified_folds(y, folds, seed)
     majority = torch.zeros(len(y), dtype=torch.bool)

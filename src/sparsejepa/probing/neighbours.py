@@ -82,9 +82,6 @@ def choose_knn(
     """The k and temperature that predict random held-out rows of the bank best from the rest.
 
     Of equal choices the first in the order of `ks`, then of `TEMPERATURES`, is taken.
-
-    Raises:
-        ValueError: as `knn_predict`, or too few rows to hold some out.
     """
     held = round(VALIDATION_FRACTION * len(bank))
     if held == 0:

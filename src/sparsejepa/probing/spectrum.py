@@ -52,11 +52,7 @@ def rankme(z: Float[Tensor, "N d"]) -> float:
 
 
 def feature_spread(z: Float[Tensor, "N d"]) -> float:
-    """Standard deviation (divided by N) over images, averaged over dimensions; 0 is collapse.
-
-    Raises:
-        ValueError: as `spectrum`.
-    """
+    """Standard deviation (divided by N) over images, averaged over dimensions; 0 is collapse."""
     return _wide(z).std(dim=0, correction=0).mean().item()
 
 
@@ -64,9 +60,6 @@ def token_spread(tokens: Float[Tensor, "B N d"]) -> float:
     """Standard deviation over the tokens of an image, averaged over dimensions and images.
 
     Zero while `feature_spread` is not: all patches of an image have the same token.
-
-    Raises:
-        ValueError: as `spectrum`, of one image's tokens.
     """
     wide = _wide(tokens.flatten(0, 1)).view(tokens.shape)
     return wide.std(dim=1, correction=0).mean().item()
@@ -87,9 +80,6 @@ def lidar(
             or of its class.
         regularisation: added to S_w, times the mean variance of a feature. In the paper it is 1e-4
             without that factor, so that features of small numbers seem to have a small rank.
-
-    Raises:
-        ValueError: as `spectrum`, one group only, or a group of a single row: it has no inside.
     """
     if len(groups) != len(z):
         raise ValueError(f"There are {len(z)} rows of features but {len(groups)} group numbers.")
@@ -126,9 +116,6 @@ def alpha_req(z: Float[Tensor, "N d"], first: int = 1, last: int | None = None) 
     Args:
         first, last: the ranks i that are fitted, from 1; all eigenvalues unless given. Those that
             float32 cannot tell from zero are left out.
-
-    Raises:
-        ValueError: as `spectrum`, or fewer than two non-zero eigenvalues in that range.
     """
     values = spectrum(z)
     alive = _directions(values)
@@ -151,9 +138,6 @@ def channel_spread(z: Float[Tensor, "N d"]) -> float:
     1 when all channels vary alike, k / d when k vary alike and the others not at all, 0 for total
     collapse. Unlike a rank it depends on the axes, which is what a penalty on groups of channels
     acts on.
-
-    Raises:
-        ValueError: as `spectrum`.
     """
     variance = _channel_deviation(z).square()
     total = variance.sum()
@@ -163,11 +147,7 @@ def channel_spread(z: Float[Tensor, "N d"]) -> float:
 
 
 def dead_channels(z: Float[Tensor, "N d"]) -> float:
-    """Share of channels whose standard deviation is at most a hundredth of the largest one.
-
-    Raises:
-        ValueError: as `spectrum`.
-    """
+    """Share of channels whose standard deviation is at most a hundredth of the largest one."""
     deviation = _channel_deviation(z)
     return (deviation <= 0.01 * deviation.max()).double().mean().item()
 
@@ -178,9 +158,6 @@ def structure(
     """Every measure of features z, and LiDAR of grouped `views`.
 
     Only `alpha` may be missing: features of a single direction have no power law.
-
-    Raises:
-        ValueError: as `lidar`.
     """
     measures = {
         "rankme": rankme(z),
