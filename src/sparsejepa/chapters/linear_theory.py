@@ -100,8 +100,6 @@ def descend(
     lam, rho = map(torch.from_numpy, (dynamics.covariance, dynamics.regression))
     moments = Moments((lam / rho).diag(), lam.diag())
     return _descend(dynamics, moments, horizon, draws, step_size, start)
-        dynamics, Moments((lam / rho).diag(), lam.diag()), horizon, draws, step_size, start
-    )
 
 
 def gains_of(descent: Descent, count: int | None = None) -> Float[np.ndarray, "T F"]:
