@@ -74,7 +74,7 @@ def test_no_import_hides_in_a_function():
     assert hidden <= {
         ("companion/manifest.py", "training.artefacts.Trainings"),
         ("companion/doctor.py", "training.precision.choose_precision"),
-        ("companion/doctor.py", "training.pretrain.choose_device"),
+        ("companion/doctor.py", "training.precision.choose_device"),
     }
 
 

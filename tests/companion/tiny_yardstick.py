@@ -15,7 +15,9 @@ def image_set_of(images: torch.Tensor, classes: tuple[int, int, int]) -> ImageSe
     rows = torch.arange(len(images))
     names = ("label", "count", "distance")
     labels = {name: rows % number for name, number in zip(names, classes, strict=True)}
-    return ImageSet("tiny", "train", images, labels, {}, pixel_sha256(images), "drawn")
+    # A set with names of its counts is one whose counts are classes already.
+    named = {"count": [str(number) for number in range(classes[1])]}
+    return ImageSet("tiny", "train", images, labels, named, pixel_sha256(images), "drawn")
 
 
 def yardstick(**changes: Any) -> Yardstick:
