@@ -16,7 +16,7 @@ def image_set_of(images: torch.Tensor, classes: tuple[int, int, int]) -> ImageSe
     names = ("label", "count", "distance")
     labels = {name: rows % number for name, number in zip(names, classes, strict=True)}
     # A set with names of its counts is one whose counts are classes already.
-    named = {"count": [str(number) for number in range(classes[1])]}
+    named = {"count": tuple(map(str, range(classes[1])))}
     return ImageSet("tiny", "train", images, labels, named, pixel_sha256(images), "drawn")
 
 
