@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparsejepa.density.jacobian import frozen, jacobians, pooled
+from sparsejepa.density.jepa_score import frozen, jacobians, pooled
 from sparsejepa.density.jepa_score import jepa_score, log_singular_values
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from sparsejepa.density.jacobian import Map
+from sparsejepa.density.jepa_score import Map
 from sparsejepa.randomness import generator
 
 

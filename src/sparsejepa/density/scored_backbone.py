@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from sparsejepa.density.jacobian import pooled
+from sparsejepa.density.jepa_score import pooled
 from sparsejepa.model.vit import Encoder
 from sparsejepa.probing.backbones import Backbone, load_backbone
 
