@@ -1,32 +1,34 @@
-"""Files written whole or not at all: a reader, or the next run, never sees half of one."""
+"""Files written whole or not at all, and a lock that one process holds at a time."""
 
 import contextlib
+import errno
 import os
-import tempfile
+import secrets
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, SoftFileLock, Timeout
+# What file systems without `flock` answer: Lustre, some NFS, FUSE.
+NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
 def write_with(path: Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` fill a temporary file beside `path`, then puts it in place in one step.
 
+    The file gets the mode that the umask asks for, without `chmod`, which some mounts refuse.
+
     Raises:
         OSError: the folder can't be written or the disk is full; an earlier file is untouched.
     """
-    temporary = None
+    # The suffix tells figure writers the format.
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".{path.name}")
-        os.close(handle)
-        temporary = Path(name)
+        temporary.open("xb").close()
         write(temporary)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        # mkstemp keeps others from reading; what a run leaves behind is an ordinary file.
-        temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(
@@ -35,8 +37,8 @@ def write_with(path: Path, write: Callable[[Path], Any]) -> None:
             f"Free some disk space or choose a writable folder, then run again to resume",
         ) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -49,26 +51,35 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on a folder; where the file system has no locks, a lock file alone.
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock file `path`, which stays behind empty; a dead holder's lock is no lock.
+
+    Where the file system has no `flock`, a marker file beside it holds the process id and host of
+    the holder: a marker that a killed process of another host left has to be removed by hand.
 
     Raises:
         ValueError: another process holds it.
+        OSError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind in (FileLock, SoftFileLock):
-        lock = kind(folder / ".lock", timeout=0)
+    # Slow to import, and not needed to read a run.
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    with warnings.catch_warnings(action="ignore"):  # filelock itself falls back for ENOSYS
         try:
-            lock.acquire()
+            try:
+                lock.acquire(blocking=False)
+            except (OSError, NotImplementedError) as error:
+                if getattr(error, "errno", errno.ENOSYS) not in NO_FLOCK:
+                    raise
+                lock = SoftFileLock(path.with_name(f"{path.name}.held"))
+                lock.acquire(blocking=False)
         except Timeout as error:
             raise ValueError(
-                f"Another process is making this run (in {folder}): wait for it or stop it."
+                f"Another process holds {lock.lock_file}: wait for it or stop it. If there is "
+                "none, on no machine that uses this folder, remove that file."
             ) from error
-        except (NotImplementedError, OSError):
-            if kind is SoftFileLock:
-                raise
-            continue
-        break
     try:
         yield
     finally:

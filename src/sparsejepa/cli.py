@@ -1,6 +1,8 @@
 """The command line: `sparsejepa doctor | run | reproduce | certify | verify | score`."""
 
 import contextlib
+import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -160,13 +162,22 @@ def verify(
 
 @app.command()
 def score(
-    images: Annotated[str, typer.Argument(help="A folder, a Parquet file or a Hub data set.")],
+    images: Annotated[
+        str,
+        typer.Argument(help="A folder, a Parquet file or a Hub data set, as NAME:CONFIGURATION."),
+    ],
     backbone: Annotated[
-        str, typer.Option(help="A timm model's name, or a file such as encoder.safetensors.")
+        str,
+        typer.Option(
+            help="A timm model's name, hf-hub:NAME, or a file such as encoder.safetensors."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The table; its contact sheet is put beside it.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="A file of the timm model's weights.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Of a Hub data set.")] = "train",
-    limit: Annotated[int, typer.Option(help="Only the first images; 0: all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Only the first images; 0: all.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 4,
     chunk_size: Annotated[
         int, typer.Option(min=1, help="Rows of the Jacobian at once; a GPU wants 100 or more.")
@@ -176,21 +187,26 @@ def score(
 
     Images that cannot be read are skipped, others converted to RGB; their rows say so.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may be beyond what the terminal's encoding has.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with _one_sentence():
         # Inside: it imports torch, during which a user may press Ctrl-C.
-        from sparsejepa.density.scoring_tool import score_images
+        from sparsejepa.density.score_folder import score_images
 
         done = score_images(
             images,
             backbone,
             out,
+            weights=weights,
             split=split,
             limit=limit,
             batch_size=batch_size,
             chunk_size=chunk_size,
             say=typer.echo,
         )
-        typer.echo(f"Scores are in {out}, the contact sheet in {done.sheet}.")
+        typer.echo(f"Scores are in {out.expanduser()}, the contact sheet in {done.sheet}.")
 
 
 @contextlib.contextmanager

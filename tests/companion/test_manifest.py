@@ -239,7 +239,7 @@ def test_two_kernels_do_not_share_an_interactive_run(root: Path):
     open_run("toy", "", PARAMETERS)
     code = f"from sparsejepa.companion.manifest import open_run; open_run('toy', '', {PARAMETERS})"
     second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ValueError: Another process is making this run" in second.stderr
+    assert "ValueError: Another process holds" in second.stderr
 
 
 def test_the_manifest_module_needs_no_torch():

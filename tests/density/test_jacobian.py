@@ -6,8 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsejepa.density.jacobian import frozen, jacobians, pooled
-from sparsejepa.density.jepa_score import jepa_score
+from sparsejepa.density.jepa_score import frozen, jacobians, jepa_score, pooled
 from tests.density.listing import listing_jacobian, listing_score
 from tests.density.tiny_encoders import images, tiny_encoder, tiny_vit
 

@@ -5,7 +5,7 @@ from timm.models.convnext import ConvNeXt
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from sparsejepa.density.jacobian import pooled
+from sparsejepa.density.jepa_score import pooled
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from sparsejepa.density.jacobian import pooled
+from sparsejepa.density.jepa_score import pooled
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator
 from sparsejepa.training.checkpoint import round_to_half, save_encoder

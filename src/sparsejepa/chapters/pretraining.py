@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from sparsejepa.data.image_set import ImageSet, load_image_set
 from sparsejepa.model.masks import MaskConfig, sample_masks
+from sparsejepa.probing.linear import check_labels
 
 
 def coverage(config: MaskConfig, count: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -18,3 +20,26 @@ def coverage(config: MaskConfig, count: int, generator: torch.Generator) -> dict
     drawn = -(-count // batch) * batch
     square = (config.grid, config.grid)
     return {"context": (context / drawn).view(square), "target": (targets / drawn).view(square)}
+
+
+def probed_sets(
+    name: str, label: str, train_images: int, test_images: int
+) -> tuple[ImageSet, ImageSet | None, str]:
+    """Training and test set, and the label that probes read; no test set and "" without labels.
+
+    Raises:
+        FileNotFoundError, ConnectionError, ValueError: as `load_image_set`.
+        ValueError: images that are not square, labels that no probe can learn or be scored on.
+    """
+    train = load_image_set(name, "train", label).take(train_images)
+    train.side  # noqa: B018 (refuses images that are not square)
+    if not train.labels:
+        if train.candidates and label != "none":
+            raise ValueError(train.why_no_labels())
+        return train, None, ""
+    test = load_image_set(name, "test", label).take(test_images)
+    probed = next(iter(train.labels))
+    check_labels(train.labels[probed], test.labels[probed])
+    if len(test.images) < 2:
+        raise ValueError("Intervals need 2 test images or more, not 1: raise test_images.")
+    return train, test, probed

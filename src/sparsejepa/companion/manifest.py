@@ -65,7 +65,7 @@ def open_run(notebook: str, run_folder: str, parameters: Mapping[str, Any]) -> "
         if folder not in _held:
             _held[folder] = contextlib.ExitStack()
             # Until the kernel ends: two kernels would mix their files.
-            _held[folder].enter_context(locked(folder))
+            _held[folder].enter_context(locked(folder / ".lock"))
         command = run_command(source, [], parameters)
         start = {"preset": "own", "run": "interactive", "needs": {}, "command": command}
         write_json(folder / "run.json", start)

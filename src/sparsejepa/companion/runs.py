@@ -86,7 +86,7 @@ def run_notebook(
         "command": run_command(source, options, overrides),
     }
     attempt, run_folder = runs_root(root) / "attempts" / folder, runs_root(root) / folder
-    with locked(attempt):
+    with locked(attempt / ".lock"):
         print(f"{notebook_label(source)} as {folder.as_posix()}", flush=True)
         _recover(attempt, run_folder)
         _empty(attempt)

@@ -1,13 +1,20 @@
 """JEPA-SCORE: the log-volume of an encoder's Jacobian at an image (2510.05949, eq. 5)."""
 
+import contextlib
 import math
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparsejepa.density.jacobian import Map, check_map, frozen, jacobians
+from sparsejepa.randomness import generator
+
+Map = Callable[[Tensor], Tensor]  # images Float["B ..."] to embeddings Float["B K"]
 
 EPS = 1e-6  # the listing's lower clip of singular values
 # A structural null direction: its singular value is below SMALL times the largest one and GAP times
@@ -16,6 +23,10 @@ EPS = 1e-6  # the listing's lower clip of singular values
 SMALL, GAP = 1e-4, 30.0
 # Columns of a Jacobian that are in float64 at once: 50 MB for 384 embedding dimensions.
 COLUMNS = 1 << 14
+# Relative change of an image's features beside another image that float32 sums do not explain.
+COUPLING = 1e-3
+# Relative difference of two backward passes that float32 sums do not explain.
+BACKWARD = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +68,9 @@ def jepa_score(
             back, with a warning if it was in training mode. It is otherwise left as it was.
         images: what `encoder` takes, as Float["B 3 H W"]; moved to the device of its weights.
         eps: singular values are raised to at least this before the logarithm, as in the listing.
-        null_directions: how many of the smallest singular values to leave out because the
-            encoder's construction makes them zero; None finds it (`structural_nulls`), 0 with the
-            default `eps` is the paper's listing.
+        null_directions: how many of the smallest singular values to leave out because they are
+            null for every image; None finds it (`structural_nulls`), 0 with the default `eps` is
+            the paper's listing.
         chunk_size: rows of the Jacobian in one backward pass. With `batch_size` it changes memory
             and time only: some 16 rows in all are fastest on CPUs, GPUs want hundreds.
         batch_size: images at once.
@@ -71,6 +82,11 @@ def jepa_score(
     Raises:
         ValueError: no images, a setting out of its range, half precision, batch normalisation in
             training mode, or an encoder whose embeddings depend on other images or on chance.
+
+    Example:
+        >>> import torch
+        >>> jepa_score(lambda x: 3 * x, torch.zeros(1, 2)).score.exp().round().tolist()
+        [9.0]
     """
     if not (len(images) and images.is_floating_point()):
         raise ValueError(f"Pass at least one image of floats, not {len(images)} of {images.dtype}.")
@@ -78,9 +94,11 @@ def jepa_score(
         raise ValueError(
             f"eps {eps}, chunk_size {chunk_size} and batch_size {batch_size} must be above 0."
         )
+    weights = next(encoder.parameters(), None) if isinstance(encoder, nn.Module) else None
+    if weights is not None:
+        images = images.to(weights.device, weights.dtype)
     spectra, embeddings = [], []
     with frozen(encoder):
-        images = _like_weights(encoder, images)
         check_map(encoder, images)
         for batch in images.split(batch_size):
             jacobian, embedding = jacobians(encoder, batch, chunk_size)
@@ -115,6 +133,8 @@ def log_singular_values(jacobian: Float[Tensor, "B K D"]) -> Float64[Tensor, "B 
     faster than an SVD. Squaring costs half of the digits, of which float64 has enough: singular
     values above 1e-5 of the largest one are right to 1e-6 of themselves. In float32 they are not.
     """
+    if jacobian.device.type == "mps":  # has no float64
+        jacobian = jacobian.cpu()
     wide = jacobian if jacobian.shape[1] <= jacobian.shape[2] else jacobian.transpose(1, 2)
     gram = torch.zeros(1, dtype=torch.float64, device=wide.device)
     for columns in wide.split(COLUMNS, dim=2):
@@ -128,31 +148,39 @@ def log_singular_values(jacobian: Float[Tensor, "B K D"]) -> Float64[Tensor, "B 
     return torch.where(finite[:, None], logs, math.nan)
 
 
+def null_counts(log_spectrum: Float64[Tensor, "B m"]) -> Int64[Tensor, "B"]:
+    """How many directions are null at each image.
+
+    They lie below the first gap of a factor `GAP` whose lower side is below `SMALL` times the
+    largest singular value; none without such a gap, so that a spectrum that fades out gradually
+    loses nothing. All m of an image at which the encoder is flat or has no derivative.
+    """
+    relative = log_spectrum - log_spectrum[:, :1]
+    upper, lower = relative[:, :-1], relative[:, 1:]
+    # -inf below -inf is no gap: it lies within the null directions.
+    steps = torch.where(upper.isfinite(), upper - lower, 0.0)
+    below = (lower < math.log(SMALL)) & (steps > math.log(GAP))
+    first = torch.cat([below, torch.ones_like(below[:, :1])], dim=1).long().argmax(dim=1)
+    counts = lower.shape[1] - first
+    return torch.where(log_spectrum[:, 0].isfinite(), counts, log_spectrum.shape[1])
+
+
 def structural_nulls(log_spectrum: Float64[Tensor, "B m"]) -> int:
-    """How many directions the encoder's construction makes null, for every image alike.
+    """How many directions are null at every image alike: the smallest of the `null_counts`.
 
     A LayerNorm's outputs z satisfy sum z_i / w_i = constant: one output direction never moves. If
     it comes after pooling, its variance is constant up to its eps too, which nearly stops a second
     one. Such directions say nothing of the density, and their logarithm is that of rounding.
 
-    In an image's spectrum the null directions lie below the first gap of a factor `GAP` whose
-    lower side is below `SMALL` times the largest singular value; none without such a gap, so that a
-    spectrum that fades out gradually loses nothing. The smallest count over images is structural.
+    A ReLU network has null directions of another kind: a channel that is off everywhere in an image
+    is null at that image alone. Only those that all given images share are left out; each further
+    one counts as log eps (`clipped`), which outweighs what the score says of the rest.
+
     An encoder that crushes some directions by more than 1 / SMALL by training is indistinguishable
     from one that does so by construction: pass `null_directions=0` to keep them.
     """
-    relative = log_spectrum - log_spectrum[:, :1]
-    # An image at which the encoder is flat (all -inf) knows no direction from another, nor does
-    # one at which it has no derivative (NaN).
-    relative = relative[log_spectrum[:, 0].isfinite()]
-    if not (len(relative) and relative.shape[1] > 1):
-        return 0
-    upper, lower = relative[:, :-1], relative[:, 1:]
-    # -inf below -inf is no gap: it lies within the null directions.
-    steps = torch.where(upper.isfinite(), upper - lower, 0.0)
-    below = (lower < math.log(SMALL)) & (steps > math.log(GAP))
-    first = below.long().argmax(dim=1)
-    return int((below.any(dim=1) * (lower.shape[1] - first)).min())
+    smallest = int(null_counts(log_spectrum).min())
+    return 0 if smallest == log_spectrum.shape[1] else smallest
 
 
 def combine_views(scores: Float[Tensor, "T B"]) -> Float[Tensor, "B"]:
@@ -164,6 +192,149 @@ def combine_views(scores: Float[Tensor, "T B"]) -> Float[Tensor, "B"]:
     return math.log(len(scores)) - torch.logsumexp(-scores, dim=0)
 
 
-def _like_weights(encoder: Map, images: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
-    weights = next(encoder.parameters(), None) if isinstance(encoder, nn.Module) else None
-    return images if weights is None else images.to(weights.device, weights.dtype)
+def pooled(encoder: nn.Module) -> nn.Module:
+    """Our encoder as a map to one vector an image: its tokens, averaged over the patches."""
+    both = nn.Sequential(encoder, _MeanOverPatches())
+    # Modules start in training mode: these two take the encoder's.
+    both.training = both[1].training = encoder.training
+    return both
+
+
+class _MeanOverPatches(nn.Module):
+    def forward(self, tokens: Float[Tensor, "B N d"]) -> Float[Tensor, "B d"]:
+        return tokens.mean(dim=1)
+
+
+def jacobians(
+    encoder: Map, images: Float[Tensor, "B ..."], chunk_size: int
+) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K"]]:
+    """J[b, k, i] = d f_k / d x_i of every image, and the embeddings f(x); D is an image's size.
+
+    Row k of all images comes from one backward pass of the embeddings' sum over the batch, as in
+    the listing of JEPA-SCORE (2510.05949, appendix B), which is right because no image depends on
+    another (`check_map`); `chunk_size` of the K passes run as one. To be called inside `frozen`.
+
+    As `torch.func.jacrev`, which collects its chunks and then copies them together: here they are
+    written where they belong, so that J is in memory once.
+
+    Some operations have a wrong batched backward pass, as evaluation-mode batch normalisation for
+    gradients that are strided as tokens are. So a random combination of the rows is compared with
+    plain autograd; where they differ, every row is a backward pass of its own.
+    """
+
+    def summed(batch: Tensor) -> tuple[Tensor, Tensor]:
+        embeddings = encoder(batch)
+        return embeddings.sum(dim=0), embeddings
+
+    total, backward, embeddings = torch.func.vjp(summed, images, has_aux=True)
+    rows = images.new_empty(len(total), *images.shape)
+    directions = torch.eye(len(total), device=total.device, dtype=total.dtype)
+    for place, chunk in zip(rows.split(chunk_size), directions.split(chunk_size), strict=True):
+        place.copy_(torch.vmap(backward)(chunk)[0])
+    found = rows.flatten(2).transpose(0, 1)
+    if not _agrees_with_autograd(encoder, images, found):
+        for row, direction in zip(rows, directions, strict=True):
+            row.copy_(backward(direction)[0])
+    return found, embeddings
+
+
+def _agrees_with_autograd(
+    encoder: Map, images: Float[Tensor, "B ..."], jacobian: Float[Tensor, "B K D"]
+) -> bool:
+    draw = generator(0, "direction")
+    direction = torch.randn(jacobian.shape[1], generator=draw).to(jacobian)
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_()
+        plain = torch.autograd.grad(encoder(leaf).sum(dim=0) @ direction, leaf)[0].flatten(1)
+    found = torch.einsum("k,bkd->bd", direction, jacobian)
+    # Where there is no derivative, neither has one.
+    same = (found - plain).norm(dim=1) <= BACKWARD * plain.norm(dim=1)
+    return bool((same | ~(found.isfinite() & plain.isfinite()).all(dim=1)).all())
+
+
+@contextlib.contextmanager
+def frozen(encoder: Map) -> Iterator[None]:
+    """Evaluation mode, full precision and differentiable attention; all put back afterwards.
+
+    Fused attention has no batched backward pass. Autocast and TF32 would blur the small singular
+    values. Modules inside a function are not seen: those are left to `check_map`.
+
+    Raises:
+        ValueError: batch normalisation in training mode, or weights in half precision.
+    """
+    modules = list(encoder.modules()) if isinstance(encoder, nn.Module) else []
+    _check_modules(modules)
+    modes = [(module, module.training) for module in modules]
+    if any(was_training for _, was_training in modes):
+        warnings.warn(
+            "The encoder was in training mode: its Jacobian is taken in evaluation mode, and the "
+            "mode is put back.",
+            stacklevel=3,
+        )
+    backends = torch.backends
+    # Not torch.get_float32_matmul_precision, which raises where the newer setting was used.
+    settings = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    settings += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    precisions = [setting.fp32_precision for setting in settings]
+    try:
+        for module, _ in modes:
+            module.training = False
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
+            yield
+    finally:
+        for setting, precision in zip(settings, precisions, strict=True):
+            setting.fp32_precision = precision
+        for module, was_training in modes:
+            module.training = was_training
+
+
+def check_map(encoder: Map, images: Float[Tensor, "B ..."]) -> None:
+    """Refuses what has no Jacobian of its own for each image. To be called inside `frozen`.
+
+    Raises:
+        ValueError: half precision, embeddings that are not [B, K] or not finite, or embeddings
+            that change with the other images of the batch or from call to call.
+    """
+    alone = encoder(images[:1])
+    if alone.ndim != 2 or len(alone) != 1:
+        raise ValueError(
+            f"The encoder maps one image to shape {tuple(alone.shape)}, and [1, K] is needed: "
+            "average its tokens first (see sparsejepa.density.jepa_score.pooled)."
+        )
+    _check_dtype("embeddings", alone.dtype)
+    # A paler copy, whose statistics are sure to be others.
+    beside = encoder(torch.cat([images[:1], images[:1] / 2 + 1]))[:1]
+    if not alone.isfinite().all():
+        raise ValueError("The embedding of the first image contains NaN or infinity.")
+    if (alone - beside).abs().max() > COUPLING * alone.abs().max():
+        raise ValueError(
+            "The encoder gives an image other features beside another image than alone (batch "
+            "normalisation or dropout in training mode?): call .eval() on it first."
+        )
+
+
+def _check_modules(modules: list[nn.Module]) -> None:
+    for module in modules:
+        if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
+            raise ValueError(
+                f"{type(module).__name__} normalises by the other images of the batch, so that no "
+                "image has a score of its own: call .eval() on an encoder that keeps running "
+                "statistics."
+            )
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            _check_dtype("weights", tensor.dtype)
+
+
+def _check_dtype(what: str, dtype: torch.dtype) -> None:
+    if dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"The {what} are {dtype}, whose rounding is larger than the small singular values of "
+            "the Jacobian: call .float() on encoder and images."
+        )

@@ -1,9 +1,11 @@
-"""How well a score separates outliers from the data: AUROC, AUPR, FPR95, with intervals."""
+"""What a score is worth, with bootstrap intervals: separation of outliers, and rank correlation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from sparsejepa.intervals import Interval
 
@@ -103,3 +105,85 @@ def _checked(values: ArrayLike, kind: str) -> np.ndarray:
     if not np.isfinite(scores).all():
         raise ValueError(f"The {kind} scores contain NaN or infinity; check the encoder.")
     return scores
+
+
+def rank_correlation(
+    x: ArrayLike, y: ArrayLike, seed: int, level: float = 0.95, draws: int = 500
+) -> Interval:
+    """Spearman's rho of paired values, percentile bootstrap over pairs.
+
+    Of a constant it is 0, as of anything that says nothing. Each resample is ranked anew: ranks
+    within the whole sample would leave out the share of the variance that the margins have.
+
+    Raises:
+        ValueError: fewer than three pairs, different lengths, or values that are not finite.
+    """
+    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 3:
+        raise ValueError(f"A correlation needs 3 pairs or more, not shapes {a.shape}, {b.shape}.")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("A correlation of NaN or infinite values is undefined; check the scores.")
+    rows = np.random.default_rng(seed).integers(len(a), size=(draws, len(a)))
+    resampled = _spearman(a[rows], b[rows])
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(_spearman(a[None], b[None])[0]), float(low), float(high), level)
+
+
+def explained_share(
+    score: ArrayLike,
+    properties: Mapping[str, ArrayLike],
+    seed: int,
+    level: float = 0.95,
+    draws: int = 500,
+) -> Interval:
+    """How much of the score's ranks a linear function of the properties' ranks explains.
+
+    Adjusted R², so that properties which say nothing explain nothing on average; it may then be
+    below 0. At 1 the score is a meter of these properties. The interval is a percentile bootstrap
+    over images, ranked anew in each resample. Images drawn twice make resamples fit a little
+    better than samples do: it is moved down by the mean of this excess, and cut to what an adjusted
+    R² can be.
+
+    Of a constant nothing is left to explain: 0.
+
+    Raises:
+        ValueError: fewer images than properties and three, or values that are not finite.
+    """
+    if not all(np.isfinite(values).all() for values in (score, *properties.values())):
+        raise ValueError("The score or a property is NaN or infinite; check the scores.")
+    values = np.array([score, *properties.values()], dtype=float)
+    count, used = values.shape[1], len(properties)
+    if count < used + 3:
+        raise ValueError(f"{used} properties need {used + 3} images or more, not {count}.")
+    value = _adjusted_r_squared(stats.rankdata(values, axis=1))
+    rng = np.random.default_rng(seed)
+    resampled = np.array(
+        [
+            _adjusted_r_squared(stats.rankdata(values[:, rng.integers(count, size=count)], axis=1))
+            for _ in range(draws)
+        ]
+    )
+    excess = resampled.mean() - value
+    ends = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]) - excess
+    low, high = ends.clip(-used / (count - used - 1), 1)
+    return Interval(value, float(low), float(high), level)
+
+
+def _adjusted_r_squared(rows: np.ndarray) -> float:
+    """Of the first row as a linear function of the others."""
+    count, used = rows.shape[1], len(rows) - 1
+    if not np.ptp(rows[0]):
+        return 0.0
+    y, x = rows[0] - rows[0].mean(), (rows[1:] - rows[1:].mean(1, keepdims=True)).T
+    left = y - x @ np.linalg.lstsq(x, y)[0]
+    unexplained = (left @ left) / (y @ y)
+    return float(1 - unexplained * (count - 1) / (count - used - 1))
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of each row of a with that of b."""
+    a, b = stats.rankdata(a, axis=1), stats.rankdata(b, axis=1)
+    a = a - a.mean(1, keepdims=True)
+    b = b - b.mean(1, keepdims=True)
+    size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    return np.where(size > 0, (a * b).sum(1) / np.where(size > 0, size, 1), 0.0)
