@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from sparsejepa.density.jepa_score import frozen, jacobians, pooled
-from sparsejepa.density.jepa_score import jepa_score, log_singular_values
+from sparsejepa.density.jepa_score import frozen, jacobians, jepa_score, log_singular_values, pooled
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator
 from tests.benchmarks.interleaved import best_seconds, ratio_table
