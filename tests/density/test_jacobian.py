@@ -107,6 +107,76 @@ def test_batch_norm_without_running_statistics_is_refused() -> None:
         jepa_score(encoder, images(2))
 
 
+class Pooled(nn.Module):
+    """Tokens of a feature map through a norm of their own, then their mean."""
+
+    def __init__(self, after: nn.Module) -> None:
+        super().__init__()
+        self.after = after
+
+    def forward(self, x):
+        return self.after(x.flatten(2).transpose(1, 2)).mean(1)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm2d(8),
+        nn.InstanceNorm2d(8, affine=True),
+        nn.InstanceNorm2d(8, track_running_stats=True),
+        nn.GroupNorm(2, 8),
+    ],
+    ids=lambda norm: type(norm).__name__,
+)
+@pytest.mark.parametrize(("batch_size", "chunk_size"), [(1, 1), (1, 4), (2, 1), (2, 4)])
+def test_norms_before_tokens(norm: nn.Module, batch_size: int, chunk_size: int) -> None:
+    """The Jacobian of central differences in float64: torch's own backward pass is wrong for some.
+
+    For a batch of one image whose gradient is strided as tokens are, with and without `vmap`.
+    """
+    draw = generator(0, "norms")
+    encoder = nn.Sequential(nn.Conv2d(3, 8, 4, 4), norm, Pooled(nn.LayerNorm(8)), nn.Linear(8, 4))
+    encoder = encoder.eval().requires_grad_(False)
+    for tensor in (*encoder.parameters(), *encoder.buffers()):
+        if tensor.is_floating_point():
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=draw))
+    x = torch.rand(2, 3, 8, 8, generator=draw)
+    step = 1e-6 * torch.eye(192, dtype=torch.float64).view(192, 3, 8, 8)
+    encoder.double()
+    ends = [[encoder(image + sign * step) for sign in (1, -1)] for image in x.double()]
+    exact = torch.stack([(above - below).T / 2e-6 for above, below in ends])
+    expected = torch.linalg.svdvals(exact).log()
+    encoder.float()
+    found = jepa_score(encoder, x, batch_size=batch_size, chunk_size=chunk_size)
+    torch.testing.assert_close(found.log_spectrum, expected, rtol=0, atol=1e-4)
+
+
+def test_a_wrong_gradient_is_refused() -> None:
+    """An operation whose backward pass is not its derivative: no score is better than a wrong one."""
+
+    class Wrong(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x):
+            return 2 * x
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return 3 * gradient
+
+        @staticmethod
+        def jvp(ctx, tangent):
+            return 2 * tangent
+
+    with pytest.raises(ValueError, match="backward pass does not agree with its forward-mode"):
+        jepa_score(lambda x: Wrong.apply(x), torch.ones(2, 4))
+
+
 @pytest.mark.parametrize(
     "hidden", [with_batch_norm(), nn.Sequential(nn.Flatten(), nn.Dropout(0.5))]
 )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sparsejepa.density.closed_forms import closed_forms
+from sparsejepa.chapters.jepa_score import closed_forms
 from sparsejepa.density.jepa_score import (
     combine_views,
     jepa_score,

@@ -1,10 +1,13 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from sparsejepa.density.separation import separation
+from sparsejepa.density.separation import explained_share, rank_correlation, separation
 
 SCORES = st.lists(st.integers(-4, 4).map(float), min_size=2, max_size=30)
 
@@ -84,3 +87,86 @@ def test_refuses_the_undefined() -> None:
         separation([1.0, 2.0], [1.0], seed=0)
     with pytest.raises(ValueError, match="data scores contain NaN"):
         separation([1.0, np.nan], [1.0, 2.0], seed=0)
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    """scipy's number, ties included; inside its interval; monotone is 1, a constant says 0."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=60).round(1)
+    y = x + rng.normal(size=60)
+    found = rank_correlation(x, y, seed=0)
+    assert found.value == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert found.low < found.value < found.high
+    assert rank_correlation(y, np.exp(y), seed=0).low == pytest.approx(1)
+    assert rank_correlation(y, -y, seed=0).high == pytest.approx(-1)
+    assert rank_correlation(np.ones(60), y, seed=0).value == 0
+    with pytest.raises(ValueError, match="3 pairs or more"):
+        rank_correlation(x, y[1:], seed=0)
+    with pytest.raises(ValueError, match="NaN"):
+        rank_correlation([1, np.nan, 2], [1, 2, 3], seed=0)
+
+
+def test_explained_share() -> None:
+    """An increasing function of one property is explained whole, noise not, their sum by half."""
+    rng = np.random.default_rng(0)
+    a, b, noise = rng.normal(size=(3, 2000))
+    assert explained_share(np.exp(a), {"a": a, "b": b}, 0).value == pytest.approx(1)
+    assert explained_share(noise, {"a": a, "b": b}, 0).value == pytest.approx(0, abs=0.01)
+    # Ranks of normal variables with correlation 1/sqrt 2: (6/pi asin(1/(2 sqrt 2)))² = 0.476.
+    expected = (6 / math.pi * math.asin(0.5**1.5)) ** 2
+    found = explained_share(a + noise, {"a": a, "b": b}, 0)
+    assert found.value == pytest.approx(expected, abs=0.03)
+    assert found.low < found.value < found.high
+    with pytest.raises(ValueError, match="2 properties need 5 images or more, not 4"):
+        explained_share(a[:4], {"a": a[:4], "b": b[:4]}, 0)
+
+
+def test_of_a_constant_nothing_is_left_to_explain() -> None:
+    """A collapsed encoder gives every image one score; NaN is refused."""
+    a = np.arange(20.0)
+    found = explained_share(np.ones(20), {"a": a}, 0)
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        explained_share(np.where(a > 0, a, np.nan), {"a": a}, 0)
+
+
+def gaussian_copula(count: int, r: float, rng: np.random.Generator) -> np.ndarray:
+    """Two columns that are normal with correlation r."""
+    x, noise = rng.normal(size=(2, count))
+    return np.stack([x, r * x + math.sqrt(1 - r * r) * noise])
+
+
+def coverage(r: float, repeats: int, draws: int) -> tuple[float, float]:
+    """How often the intervals of rho and of the explained share hold the truth, 80 pairs each."""
+    rho, rng = 6 / math.pi * math.asin(r / 2), np.random.default_rng(0)
+    hits = np.zeros((repeats, 2))
+    for i in range(repeats):
+        x, y = gaussian_copula(80, r, rng)
+        found = rank_correlation(x, y, i, draws=draws), explained_share(x, {"y": y}, i, draws=draws)
+        truth = (rho, rho**2)
+        hits[i] = [cell.low <= t <= cell.high for cell, t in zip(found, truth, strict=True)]
+    return tuple(hits.mean(0))
+
+
+def test_intervals_cover_strong_correlations() -> None:
+    """Ranks of the whole sample would give 88 of 100 here: the margins vary too."""
+    assert min(coverage(0.9, repeats=100, draws=150)) >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("r", [0.0, 0.6, 0.9])
+def test_intervals_cover_as_often_as_they_say(r: float) -> None:
+    """0.95, to four standard errors of 400 repeats."""
+    of_rho, of_share = coverage(r, repeats=400, draws=500)
+    assert abs(of_rho - 0.95) < 0.044
+    # At 0 the share lies at the end of its range, where a percentile interval covers more.
+    assert 0.95 - 0.044 < of_share <= (1 if r == 0 else 0.994)
+
+
+@pytest.mark.parametrize("count", [4, 6, 12])
+def test_an_explained_share_stays_in_its_range(count: int) -> None:
+    """Adjusted R² of one property is -1 / (n - 2) to 1, and so are its ends."""
+    x = np.arange(count, dtype=float)
+    for y in (np.exp(x), np.cos(9 * x), np.sin(7 * x) + x / 9):
+        found = explained_share(y, {"x": x}, 0)
+        assert -1 / (count - 2) <= found.low <= found.high <= 1

@@ -137,7 +137,8 @@ def load_backbone(
 
     Args:
         name: of a timm model, as "vit_tiny_patch16_224"; of a model on the Hub, as
-            "hf-hub:owner/name"; or a .safetensors file: of `save_encoder`, or of timm with its config.json beside it.
+            "hf-hub:owner/name"; or a .safetensors file: of `save_encoder`, or of timm with its
+            config.json beside it.
         weights: file of the named timm model's weights (safetensors or torch's own format).
         pretrained: without `weights`, fetch timm's; False gives the untrained control.
         resize: resize images of another size, bicubic with antialiasing, the whole image.

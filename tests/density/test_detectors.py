@@ -5,7 +5,7 @@ from scipy import stats
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
-from sparsejepa.density.outliers import (
+from sparsejepa.density.detectors import (
     compare_fits,
     detectors,
     feature_norm,

@@ -1,23 +1,128 @@
-"""Known densities, the small networks trained on them, and what the chapter measures on both."""
+"""Known densities, outliers, properties of images, and what the chapter measures on them."""
+
+import math
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 
-from sparsejepa.companion import plots_density
-from sparsejepa.density.study import (
+from sparsejepa.chapters import jepa_score as chapter
+from sparsejepa.chapters.jepa_score import (
+    ToyConfig,
     by_method,
+    correlation_dots,
     curate,
+    drawn_mixture,
+    drawn_outliers,
+    image_statistics,
     kept_rows,
+    outlier_set,
     own_similarity,
+    resized,
     toy_correlations,
+    train_toys,
 )
-from sparsejepa.density.toy_densities import drawn_mixture
-from sparsejepa.density.toy_encoders import ToyConfig, train_toys
 from sparsejepa.intervals import Interval
 from sparsejepa.model.regularisers import covariance_cost
 from sparsejepa.randomness import generator
+from tests.data.tiny_parquet import pixels, png, structs
+
+IMAGES = torch.from_numpy(pixels(4, size=16))
+
+
+def grey_set(folder: Path, split: str, size: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    encoded = [png(image[..., 0]) for image in pixels(3, size=size)]
+    table = pa.table({"image": structs(encoded), "label": pa.array([0, 1, 2])})
+    pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+
+
+def test_a_grey_set_of_another_size_is_loaded(tmp_path: Path, monkeypatch) -> None:
+    """As RGB at the size asked for; the test split is preferred, the training split will do."""
+    monkeypatch.setenv("SPARSEJEPA_DATA", str(tmp_path))
+    monkeypatch.setenv("SPARSEJEPA_CACHE", str(tmp_path / "cache"))
+    grey_set(tmp_path / "letters", "train", 28)
+    found = outlier_set("letters", 32, 3, seed=0)
+    assert found.shape == (3, 32, 32, 3)
+    assert torch.equal(found[..., 0], found[..., 2])
+    grey_set(tmp_path / "letters", "test", 32)
+    drawn = outlier_set("letters", 32, 2, seed=0)[..., 0]
+    whole = list(torch.from_numpy(pixels(3, size=32))[..., 0])
+    assert len(drawn) == 2 and all(any(torch.equal(x, y) for y in whole) for x in drawn)
+    with pytest.raises(FileNotFoundError, match=r"digits train is not here: .* holds no Parquet"):
+        outlier_set("digits", 32, 1, seed=0)
+
+
+def test_only_the_images_that_are_used_are_resized(tmp_path: Path, monkeypatch) -> None:
+    """A large set would need many times its own memory."""
+    monkeypatch.setenv("SPARSEJEPA_DATA", str(tmp_path))
+    monkeypatch.setenv("SPARSEJEPA_CACHE", str(tmp_path / "cache"))
+    grey_set(tmp_path / "letters", "test", 28)
+    counts = []
+    monkeypatch.setattr(chapter, "resized", lambda images, _: counts.append(len(images)))
+    outlier_set("letters", 32, 2, seed=0)
+    assert counts == [2]
+
+
+def test_resizing_agrees_with_pillow() -> None:
+    """Antialiased bilinear to half the size, within a grey level of rounding."""
+    expected = [
+        Image.fromarray(image.numpy()).resize((8, 8), Image.Resampling.BILINEAR) for image in IMAGES
+    ]
+    difference = resized(IMAGES, 8).int() - torch.from_numpy(np.stack(expected)).int()
+    assert difference.abs().max() <= 1
+    assert resized(IMAGES, 16) is IMAGES
+
+
+def test_drawn_outliers_are_what_they_say() -> None:
+    """Each kept and each destroyed property; the same seed draws the same."""
+    found = drawn_outliers(IMAGES, 4, seed=0)
+    assert all(made.shape == IMAGES.shape and made.dtype == torch.uint8 for made in found.values())
+    assert torch.equal(255 - found["inverted"], IMAGES)
+    assert (image_statistics(found["plain colours"])["contrast"] == 0).all()
+    assert found["noise"].float().std() == pytest.approx(255 / 12**0.5, rel=0.05)
+
+    def patches(images):
+        cut = images.view(-1, 4, 4, 4, 4, 3).transpose(2, 3).flatten(3).flatten(1, 2)
+        return [{tuple(patch) for patch in image.tolist()} for image in cut]
+
+    shuffled = found["shuffled patches"]
+    assert patches(shuffled) == patches(IMAGES) and not torch.equal(shuffled, IMAGES)
+    before, after = (image_statistics(x) for x in (IMAGES, found["low contrast"]))
+    torch.testing.assert_close(after["contrast"], before["contrast"] / 3, rtol=0.02, atol=0)
+    torch.testing.assert_close(after["brightness"], before["brightness"], rtol=0.01, atol=0)
+    assert (image_statistics(found["blurred"])["edges"] < before["edges"] / 2).all()
+    again = drawn_outliers(IMAGES, 4, seed=0)
+    assert all(torch.equal(found[name], again[name]) for name in found)
+    assert not torch.equal(drawn_outliers(IMAGES, 4, seed=1)["noise"], found["noise"])
+    with pytest.raises(ValueError, match="16 pixels cannot be cut into patches of 5"):
+        drawn_outliers(IMAGES, 5, seed=0)
+
+
+def test_statistics_of_a_checkerboard() -> None:
+    """Half 0, half 200: contrast 100, entropy log 2, every neighbour 200 away, brightness 100."""
+    board = 200 * ((torch.arange(8)[:, None] + torch.arange(8)) % 2)
+    images = torch.stack([board, torch.full((8, 8), 100)])[..., None].expand(-1, -1, -1, 3).byte()
+    found = image_statistics(images)
+    expected = {"contrast": 100, "entropy": math.log(2), "edges": 200, "brightness": 100}
+    for name, value in expected.items():
+        assert found[name][0].item() == pytest.approx(value)
+    assert [found[name][1].item() for name in ("contrast", "entropy", "edges")] == [0, 0, 0]
+    assert found["JPEG size"][0] > found["JPEG size"][1] > 0
+    assert found["saturation"].tolist() == [0, 0]
+
+
+def test_saturation_is_the_spread_of_colours() -> None:
+    """Half of the pixels (250, 50, 100), half grey: (200 + 0) / 2."""
+    image = torch.full((1, 8, 8, 3), 70, dtype=torch.uint8)
+    image[:, :4] = torch.tensor([250, 50, 100], dtype=torch.uint8)
+    assert image_statistics(image)["saturation"].tolist() == [100]
+
 
 PLANE = drawn_mixture(2, 4, seed=0)
 
@@ -106,7 +211,7 @@ def test_methods_are_means_over_their_seeds() -> None:
 def test_seeds_that_agree_can_be_drawn() -> None:
     """The mean of three equal numbers differs from them by rounding: no bar of negative length."""
     above = Interval(1.0, 1.0 + 1e-15, 1.0 + 2e-15, 0.95)
-    figure = plots_density.correlation_dots({"jepa": {"contrast": above}})
+    figure = correlation_dots({"jepa": {"contrast": above}})
     assert len(figure.axes) == 1
 
 

@@ -1,0 +1,425 @@
+"""`sparsejepa score`: one row an image, whatever the files are and whenever it is killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from sparsejepa.cli import app
+from sparsejepa.density import score_folder
+from sparsejepa.density.image_source import open_source
+from sparsejepa.density.jepa_score import jepa_score
+from sparsejepa.density.score_folder import Summary, score_images
+from sparsejepa.probing.backbones import Backbone, load_backbone
+from sparsejepa.training.checkpoint import save_encoder
+from tests.data.tiny_parquet import pixels, table
+from tests.density.tiny_images import (
+    awkward,
+    embedding,
+    encoded,
+    encoder,
+    folder_of,
+    plain,
+    quiet,
+    rows,
+    tiny_file,
+)
+
+NOISE = {f"{seed}.png": encoded(plain(seed)) for seed in range(1, 5)}
+
+
+@pytest.fixture
+def score(tmp_path: Path) -> Callable[..., Summary]:
+    """Scores by the tiny encoder into s.parquet, or as told."""
+    weights = str(tiny_file(tmp_path))
+
+    def run(images: Path | str, out: str = "s.parquet", **options) -> Summary:
+        return score_images(
+            str(images), **{"backbone": weights, "out": tmp_path / out, "say": quiet} | options
+        )
+
+    return run
+
+
+class Bent(nn.Module):
+    """A backbone of eight grey levels, of which the last four go through `bend`."""
+
+    def __init__(self, bend: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.bend = bend
+
+    def forward(self, images: Tensor) -> Tensor:
+        levels = F.adaptive_avg_pool2d(images, 4).flatten(1)[:, :8]
+        return torch.cat([levels[:, :4], self.bend(levels[:, 4:])], dim=1)
+
+
+def bent(bend: Callable[[Tensor], Tensor]) -> Backbone:
+    cfg = {"input_size": (3, 16, 16), "mean": (0.0,) * 3, "std": (1.0,) * 3, "crop_pct": 1.0}
+    cfg |= {"interpolation": "bicubic", "crop_mode": "center"}
+    return Backbone(Bent(bend), "bent", cfg, False).eval()
+
+
+def test_a_folder_with_every_awkward_file(tmp_path: Path, score, monkeypatch) -> None:
+    """Converted or skipped, and said so; no row is missing, and the order is that of the paths."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 160 * 120 - 1)
+    skipped = ("corrupt.png", "empty.png", "float.tif", "text.jpg", "too_huge.png")
+    files = awkward() | {"notes.txt": b"", "c.heic": b"", "sub/b.png": encoded(plain(7))}
+    folder, said = folder_of(tmp_path / "images", files), []
+    done = score(folder, say=said.append)
+    found = rows(tmp_path / "s.parquet")
+    assert list(found) == sorted(files.keys() - {"notes.txt", "c.heic"})
+    assert said[0] == "2 other files in the folder were left out (.heic, .txt)."
+    assert done.scored == len(found) - len(skipped)
+    for name, row in found.items():
+        if name in skipped:
+            assert row["score"] is None and row["note"].startswith("skipped: it ")
+            assert f"{name} was {row['note']}." in said
+        else:
+            assert np.isfinite(row["score"])
+            assert (row["rank"], row["clipped"], row["null_directions"]) == (7, 0, 1)
+    assert found["huge.jpg"]["note"] == "reduced from 160x120"
+    assert "rotated" in found["turned.jpg"]["note"]
+
+
+def test_scores_are_those_of_the_library(tmp_path: Path, score) -> None:
+    """A plain image of the right size goes in as it is; percentiles are shares below."""
+    score(folder_of(tmp_path / "images", {f"{s}.png": encoded(plain(s)) for s in range(5)}))
+    found = list(rows(tmp_path / "s.parquet").values())
+    unit = torch.from_numpy(np.concatenate([pixels(1, seed, 16) for seed in range(5)]))
+    scores = [row["score"] for row in found]
+    expected = jepa_score(embedding(), unit.permute(0, 3, 1, 2) / 255).score.tolist()
+    assert scores == pytest.approx(expected, rel=1e-5)
+    below = [20.0 * sum(other < score for other in scores) for score in scores]
+    assert [row["percentile"] for row in found] == pytest.approx(below)
+
+
+def test_a_row_belongs_to_a_content(tmp_path: Path, score) -> None:
+    """Replaced: scored again. Renamed, kept: not scored again. Gone: dropped. As a fresh table."""
+    folder = folder_of(tmp_path / "images", NOISE | {"b.png": b"broken"})
+    assert score(folder).scored == 4
+    folder_of(folder, {"1.png": encoded(plain(9)), "b.png": encoded(plain(8))})
+    (folder / "2.png").rename(folder / "two.png")
+    (folder / "3.png").unlink()
+    said: list[str] = []
+    assert score(folder, say=said.append).scored == 2
+    assert said[0] == "2 of 4 images have their score already."
+    assert said[1] == "1 images have changed since and are scored again."
+    score(folder, "fresh.parquet")
+    assert rows(tmp_path / "s.parquet") == rows(tmp_path / "fresh.parquet")
+
+
+def test_a_parquet_file_changed_under_its_name(tmp_path: Path, score) -> None:
+    """Rows reversed: every score goes with its image, and nothing is scored again."""
+    images, file = table(pixels(5, size=16)), tmp_path / "images.parquet"
+    pq.write_table(images, file)
+    score(file)
+    before = [row["score"] for row in rows(tmp_path / "s.parquet").values()]
+    pq.write_table(images.take(list(range(4, -1, -1))), file)
+    assert score(file).scored == 0
+    assert [row["score"] for row in rows(tmp_path / "s.parquet").values()] == before[::-1]
+
+
+def test_scores_do_not_depend_on_other_images(tmp_path: Path, score) -> None:
+    """A black image stops the four squares, others none: the count is the encoder's, not theirs."""
+    black = encoded(Image.new("RGB", (16, 16)))
+    folder = folder_of(tmp_path / "images", {"0.png": black} | NOISE)
+    square = {"backbone": bent(torch.square)}
+    score(folder, limit=1, **square)
+    assert list(rows(tmp_path / "s.parquet")) == ["0.png"]
+    score(folder, **square)
+    score(folder, limit=2, **square)  # keeps the others' rows
+    found = rows(tmp_path / "s.parquet")
+    score(folder, "whole.parquet", batch_size=2, **square)
+    whole = rows(tmp_path / "whole.parquet")
+    assert found.keys() == whole.keys()
+    for name, row in found.items():
+        assert row["score"] == pytest.approx(whole[name]["score"], rel=1e-12)
+        assert row["null_directions"] == 0 and row["clipped"] == (4 if name == "0.png" else 0)
+
+
+def test_an_image_without_a_derivative_is_skipped(tmp_path: Path, score) -> None:
+    """The root has none at black: a row that says so. Where all are so, a sentence and all rows."""
+    black, root = encoded(Image.new("RGB", (16, 16))), {"backbone": bent(torch.sqrt)}
+    folder = folder_of(tmp_path / "images", {"0.png": black} | NOISE)
+    score(folder, **root)
+    row = rows(tmp_path / "s.parquet")["0.png"]
+    assert row["note"] == "skipped: its Jacobian is not finite" and row["score"] is None
+    alone = folder_of(tmp_path / "black", {"a.png": black, "b.png": black})
+    with pytest.raises(ValueError, match="None of the images could be read; see their notes"):
+        score(alone, "b.parquet", **root)
+    assert len(rows(tmp_path / "b.parquet")) == 2
+
+
+# Scores a folder slowly, and writes after every image.
+SLOWLY = """
+import sys, time
+from pathlib import Path
+from sparsejepa.density import score_folder
+
+decode = score_folder.decode_image
+def slow(*arguments):
+    time.sleep(0.1)
+    return decode(*arguments)
+
+score_folder.decode_image, score_folder.PAUSE = slow, 0.0
+images, weights, out = sys.argv[1:]
+score_folder.score_images(images, weights, Path(out), batch_size=1)
+"""
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path, score) -> None:
+    """After SIGKILL, finished rows are kept and the table becomes that of an uninterrupted call."""
+    files = {f"{seed}.png": encoded(plain(seed)) for seed in range(12)} | {"x.png": b"broken"}
+    folder, out = folder_of(tmp_path / "images", files), tmp_path / "s.parquet"
+    command = [sys.executable, "-c", SLOWLY, folder, tmp_path / "encoder.safetensors", out]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not out.exists() or len(rows(out)) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(rows(out))
+    assert 3 <= kept < 13
+    assert score(folder, batch_size=1).scored == 12 - kept
+    score(folder, "whole.parquet", batch_size=1)
+    assert rows(out) == rows(tmp_path / "whole.parquet")
+
+
+def test_interrupted_by_the_user_nothing_is_lost(tmp_path: Path, score, monkeypatch) -> None:
+    """Ctrl-C: what is scored is written."""
+    prepare, calls = score_folder._prepared, []
+
+    def third_stops(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return prepare(*arguments)
+
+    monkeypatch.setattr(score_folder, "_prepared", third_stops)
+    with pytest.raises(KeyboardInterrupt):
+        score(folder_of(tmp_path / "images", NOISE), batch_size=1)
+    assert list(rows(tmp_path / "s.parquet")) == ["1.png", "2.png"]
+
+
+def test_a_backbone_is_its_weights_and_not_its_spelling(tmp_path: Path, score, monkeypatch) -> None:
+    """Relative, absolute, copied: the table goes on. Other weights or heads: refused."""
+    folder = folder_of(tmp_path / "images", NOISE)
+    score(folder)
+    before = rows(tmp_path / "s.parquet")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "copy.safetensors").write_bytes(Path("encoder.safetensors").read_bytes())
+    for name in ("encoder.safetensors", "./encoder.safetensors", "copy.safetensors"):
+        assert score(folder, backbone=name).scored == 0
+    other = encoder()
+    with torch.no_grad():
+        next(other.parameters()).add_(0.5)
+    save_encoder(tmp_path / "other.safetensors", other)
+    with pytest.raises(ValueError, match="by another backbone .* choose another --out"):
+        score(folder, backbone="other.safetensors")
+    with pytest.raises(ValueError, match="of other images"):
+        score(folder_of(tmp_path / "others", NOISE))
+    assert rows(tmp_path / "s.parquet") == before
+
+
+@pytest.mark.parametrize("name", ["s.html", "s", "folder.parquet", "own.parquet", "sheet.parquet"])
+def test_nothing_of_the_users_is_overwritten(tmp_path: Path, score, name: str) -> None:
+    """A table of another name, an own Parquet file, an own page beside the table."""
+    (tmp_path / "folder.parquet").mkdir()
+    pq.write_table(pa.table({"mine": [1]}), tmp_path / "own.parquet")
+    (tmp_path / "sheet.html").write_text("my notes")
+    folder = folder_of(tmp_path / "images", NOISE)
+    with pytest.raises(ValueError, match=r"choose another --out|ends in \.parquet") as error:
+        score(folder, name)
+    assert "delete" not in str(error.value)
+    assert (tmp_path / "sheet.html").read_text() == "my notes"
+    assert pq.read_table(tmp_path / "own.parquet").to_pylist() == [{"mine": 1}]
+
+
+def test_out_and_images_may_be_at_home(tmp_path: Path, monkeypatch) -> None:
+    """A tilde is the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder_of(tmp_path / "images", NOISE)
+    weights, out = str(tiny_file(tmp_path)), Path("~/new/s.parquet")
+    done = score_images("~/images", weights, out, say=quiet)
+    assert done.sheet == tmp_path / "new/s.html" and (tmp_path / "new/s.parquet").exists()
+
+
+def test_linked_and_hidden_folders(tmp_path: Path) -> None:
+    """Each real folder once, however many links lead to it or round in a circle; none hidden."""
+    one = {"a.png": b"x"}
+    folder = folder_of(
+        tmp_path / "images", {"z/a.png": b"x", ".hidden/a.png": b"x", ".a.png": b"x"}
+    )
+    far = folder_of(tmp_path / "far", one)
+    (folder / "link").symlink_to(far)
+    (folder / "again").symlink_to(far)
+    (folder / "a_link").symlink_to(folder / "z")
+    (folder / "z" / "loop").symlink_to(folder)
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere")
+    found = open_source(str(folder))
+    assert found.paths == ["again/a.png", "z/a.png"]
+    assert "gone.png is a broken link" in found.left_out
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file system wants UTF-8")
+def test_names_that_are_not_utf8(tmp_path: Path, score) -> None:
+    """Readable, and no two the same; images, table and encoder."""
+    folder = tmp_path / os.fsdecode(b"f\xe9")
+    odd = {os.fsdecode(b"caf\xe9.png"): NOISE["1.png"], "caf\\xe9.png": NOISE["2.png"]}
+    folder_of(folder, odd | {"é.png": NOISE["3.png"]})
+    weights = tmp_path / os.fsdecode(b"\xff.safetensors")
+    weights.write_bytes((tmp_path / "encoder.safetensors").read_bytes())
+    out = os.fsdecode(b"\xfe.parquet")
+    score(folder, out, backbone=str(weights))
+    assert score(folder, out, backbone=str(weights)).scored == 0
+    with (tmp_path / out).open("rb") as file:
+        found = pq.read_table(file)["path"].to_pylist()
+    assert sorted(found) == ["caf\\xe9.png", "caf\\xe9.png (2)", "é.png"]
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C.UTF-8"}, {"PYTHONCOERCECLOCALE": "0"}])
+def test_names_in_any_locale(tmp_path: Path, score, locale: dict[str, str]) -> None:
+    """Beyond ASCII where the terminal has ASCII alone; of damaged images too."""
+    folder = folder_of(tmp_path / "Fotos für", {"é.png": NOISE["1.png"], "ü.png": b"broken"})
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"} | locale
+    command = [sys.executable, "-m", "sparsejepa.cli", "score", folder, "--backbone"]
+    command += [tmp_path / "encoder.safetensors", "--out", tmp_path / "ä.parquet"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(rows(tmp_path / "ä.parquet")) == ["é.png", "ü.png"]
+
+
+def test_parquet_in_row_groups_and_shards(tmp_path: Path, score) -> None:
+    """Rows are named by file and number; without an image or with a path alone, they say so."""
+    images = table(pixels(5, size=16))
+    cells = [{"bytes": None, "path": None}, {"bytes": None, "path": "gone.png"}]
+    cells.append({"bytes": None, "path": "far.png"})
+    folder = folder_of(tmp_path / "set", {"sub/far.png": NOISE["1.png"]})
+    extra = pa.table({"img": pa.array(cells, images["img"].type)})
+    pq.write_table(pa.concat_tables([images, extra]), folder / "sub/b.parquet", row_group_size=2)
+    pq.write_table(pa.table({"img": [NOISE["2.png"]]}), folder / "a.parquet")  # plain binary
+    (folder / "sub/far.png").rename(folder / "sub/far.image")
+    score(folder / "sub/b.parquet", "one.parquet")
+    (folder / "sub/far.image").rename(folder / "sub/far.png")
+    found = rows(tmp_path / "one.parquet")
+    assert list(found) == [f"b.parquet#{row}" for row in range(8)]
+    assert found["b.parquet#5"]["note"] == "skipped: its cell is empty"
+    assert "a path alone, gone.png" in found["b.parquet#6"]["note"]
+    unit = torch.from_numpy(pixels(5, size=16)).permute(0, 3, 1, 2) / 255
+    expected = jepa_score(embedding(), unit).score.tolist()
+    assert [row["score"] for row in found.values()][:5] == pytest.approx(expected, rel=1e-5)
+    assert score(folder / "sub/b.parquet", "one.parquet").scored == 1  # far.png is there now
+    (folder / "sub/far.png").unlink()
+    score(folder, "shards.parquet")
+    assert list(rows(tmp_path / "shards.parquet"))[:2] == ["a.parquet#0", "sub/b.parquet#0"]
+
+
+def test_a_data_set_of_the_hub(tmp_path: Path, score, monkeypatch) -> None:
+    """Through `datasets`, here from a local file; a configuration stands after a colon."""
+    import datasets
+
+    pq.write_table(table(pixels(3, size=16)), tmp_path / "images.parquet")
+    asked = []
+
+    def load(*names, split):
+        asked.append((*names, split))
+        file = str(tmp_path / "images.parquet")
+        return datasets.Dataset.from_parquet(file, cache_dir=str(tmp_path / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    score("owner/name", split="test")
+    found = rows(tmp_path / "s.parquet")
+    assert list(found) == ["test#0", "test#1", "test#2"]
+    assert all(np.isfinite(row["score"]) for row in found.values())
+    score("owner/name:small", "t.parquet")
+    assert asked == [("owner/name", None, "test"), ("owner/name", "small", "train")]
+
+
+def test_a_timm_model_with_its_own_preprocessing(tmp_path: Path, score) -> None:
+    """Its size, crop and statistics; from a file with its name, or with timm's config.json."""
+    name = "test_vit2.r160_in1k"
+    network = load_backbone(name, pretrained=False)
+    folder = folder_of(tmp_path / "images", {"a.png": encoded(plain(0, 200))})
+    score(folder, backbone=network)
+    ready = network.prepare(plain(0, 200))[None]
+    assert ready.shape == (1, 3, 160, 160) and 0 <= ready.min() < ready.max() <= 1
+    torch.testing.assert_close(network.embedding()(ready), network.network((ready - 0.5) / 0.5))
+    file = tmp_path / "model.safetensors"
+    save_file(network.network.state_dict(), file)
+    assert score(folder, backbone=name, weights=file).scored == 0
+    with pytest.raises(ValueError, match=r"--weights, or put timm's config\.json beside it"):
+        score(folder, backbone=str(file))
+    config = {"architecture": "test_vit2", "pretrained_cfg": network.network.pretrained_cfg}
+    (tmp_path / "config.json").write_text(json.dumps(config, default=str))
+    assert score(folder, backbone=str(file)).scored == 0
+
+
+def test_the_contact_sheet_shows_both_ends(tmp_path: Path, score) -> None:
+    """One file with its images inside, likeliest first, a described image each; names escaped."""
+    folder = folder_of(tmp_path / "images", NOISE | {"<b>&.png": encoded(plain(9))})
+    done = score(folder)
+    page = done.sheet.read_text()
+    assert "<b>&.png" not in page and "&lt;b&gt;&amp;.png" in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    shown = re.findall(r'<img src="data:image/jpeg;base64,[\w+/=]+" alt="(\S+): among the', page)
+    order = sorted(done.rows, key=lambda row: -row.score)
+    expected = [row.path for row in (*order[:3], *order[:2:-1])]
+    assert [name.replace("&lt;b&gt;&amp;", "<b>&") for name in shown] == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "backbone", "message"),
+    [
+        ("nowhere/at/all", None, "There is no folder, Parquet file or data set 'nowhere/at/all'"),
+        ("empty", None, "There are no images in"),
+        ("owner/name", None, "is no folder or file here, and the Hub did not give its split"),
+        ("text.parquet", None, "is neither a folder of images nor a whole Parquet file"),
+        ("images", "vit_tny_patch16_224", "timm has no model 'vit_tny_patch16_224'; did you mean"),
+        ("images", "vit_tiny_patch16_224.typo", "timm has no weights 'typo' of vit_tiny_patch16_2"),
+        ("images", "gone.safetensors", "There is no file of weights gone.safetensors"),
+        ("images", "damaged.safetensors", "damaged.safetensors is not a whole safetensors file"),
+        ("images", "mine.pth", "torch's own format"),
+        ("images", "pointer.safetensors", "is a Git LFS pointer"),
+        ("images", "prefix.safetensors", "are not those of the network"),
+        ("images", "images", "this is a folder: name a file of weights in it"),
+        ("images", "owner/model", "a model on the Hub is written hf-hub:owner/model"),
+        ("unreadable", None, "None of the images could be read"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(
+    tmp_path: Path, monkeypatch, images: str, backbone: str | None, message: str
+) -> None:
+    """On the command line: exit code 2, no traceback, and never the advice to delete a file."""
+    monkeypatch.chdir(tmp_path)
+    weights = str(tiny_file(tmp_path))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.parquet").write_text("no table")
+    (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
+    (tmp_path / "mine.pth").write_bytes(b"PK")
+    (tmp_path / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    state = {f"module.{key}": value for key, value in encoder().vit.state_dict().items()}
+    facts = {"encoder": json.dumps(encoder().config.__dict__)}
+    save_file(state, tmp_path / "prefix.safetensors", facts)
+    folder_of(tmp_path / "images", {"a.png": encoded(plain())})
+    folder_of(tmp_path / "unreadable", {"a.png": b"broken"})
+    arguments = ["score", images, "--backbone", backbone or weights, "--out", "s.parquet"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr and "delete" not in result.stderr
