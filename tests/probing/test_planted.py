@@ -1,6 +1,5 @@
 """Probes answer what was planted, guess where nothing is, and say what they cannot work with."""
 
-import math
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +8,6 @@ from scipy import stats
 from torch import Tensor
 
 from sparsejepa.data.scenes import draw_scenes
-from sparsejepa.probing.evaluate import evaluate
 from sparsejepa.probing.features import pixel_features, pooled_features
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import knn_predict
@@ -86,26 +84,3 @@ def test_planted_pixels_are_read() -> None:
     shown[torch.arange(400), 0, y, 1] = 255
     x, q = pixel_features(shown[:300], shown[300:])
     assert linear_probe(x, y[:300], q, y[300:], seed=0, steps=100).top1 == 1.0
-
-
-def test_a_single_class_is_one_sentence() -> None:
-    """A set of one class has nothing to tell apart."""
-    train_x, train_y, test_x, test_y = planted()
-    with pytest.raises(ValueError, match="All 600 training labels are 3; a probe needs at least"):
-        evaluate(train_x, test_x, train_y * 0 + 3, test_y * 0 + 3, seed=0)
-
-
-def test_damaged_features_are_one_sentence() -> None:
-    """NaN in one feature of one image."""
-    train_x, train_y, test_x, test_y = planted()
-    test_x[17, 3] = math.nan
-    with pytest.raises(ValueError, match="Features contain NaN or infinity"):
-        evaluate(train_x, test_x, train_y, test_y, seed=0)
-
-
-def test_labels_of_another_set_are_one_sentence() -> None:
-    """Test labels with a class that training has not."""
-    train_x, train_y, test_x, test_y = planted()
-    test_y[5] = CLASSES
-    with pytest.raises(ValueError, match="test label 6 is outside 0 to 5, the training labels"):
-        evaluate(train_x, test_x, train_y, test_y, seed=0)
