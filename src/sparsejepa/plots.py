@@ -1,9 +1,6 @@
 """Figures that more than one chapter draws; each takes numbers and returns a matplotlib figure."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from sparsejepa.model.masks import Masks
+from sparsejepa.model.masks import Masks
 
 History = Mapping[str, int | float]  # an entry an epoch
 
