@@ -65,7 +65,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
 def test_one_process_holds_a_lock_until_it_dies(
     tmp_path: Path, code: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With and without `flock`: refused while held, free after a kill, and again after a release."""
+    """With and without `flock`: refused while held, free after a kill and after a release."""
     patch = "" if code is None else REFUSED.format(code)
     file = tmp_path / "folder" / ".lock"
     holder = subprocess.Popen(

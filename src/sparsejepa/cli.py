@@ -117,6 +117,7 @@ def certify(
     base: Annotated[
         str | None, typer.Option(help="Revision to compare with; each run's own if not given.")
     ] = None,
+    only: Annotated[str | None, typer.Option(help="A notebook, as 01_pretrain.")] = None,
 ) -> None:
     """Says whether the code here computes what the code of a preset's runs computed.
 
@@ -126,7 +127,7 @@ def certify(
     with _one_sentence():
         from sparsejepa.companion.certify import certify as outcomes_of
 
-        outcomes = outcomes_of(repository_root(), preset, base, typer.echo)
+        outcomes = outcomes_of(repository_root(), preset, base, typer.echo, only)
     for outcome in outcomes:
         typer.echo(outcome.line())
     if any(outcome.state in ("stale", "missing") for outcome in outcomes):

@@ -152,7 +152,7 @@ def test_norms_before_tokens(norm: nn.Module, batch_size: int, chunk_size: int) 
 
 
 def test_a_wrong_gradient_is_refused() -> None:
-    """An operation whose backward pass is not its derivative: no score is better than a wrong one."""
+    """An operation whose backward pass is not its derivative: no score beats a wrong one."""
 
     class Wrong(torch.autograd.Function):
         generate_vmap_rule = True

@@ -62,16 +62,19 @@ def certify(
     preset: str = "reference",
     base: str | None = None,
     say: Callable[[str], None] = print,
+    only: str | None = None,
 ) -> list[Outcome]:
     """Checks every run of a preset whose code differs from what is on disk, and keeps the result.
 
     Args:
         base: the revision to compare with; each run's own, or the one it is certified for.
+        only: a notebook, to check its runs alone.
 
     Raises:
         ValueError: git or a revision is missing; the certificates were edited; a golden run failed.
     """
-    study, golden = load_study(root, preset), load_study(root, GOLDEN)
+    golden = load_study(root, GOLDEN)
+    study = [run for run in load_study(root, preset) if only in (None, run.notebook)]
     certificates, outcomes, asked = dict(read_certificates(root)), {}, {}
     for run in study:
         path = runs_root(root) / run.folder / MANIFEST
@@ -139,6 +142,7 @@ def _judged(
 ) -> tuple[Outcome, dict[str, Any] | None]:
     parts = [p for p, d in ((REPORT, found.report), (TRAINING, found.training)) if d is None]
     equal = f"{found.tensors} tensors and {found.numbers} numbers are equal"
+    equal += f"; {found.added} numbers are new" if found.added else ""
     certificate = {
         "parts": parts,
         "made_at": revision,

@@ -24,6 +24,7 @@ class Comparison:
 
     tensors: int  # how many were compared
     numbers: int  # how many of results.json were compared
+    added: int  # numbers that only the new code writes: none of them can be shown
     training: str | None  # the first difference of the training, None if there is none
     report: str | None  # the first difference of the rest
 
@@ -45,12 +46,18 @@ def compare_runs(old: Path, new: Path, run_id: str) -> Comparison:
             if key not in after or not np.array_equal(values, after[key], equal_nan=True):
                 found.append(f"{name}: {key}{_first_entry(values, after.get(key))}")
     results = [without_times(read_json(runs / run_id / RESULTS))[0] for runs in (old, new)]
+    added = 0
     for place, before, after in leaves(*results):
+        if not isinstance(before, int | float):
+            # Words are no numbers; what the run lacks the book cannot show.
+            added += isinstance(after, int | float)
+            continue
         numbers += 1
         if before != after or type(before) is not type(after):
             found = training if place.split(" > ")[0] in TRAINING_RESULTS else report
             found.append(f"{place}: {before} -> {after}")
-    return Comparison(tensors, numbers, next(iter(training), None), next(iter(report), None))
+    first = [next(iter(found), None) for found in (training, report)]
+    return Comparison(tensors, numbers, added, *first)
 
 
 def leaves(one: Any, two: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -59,6 +66,12 @@ def leaves(one: Any, two: Any, place: str = "") -> Iterator[tuple[str, Any, Any]
         for key in dict.fromkeys([*one, *two]):
             inner = f"{place} > {key}" if place else key
             yield from leaves(one.get(key), two.get(key), inner)
+    elif (
+        two is None and isinstance(one, dict | list) or one is None and isinstance(two, dict | list)
+    ):
+        yield from leaves(
+            *((x if x is not None else type(one or two)()) for x in (one, two)), place
+        )
     elif isinstance(one, list) and isinstance(two, list):
         for i in range(max(len(one), len(two))):
             first, second = (x[i] if i < len(x) else None for x in (one, two))
