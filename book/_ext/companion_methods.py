@@ -3,9 +3,6 @@
 from companion_markdown import code, list_table, text
 from sparsejepa.model.method_notes import NOTES
 
-# The line of a page that the table replaces.
-MARKER = "% companion: methods"
-
 
 def methods_table() -> str:
     """One row a method: name for `-p method=…`, what it changes, what gets sparse, where from."""
