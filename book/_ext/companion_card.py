@@ -32,7 +32,7 @@ def scope(facts: Facts) -> str:
     """Data, inputs and sizes."""
     sets = [" ".join((entry["name"], entry["split"])) for entry in facts.get("data", [])]
     given, needs = facts.get("parameters", {}), facts.get("needs", {})
-    inputs = [f"{len(needs)} finished runs"] if needs else []
+    inputs = [f"{len(needs)} finished runs as input"] if needs else []
     sizes = [f"{name} {given[name]}" for name in _SIZES if name in given]
     return text("; ".join(map(", ".join, filter(None, (sets, inputs, sizes)))))
 
@@ -120,7 +120,8 @@ def data_set(entry: Mapping[str, Any]) -> str:
 def hardware(known: Mapping[str, Any]) -> str:
     """Processor, cores and threads, GPUs, system."""
     parts = [known.get("cpu", "unknown processor"), f"{known.get('cores', '?')} cores"]
-    parts += [f"{known['threads']} threads"] if "threads" in known else []
+    threads = known.get("threads")
+    parts += [f"{threads} thread{'s' * (threads != 1)}"] if threads else []
     parts += known.get("gpus") or ["no GPU"]
     return text(", ".join([*parts, known.get("system", "unknown system")]))
 
@@ -130,6 +131,8 @@ def wall_time(timing: Mapping[str, Any]) -> str:
     shown = [f"{duration(timing.get('notebook_seconds', 0))} for the notebook"]
     if timing.get("training_seconds"):
         shown.append(f"{duration(timing['training_seconds'])} of training, kept or made in it")
+    if speed := timing.get("results", {}).get("images_per_second"):
+        shown.append(f"{speed:,.0f} training images a second")
     if timing.get("peak_memory_gb"):
         shown.append(f"at most {timing['peak_memory_gb']:.1f} GB of memory")
     return text("; ".join(shown)) if timing else "unknown"

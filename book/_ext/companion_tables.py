@@ -18,13 +18,13 @@ _NO_RUNS = "There are none yet. `make book` in a clone makes some, and builds th
 
 
 def runs_table(book: Book, runs: list[str]) -> str:
-    """A row a run: its page, when, how long and on what it was made, and its files."""
-    rows = [("Run", "Made", "Time and memory", "Number format", "Hardware", "Files")]
+    """A row a run: its page, when and on what it was made, how long that took, and its files."""
+    rows = [("Run", "Made", "Time and memory", "Files")]
     for run in runs:
         facts, page, name = book.facts(run), book.page_of_run.get(run), run.partition("/")[2]
-        cells = [f"{{doc}}`{name} </{page}>`" if page else code(run)]
-        cells += [made(facts["timing"]), wall_time(facts["timing"]), code(facts["precision"])]
-        rows.append((*cells, hardware(facts["hardware"]), files(book, run, facts)))
+        shown = f"{{doc}}`{name} </{page}>`" if page else code(run)
+        on = f"{made(facts['timing'])}, {code(facts['precision'])} on {hardware(facts['hardware'])}"
+        rows.append((shown, on, wall_time(facts["timing"]), files(book, run, facts)))
     return list_table(rows, header=True, classes="scorecard")
 
 
