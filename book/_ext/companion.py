@@ -35,7 +35,6 @@ from sparsejepa.companion.evidence import making_command, value_at
 logger = logging.getLogger(__name__)
 
 PARTS = {
-    "benchmarks": tables.benchmarks,
     "claims": lambda b: claims.one_by_one(b.ledger, b.judgements, b.page_of_run),
     "counts": lambda b: claims.in_short(b.ledger, b.judgements),
     "methods": lambda b: methods_table(),

@@ -29,7 +29,8 @@ def page_of_run(book: Book, run: str, source: str) -> dict[str, Any]:
     title = ""
     if len(list((book.runs_root / run).parent.glob("*/manifest.json"))) > 1:
         method = str(facts.get("parameters", {}).get("method", ""))
-        title = f": {_IN_WORDS.get(method, method)}, seed {facts.get('seed')}"
+        named = [_IN_WORDS.get(method, method), f"seed {facts.get('seed')}"]
+        title = ": " + ", ".join(filter(None, named))
     clean = book.root / f"{source_page(run)}.ipynb"
     prose = notebook if not clean.is_file() else json.loads(clean.read_text(encoding="utf-8"))
     edit(notebook, prose, title)

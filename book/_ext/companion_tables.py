@@ -1,4 +1,4 @@
-"""Tables over runs: their times and files, the reader's own, benchmarks, and all numbers as CSV."""
+"""Tables over runs: their times and files, the reader's own, and all numbers as CSV."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -11,9 +11,7 @@ from sphinx.application import Sphinx
 from companion_book import Book
 from companion_card import files, hardware, made, wall_time
 from companion_markdown import code, list_table, number, text
-from sparsejepa.companion.files import read_json
 
-CSV = Path("downloads") / "results.csv"  # in the built book
 _NO_RUNS = "There are none yet. `make book` in a clone makes some, and builds this book again."
 
 
@@ -34,48 +32,31 @@ def committed_runs(book: Book) -> str:
 
 
 def own_runs(book: Book) -> str:
-    """The reader's own runs, and whether the encoder of each pretraining learned."""
+    """The reader's own runs, and of each pretraining whether it learned."""
     sound, sentences = [], []
     for run in book.runs(committed=False):
+        if {"results.json", "manifest.json"}.intersection(book.missing(run)):
+            continue  # not finished; a notebook that ran in Jupyter leaves no executed copy
         try:
+            runs_table(book, [run])
             results = book.read(run, "results.json")
-            book.facts(run)
-        except FileNotFoundError:
-            continue  # not finished
-        except ValueError as error:  # the reader's own damaged file must not stop the build
-            sentences.append(f":::{{warning}}\n{text(error)}\n:::")
-            continue
-        sound.append(run)
-        if "/01_pretrain/" in run:
-            sentences.append(f"{code(run)} {learned(results)}")
-    table = runs_table(book, sound) if sound else _NO_RUNS
-    return "\n\n".join([table, *sentences])
+            if "/01_pretrain/" in run:
+                sentences.append(f"{code(run)} {learned(results)}")
+            sound.append(run)
+        except (KeyError, TypeError, ValueError) as error:  # they must not stop the build
+            sentences.append(f":::{{warning}}\n{code(run)} cannot be shown: {text(error)}\n:::")
+    return "\n\n".join([*sentences, runs_table(book, sound) if sound else _NO_RUNS])
 
 
 def learned(results: Mapping[str, Any]) -> str:
     """Whether the last block of the run's encoder is above both controls, by the linear probe."""
-    accuracy, encoder = results["accuracy"], f"{results['method']}, last block"
-    controls = [n for n in ("untrained encoder, last block", "raw pixels") if n in accuracy]
-    value, *others = (accuracy[name]["linear probe"] for name in (encoder, *controls))
-    above = all(value["interval"][0] > other["value"] for other in others)
+    names = [f"{results['method']}, last block", "untrained encoder, last block", "raw pixels"]
+    there = [name for name in names if name in results["accuracy"]]
+    value, *controls = (results["accuracy"][name]["linear probe"] for name in there)
+    above = all(value["interval"][0] > control["value"] for control in controls)
     verdict = "learned" if above else "has not clearly learned"
-    beside = ", ".join(f"{n} {number(o, '.1%')}" for n, o in zip(controls, others, strict=True))
-    return f"**{verdict}**: its last block reaches {number(value, '.1%')}; {text(beside)}."
-
-
-def benchmarks(book: Book) -> str:
-    """A table each: items a second, from a call's best seconds; the first is what others beat."""
-    path = book.root / "book" / "benchmarks.json"
-    if not path.is_file():
-        return "No result of the benchmarks is committed. `make benchmark` measures your machine."
-    found = read_json(path)
-    parts = [f"Measured {text(found['date'])} on {hardware(found['hardware'])}."]
-    for table in found["tables"]:
-        rows, first = [("What", "Per second", "Ratio")], next(iter(table["seconds"].values()))
-        for name, s in table["seconds"].items():
-            rows.append((text(name), text(f"{table['items'] / s:,.0f}"), text(f"{first / s:.1f}")))
-        parts += [f"**{text(table['title'])}**", list_table(rows, header=True)]
-    return "\n\n".join(parts)
+    beside = [f"{n} {number(c, '.1%')}" for n, c in zip(there[1:], controls, strict=True)]
+    return f"**{verdict}**: last block {number(value, '.1%')}; {text(', '.join(beside))}."
 
 
 def numbers(results: Any, key: str = "") -> Iterator[tuple[str, float, Any, Any]]:
@@ -97,9 +78,9 @@ def numbers(results: Any, key: str = "") -> Iterator[tuple[str, float, Any, Any]
 def write_csv(app: Sphinx, exception: Exception | None) -> None:
     """All numbers of the committed runs, in the built book (`build-finished`)."""
     if exception is None and app.builder.format == "html":
-        path = Path(app.outdir) / CSV
+        path, book = Path(app.outdir) / "downloads" / "results.csv", app.companion
         path.parent.mkdir(exist_ok=True)
-        book, rows = app.companion, [("run", "key", "value", "low", "high")]
+        rows = [("run", "key", "value", "low", "high")]
         for run in book.runs(committed=True):
             if not book.missing(run):
                 rows += [(run, *row) for row in numbers(book.read(run, "results.json"))]
