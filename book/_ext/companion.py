@@ -84,8 +84,7 @@ class ResultRole(SphinxRole):
 
 def warn(kind: str, page: str, sentence: str) -> None:
     """Fails a strict build."""
-    values = (page, sentence)
-    logger.warning("%s: %s", *values, location=page, type="companion", subtype=kind)
+    logger.warning("%s: %s", page, sentence, location=page, type="companion", subtype=kind)
 
 
 def open_book(app: Sphinx, env: BuildEnvironment, docnames: Sequence[str]) -> None:
@@ -94,13 +93,11 @@ def open_book(app: Sphinx, env: BuildEnvironment, docnames: Sequence[str]) -> No
     # Runs without a page count too: other pages print their numbers. Own runs may be as they like.
     for run in dict.fromkeys([*book.page_of_run, *book.runs(committed=True)]):
         page = book.page_of_run.get(run, f"book/runs/{run}/executed")
+        again = f"make it by `{making_command(run)}`"
         if missing := book.missing(run):
-            preset = run.partition("/")[0]
-            again = f"make it by `sparsejepa reproduce --preset {preset}`."
-            warn("missing", page, f"the run {run} has no {', '.join(missing)}; {again}")
+            warn("missing", page, f"the run {run} has no {', '.join(missing)}; {again}.")
         elif reasons := book.stale(run):
-            again = f"make it again by `{making_command(run)}`, or run `sparsejepa certify` if "
-            again += "only code has changed."
+            again += ", or run `sparsejepa certify` if only code has changed."
             warn("stale", page, f"the run {run} is stale: {'; '.join(reasons)}; {again}")
     try:
         faults = [sentence for one in book.judgements for sentence in one.faults]

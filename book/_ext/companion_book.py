@@ -16,6 +16,7 @@ from sparsejepa.companion.verdicts import Judgement, judge
 RUNS = PurePosixPath("book/runs")
 # What a finished run always has; figures and weights depend on the notebook.
 REQUIRED = ("executed.ipynb", "results.json", "manifest.json")
+COMMITTED = ("reference",)  # presets whose runs the repository keeps
 
 
 class Book:
@@ -24,11 +25,9 @@ class Book:
     def __init__(self, root: Path, shown: Mapping[str, str], pages: Collection[str]) -> None:
         """`shown` maps pages of clean notebooks to runs; `pages` are all of the book."""
         self.root, self.runs_root, self.shown = Path(root), Path(root) / RUNS, dict(shown)
-        found = {page: run for page in sorted(pages) if (run := self.run_of_page(page))}
-        # A run that two pages show is linked to the notebook's.
-        self.page_of_run = {run: page for page, run in found.items()} | {
-            run: page for page, run in self.shown.items() if page in pages
-        }
+        # Of two pages that show a run, the notebook's is linked: it comes last.
+        found = [(self.run_of_page(page), page) for page in sorted(pages)]
+        self.page_of_run = {run: page for run, page in found if run}
         self.stale = functools.cache(self._stale)
 
     def run_of_page(self, page: str) -> str | None:
@@ -42,19 +41,14 @@ class Book:
         """Every run folder, finished or not: of the repository, or the reader's own."""
         folders = sorted(p for p in self.runs_root.glob("*/*/*") if p.is_dir())
         runs = ["/".join(p.parts[-3:]) for p in folders if p.parent.name != "trainings"]
-        return [run for run in runs if run.startswith("reference/") == committed]
+        return [run for run in runs if (run.split("/")[0] in COMMITTED) == committed]
 
     def missing(self, run: str) -> list[str]:
         """Names of required files that are not there."""
         return [name for name in REQUIRED if not (self.runs_root / run / name).is_file()]
 
     def read(self, run: str, name: str) -> Any:
-        """One of the run's JSON files.
-
-        Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is damaged.
-        """
+        """One of the run's JSON files; raises as `read_json`."""
         return read_json(self.runs_root / run / name)
 
     def facts(self, run: str) -> dict[str, Any]:
@@ -68,23 +62,17 @@ class Book:
         preset, notebook, name = run.split("/")
         if not (self.root / f"{source_page(run)}.ipynb").is_file():
             return [f"{source_page(run)}.ipynb, which it ran, is no longer there"]
-        named = {}
-        if (self.root / "notebooks" / "presets" / f"{preset}.yml").is_file():
-            try:
-                study = load_study(self.root, preset)
-            except (FileNotFoundError, ValueError) as error:
-                return [str(error)]
-            named = {(one.notebook, one.name): one.parameters for one in study}
+        try:
+            study = load_study(self.root, preset) if preset in COMMITTED else []
+        except (FileNotFoundError, ValueError) as error:
+            return [str(error)]
+        named = {(one.notebook, one.name): one.parameters for one in study}
         # A run that no preset names has no parameters to be compared with.
         return staleness(self.root, run, named.get((notebook, name)))
 
     @functools.cached_property
     def ledger(self) -> Ledger:
-        """The claims.
-
-        Raises:
-            FileNotFoundError, ValueError: there is no ledger, or it breaks its schema.
-        """
+        """The claims; raises as `load_ledger`."""
         return load_ledger(self.root / LEDGER)
 
     @functools.cached_property

@@ -55,7 +55,7 @@ def provenance_card(book: Book, run: str, facts: Facts) -> str:
     """What a run was made from."""
     rows = [
         ("Run", code(run)),
-        ("Made", f"{made(facts['timing'])}, by the code of commit {commit(facts)}"),
+        ("Made", f"{made(facts)}, by the code of commit {commit(facts)}"),
         ("Code", text(code_line(book, run))),
         ("Seed", text(facts.get("seed", "unknown"))),
         ("Data", "; ".join(map(data_set, facts.get("data", [])))),
@@ -63,14 +63,15 @@ def provenance_card(book: Book, run: str, facts: Facts) -> str:
         ("Files", files(book, run, facts)),
     ]
     parts = [
+        "::::::{dropdown} Where this comes from\n:class-container: run-card\n",
         list_table(rows),
         dropdown("Effective parameters", values_table(facts.get("parameters", {}))),
         dropdown("Versions", values_table(facts.get("versions", {}))),
-        "Make it again:",
+        "\nMake it again:\n",
         command_block(str(facts.get("command", "unknown"))),
+        "::::::",
     ]
-    body = "\n\n".join(parts)
-    return f"::::::{{dropdown}} Where this comes from\n:class-container: run-card\n\n{body}\n::::::"
+    return "\n".join(parts)
 
 
 def files(book: Book, run: str, facts: Facts) -> str:
@@ -99,14 +100,13 @@ def code_line(book: Book, run: str) -> str:
     )
 
 
-def made(timing: Mapping[str, Any]) -> str:
-    """Day and minute in UTC."""
-    day, _, clock = str(timing.get("started_utc", "unknown")).partition("T")
-    return text(f"{day} {clock[:5]} UTC" if clock else day)
+def made(facts: Facts) -> str:
+    """Day and time in UTC."""
+    return text(facts["timing"].get("started_utc", "unknown").replace("T", " "))
 
 
 def commit(facts: Facts) -> str:
-    """The commit, shortened, and whether files differed from it."""
+    """Shortened, and whether files differed from it."""
     name, dirty, _ = str(facts.get("commit", "unknown")).partition("-dirty")
     return code(name[:12]) + (" with uncommitted changes" if dirty else "")
 
@@ -119,29 +119,21 @@ def data_set(entry: Mapping[str, Any]) -> str:
 
 def hardware(known: Mapping[str, Any]) -> str:
     """Processor, cores and threads, GPUs, system."""
-    parts = [known.get("cpu", "unknown processor"), f"{known.get('cores', '?')} cores"]
-    threads = known.get("threads")
-    parts += [f"{threads} thread{'s' * (threads != 1)}"] if threads else []
-    parts += known.get("gpus") or ["no GPU"]
+    parts = [known.get("cpu", "unknown processor"), f"cores: {known.get('cores', '?')}"]
+    parts += [f"threads: {known.get('threads', '?')}", *(known.get("gpus") or ["no GPU"])]
     return text(", ".join([*parts, known.get("system", "unknown system")]))
 
 
 def wall_time(timing: Mapping[str, Any]) -> str:
     """Of the notebook, of all trainings that it shows, and how much memory."""
-    shown = [f"{duration(timing.get('notebook_seconds', 0))} for the notebook"]
-    if timing.get("training_seconds"):
-        shown.append(f"{duration(timing['training_seconds'])} of training, kept or made in it")
+    shown = [f"{timing.get('notebook_seconds', 0) / 60:.1f} min for the notebook"]
+    if seconds := timing.get("training_seconds"):
+        shown.append(f"{seconds / 60:.1f} min of training, kept or made in it")
     if speed := timing.get("results", {}).get("images_per_second"):
         shown.append(f"{speed:,.0f} training images a second")
-    if timing.get("peak_memory_gb"):
-        shown.append(f"at most {timing['peak_memory_gb']:.1f} GB of memory")
+    if memory := timing.get("peak_memory_gb"):
+        shown.append(f"at most {memory:.1f} GB of memory")
     return text("; ".join(shown)) if timing else "unknown"
-
-
-def duration(seconds: float) -> str:
-    """As "3 min 20 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def values_table(values: Mapping[str, Any]) -> str:

@@ -1,11 +1,13 @@
 """A notebook's page: a run's outputs between the clean notebook's prose, under a table of facts."""
 
 import json
+import re
 from typing import Any
 
 from companion_book import Book, source_page
 from companion_card import at_a_glance, provenance_card
 from companion_markdown import code, text
+from sparsejepa.companion.files import read_json
 
 # The card says what was in force; the defaults beside the injected values would mislead.
 _HIDDEN_TAGS = {"parameters", "injected-parameters"}
@@ -32,8 +34,7 @@ def page_of_run(book: Book, run: str, source: str) -> dict[str, Any]:
         named = [_IN_WORDS.get(method, method), f"seed {facts.get('seed')}"]
         title = ": " + ", ".join(filter(None, named))
     clean = book.root / f"{source_page(run)}.ipynb"
-    prose = notebook if not clean.is_file() else json.loads(clean.read_text(encoding="utf-8"))
-    edit(notebook, prose, title)
+    edit(notebook, read_json(clean) if clean.is_file() else notebook, title)
     cells = [at_a_glance(book, run, facts), provenance_card(book, run, facts)]
     if reasons := book.stale(run):
         why = f"This version of notebook and library did not make it: {'; '.join(reasons)}."
@@ -48,13 +49,13 @@ def admonition(title: str, body: str, run: str) -> str:
 
 def with_cells(notebook: dict[str, Any], markdown: list[str]) -> dict[str, Any]:
     """The notebook with Markdown cells after its first Markdown cell, the one with the title."""
-    cells = notebook["cells"]
-    first = next((i for i, c in enumerate(cells) if c["cell_type"] == "markdown"), -1)
+    cells, kind = notebook["cells"], "markdown"
+    first = next((i for i, cell in enumerate(cells, 1) if cell["cell_type"] == kind), 0)
     new = [
-        {"cell_type": "markdown", "id": f"companion-{i}", "metadata": {}, "source": cell}
-        for i, cell in enumerate(markdown)
+        {"cell_type": kind, "id": f"companion-{i}", "metadata": {}, "source": source}
+        for i, source in enumerate(markdown)
     ]
-    return {**notebook, "cells": [*cells[: first + 1], *new, *cells[first + 1 :]]}
+    return {**notebook, "cells": [*cells[:first], *new, *cells[first:]]}
 
 
 def edit(notebook: dict[str, Any], clean: dict[str, Any], title: str) -> None:
@@ -69,11 +70,8 @@ def edit(notebook: dict[str, Any], clean: dict[str, Any], title: str) -> None:
         if tags & _HIDDEN_TAGS:
             cell["metadata"]["tags"] = sorted({*tags, "remove-cell"})
         if cell["cell_type"] == "markdown":
-            source = "".join(prose.get(cell.get("id"), cell["source"]))
-            if source.startswith("# "):
-                source = source.replace("\n", f"{title}\n", 1) if "\n" in source else source + title
-                title = ""
-            cell["source"] = source
+            cell["source"] = "".join(prose.get(cell.get("id"), cell["source"]))
+            cell["source"] = re.sub("^# .*", lambda line: line[0] + title, cell["source"], count=1)
 
 
 def point_buttons_at_source(buttons: list[dict[str, Any]], page: str, run: str) -> None:

@@ -21,7 +21,7 @@ def runs_table(book: Book, runs: list[str]) -> str:
     for run in runs:
         facts, page, name = book.facts(run), book.page_of_run.get(run), run.partition("/")[2]
         shown = f"{{doc}}`{name} </{page}>`" if page else code(run)
-        on = f"{made(facts['timing'])}, {code(facts['precision'])} on {hardware(facts['hardware'])}"
+        on = f"{made(facts)}, {code(facts['precision'])} on {hardware(facts['hardware'])}"
         rows.append((shown, on, wall_time(facts["timing"]), files(book, run, facts)))
     return list_table(rows, header=True, classes="scorecard")
 
