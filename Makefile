@@ -77,8 +77,8 @@ test-all: $(VENV)/.test
 	$(VENV)/bin/python -m pytest
 
 benchmark: $(VENV)/.test
-	rm -f book/benchmarks.json
-	SPARSEJEPA_BENCHMARKS=book/benchmarks.json $(VENV)/bin/python -m pytest tests/benchmarks
+	rm -f book/benchmarks.csv
+	SPARSEJEPA_BENCHMARKS=book/benchmarks.csv $(VENV)/bin/python -m pytest tests/benchmarks
 
 certify: $(VENV)/.book
 	$(VENV)/bin/sparsejepa certify

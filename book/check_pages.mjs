@@ -2,34 +2,25 @@
 //
 //     node book/check_pages.mjs _build/html _build/node/node_modules
 //
-// Checked, in light and dark: axe-core, errors in the console, nothing fetched from a network. On a phone: no page
-// wider than the screen. Without JavaScript: the text is there. axe-core and playwright-core come from npm
-// (`make check-pages` installs them); the browser is the machine's own, CHROMIUM names another.
-import { existsSync, readdirSync } from "node:fs";
+// Checked, in light and dark: axe-core, errors in the console, nothing fetched from a network. On a phone: no page wider
+// than the screen. No page and its images above 3 MB. axe-core and playwright-core come from npm (`make check-pages`
+// installs them); the browser is the machine's own, CHROMIUM names another.
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join, relative, resolve } from "node:path";
-import { pathToFileURL } from "node:url";
+import { join, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
 
 // What the theme (sphinx-book-theme 1.1.4) breaks on every page of every book: the search button's name, and its logo
 // outside of landmarks. All else is ours.
 const KNOWN = new Set(["label-content-name-mismatch", "region"]);
 // On each first visit, as an error.
 const THEME_SAYS = "Got invalid theme mode";
-const PHONE = { width: 390, height: 844 };
-const DESK = { width: 1300, height: 900 };
+const HEAVY = 3_000_000;
+const DESK = { viewport: { width: 1300, height: 900 } };
+const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true };
 const BROWSERS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
-function pagesBelow(folder) {
-  const found = [];
-  for (const entry of readdirSync(folder, { withFileTypes: true })) {
-    // The folders that start with _ hold the theme's own files and the sources.
-    if (entry.isDirectory() && !entry.name.startsWith("_")) found.push(...pagesBelow(join(folder, entry.name)));
-    if (entry.isFile() && entry.name.endsWith(".html")) found.push(join(folder, entry.name));
-  }
-  return found.sort();
-}
-
-// Opens an address in a page of its own; `look` gets it, and what it says is collected with what the browser complains of.
+// Opens an address in a page of its own; what `look` says is collected with what the browser complains of.
 async function open(browser, address, options, look) {
   const context = await browser.newContext(options);
   const page = await context.newPage();
@@ -53,27 +44,13 @@ async function accessible(page, axe) {
     .map(({ id, help, nodes }) => `${id}: ${help} (${nodes.length}, first ${nodes[0].target.join(" ")})`);
 }
 
-async function fitsTheScreen(page) {
+async function fitsThePhone(page) {
   const [wide, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-  return wide > screen ? [`is ${wide} pixels wide on a screen of ${screen}`] : [];
-}
-
-async function hasText(page) {
-  const length = (await page.locator("article").first().innerText()).trim().length;
-  return length < 20 ? ["has no text without JavaScript"] : [];
-}
-
-async function check(browser, file, site, axe) {
-  const address = pathToFileURL(file).href;
-  const faults = [];
-  for (const colorScheme of ["light", "dark"]) {
-    const found = await open(browser, address, { viewport: DESK, colorScheme }, (page) => accessible(page, axe));
-    faults.push(...found.map((fault) => `${colorScheme}: ${fault}`));
-  }
-  const narrow = await open(browser, address, { viewport: PHONE, isMobile: true }, fitsTheScreen);
-  faults.push(...narrow.map((fault) => `phone: ${fault}`));
-  faults.push(...(await open(browser, address, { javaScriptEnabled: false }, hasText)));
-  return faults.map((fault) => `${relative(site, file)}: ${fault}`);
+  const images = await page.evaluate(() => [...document.images].map((image) => image.src));
+  const shown = new Set([page.url(), ...images].filter((address) => address.startsWith("file:")));
+  const bytes = [...shown].map((address) => statSync(fileURLToPath(address)).size).reduce((a, b) => a + b);
+  const faults = wide > screen ? [`is ${wide} pixels wide on a screen of ${screen}`] : [];
+  return bytes > HEAVY ? [...faults, `has ${(bytes / 1e6).toFixed(1)} MB with its images`] : faults;
 }
 
 const [folder, modules] = process.argv.slice(2);
@@ -84,15 +61,22 @@ if (!modules || !executablePath) {
 }
 const site = resolve(folder);
 const load = createRequire(join(resolve(modules), "x.js"));
+const axe = load.resolve("axe-core/axe.min.js");
 const browser = await load("playwright-core").chromium.launch({ executablePath, args: ["--no-sandbox", "--allow-file-access-from-files"] });
-// Redirects and the search page are the theme's.
-const files = pagesBelow(site).filter((file) => !["index.html", "search.html", "genindex.html"].includes(relative(site, file)));
+// Redirects, the search page and the folders that start with _ are the theme's.
+const files = readdirSync(site, { recursive: true })
+  .filter((file) => /^[^_].*\.html$/.test(file) && !["index.html", "search.html", "genindex.html"].includes(file))
+  .sort();
 let count = 0;
 for (const file of files) {
-  for (const fault of await check(browser, file, site, load.resolve("axe-core/axe.min.js"))) {
-    console.log(fault);
-    count += 1;
+  const address = pathToFileURL(join(site, file)).href;
+  const faults = { light: [], dark: [] };
+  for (const colorScheme of Object.keys(faults)) {
+    faults[colorScheme] = await open(browser, address, { ...DESK, colorScheme }, (page) => accessible(page, axe));
   }
+  faults.phone = await open(browser, address, PHONE, fitsThePhone);
+  for (const [where, found] of Object.entries(faults)) for (const fault of found) console.log(`${file}: ${where}: ${fault}`);
+  count += Object.values(faults).flat().length;
 }
 await browser.close();
 console.log(count ? `${count} faults on ${files.length} pages` : `${files.length} pages are fine.`);

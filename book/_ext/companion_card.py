@@ -1,132 +1,142 @@
-"""The provenance card: what a run was made from, as MyST Markdown."""
+"""A run at a glance, and its provenance card, as MyST Markdown."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from companion_files import RUNS, Run, certificate_line
-from companion_markdown import code, dropdown, list_table, text
+from companion_book import RUNS, Book
+from companion_claim_words import chip
+from companion_markdown import code, command_block, dropdown, list_table, text
+from sparsejepa.companion.certificates import certificate_of
+
+Facts = Mapping[str, Any]  # of a run, see `Book.facts`; what it lacks is shown as unknown
+# Parameters that say how large a study is.
+_SIZES = ("method", "seed", "seeds", "epochs", "steps", "width", "depth")
 
 
-def provenance_card(run: Run, manifest: Mapping[str, Any]) -> str:
-    """The card at the head of a page of results.
-
-    Args:
-        manifest: the run's manifest.json; what it lacks is shown as unknown.
-    """
-    timing = timing_of(run)
-    files = [f"{{download}}`{n} </{address}>`" for n, address in run_files(run, manifest).items()]
+def at_a_glance(book: Book, run: str, facts: Facts) -> str:
+    """What a page asks and how it came out, in one table at its head."""
+    chapter = book.chapters.get(run.split("/")[1], {})
     rows = [
-        ("Run", code(run.id)),
-        ("Preset", code(manifest.get("preset", "unknown"))),
-        (
-            "Made",
-            f"{made(timing)}, by the code of commit {commit(manifest.get('commit', 'unknown'))}",
-        ),
-        ("Code", text(certificate_line(run, manifest))),
-        ("Seed", text(manifest.get("seed", "unknown"))),
-        ("Data", "; ".join(data_set(entry) for entry in manifest.get("data", []))),
-        ("Hardware", hardware(manifest.get("hardware", {}))),
-        ("Precision", code(manifest.get("precision", "unknown"))),
-        ("Time", wall_time(timing)),
-        ("Files", ", ".join(files)),
+        ("Question", chapter.get("question", "")),
+        ("Scope", scope(facts)),
+        ("Hardware", hardware(facts.get("hardware", {}))),
+        ("Time", wall_time(facts["timing"])),
+        ("Outcome", outcome(book, run)),
+        ("Distance from the paper's own setting", chapter.get("distance", "")),
+    ]
+    return list_table([row for row in rows if row[1]], classes="at-a-glance")
+
+
+def scope(facts: Facts) -> str:
+    """Data, inputs and sizes."""
+    sets = [" ".join((entry["name"], entry["split"])) for entry in facts.get("data", [])]
+    given, needs = facts.get("parameters", {}), facts.get("needs", {})
+    inputs = [f"{len(needs)} finished runs as input"] if needs else []
+    sizes = [f"{name} {given[name]}" for name in _SIZES if name in given]
+    return text("; ".join(map(", ".join, filter(None, (sets, inputs, sizes)))))
+
+
+def outcome(book: Book, run: str) -> str:
+    """Verdicts of the claims that rest on this notebook, from the ledger."""
+    try:
+        resting = [j for j in book.judgements if j.claim.notebook == run.split("/")[1]]
+    except (FileNotFoundError, ValueError):
+        return ""  # the pages of the ledger say so
+    tested = [j for j in resting if j.runs]
+    lines = [f"- {chip(j.verdict)} {{ref}}`{j.claim.title} <claim-{j.claim.id}>`" for j in tested]
+    if planned := len(resting) - len(tested):
+        lines.append(f"- {planned} more {{doc}}`planned </book/scorecard>`, without a run yet")
+    # A list within a cell of a table.
+    return "\n    ".join(lines)
+
+
+def provenance_card(book: Book, run: str, facts: Facts) -> str:
+    """What a run was made from."""
+    rows = [
+        ("Run", code(run)),
+        ("Made", f"{made(facts)}, by the code of commit {commit(facts)}"),
+        ("Code", text(code_line(book, run))),
+        ("Seed", text(facts.get("seed", "unknown"))),
+        ("Data", "; ".join(map(data_set, facts.get("data", [])))),
+        ("Precision", code(facts.get("precision", "unknown"))),
+        ("Files", files(book, run, facts)),
     ]
     parts = [
-        "::::::{card} Where this comes from\n:class-card: run-card",
+        "::::::{dropdown} Where this comes from\n:class-container: run-card\n",
         list_table(rows),
-        dropdown("Effective parameters", values_table(manifest.get("parameters", {}))),
-        dropdown("Versions", values_table(manifest.get("versions", {}))),
-        "Make it again:",
-        command_block(str(manifest.get("command", "unknown"))),
+        dropdown("Effective parameters", values_table(facts.get("parameters", {}))),
+        dropdown("Versions", values_table(facts.get("versions", {}))),
+        "\nMake it again:\n",
+        command_block(str(facts.get("command", "unknown"))),
         "::::::",
     ]
-    return "\n\n".join(parts)
+    return "\n".join(parts)
 
 
-def run_files(run: Run, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The files that the card offers for download, those that there are, by what it calls them."""
-    found = {name: f"{RUNS}/{run.id}/{name}" for name in ("results.json", "manifest.json")}
-    for place in manifest.get("trainings", {}) if run.notebook == "01_pretrain" else ():
-        for name in ("encoder.safetensors", "training.json"):
-            found[name] = f"{RUNS}/{place}/{name}"
-    return {name: address for name, address in found.items() if (run.root / address).is_file()}
+def files(book: Book, run: str, facts: Facts) -> str:
+    """Links to the run's files, and of a pretraining to its weights; Sphinx copies them."""
+    paths = [f"{run}/{name}" for name in ("results.json", "manifest.json")]
+    if "/01_pretrain/" in run:
+        paths += [f"{place}/encoder.safetensors" for place in facts.get("trainings", {})]
+    there = [path for path in paths if (book.runs_root / path).is_file()]
+    return ", ".join(f"{{download}}`{p.rpartition('/')[2]} </{RUNS}/{p}>`" for p in there)
 
 
-def timing_of(run: Run) -> dict[str, Any]:
-    """The run's timing.json, {} where it has none."""
+def code_line(book: Book, run: str) -> str:
+    """What has changed of the code since the run, and what was compared."""
     try:
-        return run.read("timing.json")
-    except (FileNotFoundError, ValueError):
-        return {}
+        found = certificate_of(book.root, run)
+    except ValueError as error:
+        return str(error)
+    if found is None:
+        return "changed since" if book.stale(run) else "unchanged since"
+    compared = found["compared"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return (
+        f"{found['changed']} files have changed since; certified on {found['date']}: "
+        f"{compared['tensors']} tensors and {compared['numbers']} numbers of a size-reduced copy "
+        f"are equal to the bit ({versions})"
+    )
 
 
-def made(timing: Mapping[str, Any]) -> str:
-    """Day and minute in UTC."""
-    started = str(timing.get("started_utc", "unknown"))
-    day, _, clock = started.partition("T")
-    return text(f"{day} {clock[:5]} UTC" if clock else started)
+def made(facts: Facts) -> str:
+    """Day and time in UTC."""
+    return text(facts["timing"].get("started_utc", "unknown").replace("T", " "))
 
 
-def commit(name: str) -> str:
-    """The commit, shortened, and whether files differed from it."""
-    bare = name.removesuffix("-dirty")
-    changed = " with uncommitted changes" if bare != name else ""
-    return f"{code(bare[:12])}{changed}"
+def commit(facts: Facts) -> str:
+    """Shortened, and whether files differed from it."""
+    name, dirty, _ = str(facts.get("commit", "unknown")).partition("-dirty")
+    return code(name[:12]) + (" with uncommitted changes" if dirty else "")
 
 
 def data_set(entry: Mapping[str, Any]) -> str:
     """Name, split, where from, and the start of the hash of the decoded pixels."""
-    name = " ".join(str(entry[key]) for key in ("name", "split") if key in entry)
-    digest = str(entry.get("pixel_sha256", "unknown"))[:12]
-    origin = text(entry.get("origin", "of unknown origin"))
-    return f"{code(name)}, {origin}, pixels SHA-256 {code(digest + '…')}"
+    digest = code(entry["pixel_sha256"][:12] + "…")
+    return f"{code(entry['name'])} {entry['split']}, {text(entry['origin'])}, pixels {digest}"
 
 
-def hardware(facts: Mapping[str, Any]) -> str:
+def hardware(known: Mapping[str, Any]) -> str:
     """Processor, cores and threads, GPUs, system."""
-    gpus = facts.get("gpus") or []
-    parts = [
-        str(facts.get("cpu", "unknown processor")),
-        f"{facts.get('cores', '?')} cores",
-        *([f"{facts['threads']} threads"] if "threads" in facts else []),
-        ", ".join(gpus) if gpus else "no GPU",
-        *([str(facts["system"])] if "system" in facts else []),
-    ]
-    return text(", ".join(parts))
+    parts = [known.get("cpu", "unknown processor"), f"cores: {known.get('cores', '?')}"]
+    parts += [f"threads: {known.get('threads', '?')}", *(known.get("gpus") or ["no GPU"])]
+    return text(", ".join([*parts, known.get("system", "unknown system")]))
 
 
 def wall_time(timing: Mapping[str, Any]) -> str:
-    """How long all trainings took that the run shows, how long its notebook, how much memory."""
-    if "notebook_seconds" not in timing:
-        return "unknown"
-    shown = f"{duration(timing['notebook_seconds'])} for the notebook"
-    if timing.get("training_seconds"):
-        shown += f"; {duration(timing['training_seconds'])} of training, kept or made in it"
-    if timing.get("peak_memory_gb"):
-        shown += f"; at most {timing['peak_memory_gb']:.1f} GB of memory"
-    return text(shown)
-
-
-def duration(seconds: float) -> str:
-    """As "3 min 20 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    """Of the notebook, of all trainings that it shows, and how much memory."""
+    shown = [f"{timing.get('notebook_seconds', 0) / 60:.1f} min for the notebook"]
+    if seconds := timing.get("training_seconds"):
+        shown.append(f"{seconds / 60:.1f} min of training, kept or made in it")
+    if speed := timing.get("results", {}).get("images_per_second"):
+        shown.append(f"{speed:,.0f} training images a second")
+    if memory := timing.get("peak_memory_gb"):
+        shown.append(f"at most {memory:.1f} GB of memory")
+    return text("; ".join(shown)) if timing else "unknown"
 
 
 def values_table(values: Mapping[str, Any]) -> str:
     """Names and values as they are in JSON."""
-    if not values:
-        return "None are recorded."
-    rows = [
-        (code(name), code(value if isinstance(value, str) else json.dumps(value)))
-        for name, value in values.items()
-    ]
-    return list_table(rows)
-
-
-def command_block(command: str) -> str:
-    """A command as a block of its own, whatever it holds."""
-    fence = "```"
-    while fence in command:
-        fence += "`"
-    return f"{fence}bash\n{command}\n{fence}"
+    rows = [(code(k), code(v if isinstance(v, str) else json.dumps(v))) for k, v in values.items()]
+    return list_table(rows) if rows else "None are recorded."

@@ -8,10 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
-from sphinx.application import Sphinx
-from sphinx.util import logging
-
-from companion_card import command_block
 from companion_claim_words import (
     beside_the_paper,
     chip,
@@ -20,73 +16,14 @@ from companion_claim_words import (
     test_in_words,
     verdict,
 )
-from companion_files import run_from_id, stale_because
-from companion_markdown import code, dropdown, list_table, text
-from sparsejepa.companion.claims import LEDGER, Ledger, Paper, Verdict, load_ledger
+from companion_markdown import code, command_block, dropdown, list_table, text
+from sparsejepa.companion.claims import Ledger, Paper, Verdict
 from sparsejepa.companion.evidence import making_command
 from sparsejepa.companion.verdict_rules import SEEDS_NEEDED
-from sparsejepa.companion.verdicts import ERROR_RATE, Judgement, comparisons, judge
-
-logger = logging.getLogger(__name__)
-
-# The lines of a page that the table, the sections, and the counts by paper replace.
-TABLE, SECTIONS = "% companion: claims at a glance", "% companion: claims one by one"
-SHORT = "% companion: claims in short"
+from sparsejepa.companion.verdicts import ERROR_RATE, Judgement, comparisons
 
 # The verdict beside the claim: on a narrow screen the rest is out of sight at first.
 _HEADER = ("Claim", "Verdict", "We measured", "The paper says", "Paper", "Where")
-
-
-def show_claims(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Puts the ledger into a page that has its markers, and warns of what does not stand."""
-    lines = [line.strip() for line in source[0].splitlines()]
-    if not {TABLE, SECTIONS, SHORT}.intersection(lines):
-        return
-    # A run that has come since may be one of a claim: no file that exists now could tell.
-    app.env.note_reread()
-    root = app.srcdir
-    try:
-        ledger = load_ledger(root / LEDGER)
-    except (FileNotFoundError, ValueError) as error:
-        _warn(docname, str(error))
-        return
-    judgements = judge(ledger, root / "book" / "runs")
-    for sentence in faults(root, judgements):
-        _warn(docname, sentence)
-    pages = run_pages(app)
-    source[0] = source[0].replace(TABLE, at_a_glance(judgements, pages))
-    source[0] = source[0].replace(SECTIONS, one_by_one(ledger, judgements, pages))
-    source[0] = source[0].replace(SHORT, in_short(ledger, judgements))
-
-
-def _warn(docname: str, sentence: str) -> None:
-    message = "%s: %s"
-    logger.warning(message, docname, sentence, location=docname, type="companion", subtype="claim")
-
-
-def faults(root: str, judgements: Sequence[Judgement]) -> list[str]:
-    """Every sentence that fails the build: the ledger's own, and one for each stale run."""
-    found = [sentence for judgement in judgements for sentence in judgement.faults]
-    for run_id in dict.fromkeys(run for judgement in judgements for run in judgement.runs):
-        reasons = stale_because(run_from_id(root, run_id))
-        if reasons:
-            more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-            found.append(
-                f"claims rest on the run {run_id}, which is stale ({reasons[0]}{more}): make it "
-                f"again by `{making_command(run_id)}`."
-            )
-    return found
-
-
-def run_pages(app: Sphinx) -> dict[str, str]:
-    """Run -> the page of this book that shows it, for those that have one."""
-    shown = {run_id: page for page, run_id in app.config.companion_runs.items()}
-    own = {
-        page.removeprefix("book/runs/").removesuffix("/executed"): page
-        for page in app.env.found_docs
-        if page.startswith("book/runs/") and page.endswith("/executed")
-    }
-    return {run: page for run, page in (own | shown).items() if page in app.env.found_docs}
 
 
 def at_a_glance(judgements: Sequence[Judgement], pages: dict[str, str]) -> str:

@@ -1,6 +1,5 @@
-"""Plain values to MyST Markdown: escaping, numbers, tables. Knows nothing of Sphinx or of runs."""
+"""Plain values to MyST Markdown: escaping, numbers, tables."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -19,9 +18,16 @@ def code(value: Any) -> str:
     if not line:
         return "(empty)"
     longest = max((len(run) for run in re.findall("`+", line)), default=0)
-    fence = "`" * (longest + 1)
-    pad = " " if longest else ""
+    fence, pad = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def command_block(command: str) -> str:
+    """A command as a block of its own, whatever backticks it holds."""
+    fence = "```"
+    while fence in command:
+        fence += "`"
+    return f"{fence}bash\n{command}\n{fence}"
 
 
 def list_table(rows: Iterable[Sequence[str]], header: bool = False, classes: str = "") -> str:
@@ -49,45 +55,13 @@ def number(value: Any, form: str = "") -> str:
     Raises:
         ValueError: `value` is none of these, or `form` does not suit it.
     """
-    if isinstance(value, Mapping):
-        if "value" not in value:
-            raise ValueError(f"{_brief(value)} is no number: it has no key 'value'")
+    if isinstance(value, Mapping) and "value" in value:
         shown = number(value["value"], form)
-        interval = value.get("interval")
-        if interval is None:
-            return shown
         # The unit stands once, before the bracket.
-        low, high = (number(bound, form).removesuffix("\u202f%") for bound in interval)
-        return f"{shown} [{low}, {high}]"
+        ends = [number(end, form).removesuffix("\u202f%") for end in value.get("interval") or ()]
+        return f"{shown} [{', '.join(ends)}]" if ends else shown
     if isinstance(value, str):
         return value
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise ValueError(f"{_brief(value)} is no number")
-    if not form:
-        return str(value) if isinstance(value, int) else f"{value:.4g}"
-    shown = format(value, form)
-    return shown[:-1] + "\u202f%" if form.endswith("%") else shown
-
-
-def look_up(results: Any, key: str) -> Any:
-    """The value at the dotted `key`; a part that is a number counts into a list.
-
-    Raises:
-        KeyError: there is no such value; the message names the keys that exist at that place.
-    """
-    place, walked = results, []
-    for part in key.split("."):
-        if isinstance(place, Mapping) and part in place:
-            place = place[part]
-        elif isinstance(place, list) and part.isdigit() and int(part) < len(place):
-            place = place[int(part)]
-        else:
-            there = ", ".join(map(str, place)) if isinstance(place, Mapping) else _brief(place)
-            raise KeyError(f"no {part!r} in {'.'.join(walked) or 'the results'} (there: {there})")
-        walked.append(part)
-    return place
-
-
-def _brief(value: Any) -> str:
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+        raise ValueError(f"{value!r:.80} is no number")
+    return format(value, form or ("" if isinstance(value, int) else ".4g")).replace("%", "\u202f%")

@@ -1,6 +1,6 @@
 """Timing of alternatives against each other on a machine that others use too."""
 
-import json
+import csv
 import os
 import time
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from jaxtyping import config
 
-from sparsejepa.atomic_files import write_atomically
 from sparsejepa.companion.provenance import hardware
 
 
@@ -36,17 +35,20 @@ def best_seconds(alternatives: dict[str, Callable[[], object]], rounds: int) -> 
 
 def ratio_table(title: str, seconds: dict[str, float], items: int) -> str:
     """One line an alternative: items a second, and how many times the first one's speed."""
-    keep(title, seconds, items)
     first = next(iter(seconds.values()))
-    rows = [f"  {name:<48} {items / s:>12,.0f}/s {first / s:>8.1f}x" for name, s in seconds.items()]
-    return "\n".join(["", title, *rows])
+    rows = [(name, f"{items / s:,.0f}", f"{first / s:.1f}") for name, s in seconds.items()]
+    if file := os.environ.get("SPARSEJEPA_BENCHMARKS"):
+        keep(Path(file), [(title, *row) for row in rows])
+    return "\n".join(["", title, *(f"  {n:<48} {each:>12}/s {x:>8}x" for n, each, x in rows)])
 
 
-def keep(title: str, seconds: dict[str, float], items: int) -> None:
-    """Adds the table, under date and hardware, to the file that SPARSEJEPA_BENCHMARKS names."""
-    if name := os.environ.get("SPARSEJEPA_BENCHMARKS"):
-        path = Path(name)
-        new = {"date": date.today().isoformat(), "hardware": hardware(), "tables": []}
-        found = json.loads(path.read_text()) if path.exists() else new
-        found["tables"].append({"title": title, "items": items, "seconds": seconds})
-        write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
+def keep(path: Path, rows: list[tuple[str, ...]]) -> None:
+    """Adds rows to the book's table of benchmarks, with date and hardware."""
+    machine = hardware()
+    measured = f"{date.today().isoformat()}, {machine['cpu']}, {machine['cores']} cores"
+    new = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(("Benchmark", "Way", "Per second", "Ratio", "Measured"))
+        writer.writerows((*row, measured) for row in rows)

@@ -50,6 +50,7 @@ def test_run_shows_outputs_card_and_downloads(site: Path):
         html = (site / page).read_text()
         assert 'alt="Loss over epochs."' in html
         assert "Where this comes from" in html
+        assert "SparseJEPA, seed 0" in html or "JEPA, seed 0" in html
         assert "run_folder" not in html.split("<article", 1)[1].split("</article>")[0]
         assert html.count('class="reference download internal"') == 2
 
@@ -72,10 +73,10 @@ def test_buttons_open_the_clean_notebook(site: Path):
 
 
 def test_own_runs_are_on_their_page(site: Path):
-    """Figures with alternative texts, accuracies, provenance."""
+    """Beside their files for download; numbers of the committed ones are in one table."""
     html = (site / "book" / "your_runs.html").read_text()
-    assert "Loss: it &quot;falls&quot;, see # 1." in html
-    assert "demo/01_pretrain/jepa-seed0" in html
+    assert "demo/01_pretrain/jepa-seed0" in html and "results.json" in html
+    assert "reference/01_pretrain/jepa-seed0" in (site / "downloads" / "results.csv").read_text()
 
 
 def test_formulas_need_no_network(site: Path):
@@ -94,11 +95,14 @@ def test_stale_missing_and_unknown_fail_the_build(tmp_path: Path):
     runs = tmp_path / "book" / "runs" / "reference" / "01_pretrain"
     (runs / "sparsejepa-seed0" / "results.json").unlink()
     index = tmp_path / "book" / "index.md"
-    index.write_text(index.read_text().replace("last block.linear", "last block.median"))
+    text = index.read_text().replace("last block.linear probe", "last block.median")
+    index.write_text(text + "\n```{companion} scorecards\n```\n\n```{companion} claims\n```\n")
     done = build(tmp_path)
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert "the run reference/01_pretrain/jepa-seed0 is stale" in said
     assert "sparsejepa-seed0 has no results.json" in said
-    assert "no 'median' in accuracy.jepa, last block (there: linear)" in said
+    assert "no 'median' in accuracy.jepa, last block (there: linear" in said
+    assert "there is no part 'scorecards'; the parts are claims, counts" in said
+    assert "claims.yml" in said
     assert "This run is stale" in (tmp_path / "_build/html/notebooks/01_pretrain.html").read_text()

@@ -8,9 +8,10 @@ from typing import Literal, get_args
 
 import pytest
 
+import companion
 import companion_claims
+from companion import PARTS, open_book
 from companion_claim_words import chip, rule_in_words
-from companion_claims import SECTIONS, SHORT, TABLE
 from sparsejepa.companion.claims import PAIRED, Check, Verdict
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.manifest import sealed
@@ -19,9 +20,7 @@ from tests.book.tiny_book import make_book, make_run, write_json
 from tests.companion.tiny_ledger import ACCURACY, CHECK, content, write_ledger
 from tests.repository import ROOT
 
-DOCNAME = "book/scorecard"
-PAGE = f"# Scorecard\n\n{TABLE}\n\n## How\n\n{SECTIONS}\n"
-KEY = "accuracy.jepa, last block.linear"
+KEY = "accuracy.jepa, last block.linear probe"
 
 
 def ledger_content() -> dict:
@@ -69,31 +68,28 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     given: list[str] = []
 
     def warn(message: str, *values: str, location: str, type: str, subtype: str) -> None:
-        assert (location, type, subtype) == (DOCNAME, "companion", "claim")
-        given.append(message % values)
+        assert (location, type) == (values[0], "companion")
+        given.append(f"{subtype}: {values[1]}")
 
-    monkeypatch.setattr(companion_claims, "logger", SimpleNamespace(warning=warn))
+    monkeypatch.setattr(companion, "logger", SimpleNamespace(warning=warn))
     return given
 
 
-def show(root: Path, page: str = PAGE) -> str:
-    """The page's source as Sphinx gets it; the book shows JEPA's run on the notebook's page."""
+def show(root: Path, *parts: str) -> str:
+    """Parts of the book as Markdown; it shows JEPA's run on the notebook's page."""
     run = "reference/01_pretrain/jepa-seed0"
-    docs = {DOCNAME, "notebooks/01_pretrain", f"book/runs/{run}/executed"}
+    pages = {"notebooks/01_pretrain", f"book/runs/{run}/executed"}
     app = SimpleNamespace(
-        srcdir=root,
-        config=SimpleNamespace(companion_runs={"notebooks/01_pretrain": run}),
-        env=SimpleNamespace(found_docs=docs, note_reread=lambda: None),
+        srcdir=root, config=SimpleNamespace(companion_runs={"notebooks/01_pretrain": run})
     )
-    source = [page]
-    companion_claims.show_claims(app, DOCNAME, source)
-    return source[0]
+    open_book(app, SimpleNamespace(found_docs=pages), [])
+    return "\n\n".join(PARTS[part](app.companion) for part in parts or ("scorecard", "claims"))
 
 
 def test_each_claim_has_a_row_and_a_section(root: Path, warnings: list[str]):
     """With what was said and measured, the verdict as a word, and where it came from."""
     page = show(root)
-    assert warnings == [] and TABLE not in page and SECTIONS not in page
+    assert warnings == []
     assert "**Of 2 claims: 1 [reproduced]{.verdict .verdict-reproduced}, 1 [untested]" in page
     first = "* - {ref}`a is better than b <claim-better>`\n  - [reproduced]"
     assert page.count(first) == 1
@@ -117,12 +113,12 @@ def test_each_claim_has_a_row_and_a_section(root: Path, warnings: list[str]):
 
 def test_short_counts_are_those_of_the_table(root: Path, warnings: list[str]):
     """In all and for each paper, as words."""
-    page = show(root, f"# Index\n\n{SHORT}\n")
+    page = show(root, "counts")
     counted = (
         "1 [reproduced]{.verdict .verdict-reproduced}, 1 [untested]{.verdict .verdict-untested}"
     )
     assert f"**Of 2 claims: {counted}.**" in page
-    assert f"* - A paper\n  - {counted}\n" in page and SHORT not in page
+    assert f"* - A paper\n  - {counted}\n" in page
 
 
 def test_undecided_is_not_untried():
@@ -148,7 +144,7 @@ def test_an_edited_number_fails_the_build(root: Path, warnings: list[str]):
     edit(run, *KEY.split("."), value=0.1)
     show(root)
     (message,) = warnings
-    assert message.startswith(f"{DOCNAME}: claims.yml, claim 'better': it expects 'reproduced'")
+    assert message.startswith("claim: claims.yml, claim 'better': it expects 'reproduced'")
     assert "--preset reference --run sparsejepa-seed1`" in message
 
 
@@ -165,38 +161,25 @@ def test_a_stale_run_fails_the_build(root: Path, warnings: list[str]):
     """Also where no page shows that run; each run is named once."""
     (root / "src" / "sparsejepa" / "used.py").write_text("answer = 43\n")
     show(root)
-    assert len(warnings) == 6
-    assert (
-        "claims rest on the run reference/01_pretrain/sparsejepa-seed0, which is stale (src/"
-        in (warnings[0])
-    )
-    assert "--run sparsejepa-seed0`" in warnings[0]
+    assert len(warnings) == 6 and all(one.startswith("stale: ") for one in warnings)
 
 
 def test_a_broken_ledger_fails_the_build(root: Path, warnings: list[str]):
-    """One sentence, and the page without a table; so does a ledger that is gone."""
+    """One sentence; a page that wants a ledger that is gone says so itself."""
     changed = ledger_content()
     del changed["claims"][0]["statement"]
     path = write_ledger(root, changed)
-    assert show(root) == PAGE
+    with pytest.raises(ValueError, match="the field statement is missing"):
+        show(root)
+    assert len(warnings) == 1 and "the field statement is missing; add it" in warnings[0]
     path.unlink()
-    assert show(root) == PAGE
-    assert len(warnings) == 2 and "the field statement is missing; add it" in warnings[0]
-    assert "claims.yml" in warnings[1]
+    with pytest.raises(FileNotFoundError, match=r"claims\.yml"):
+        show(root)
 
 
-def test_other_pages_are_left_alone():
-    """Without markers nothing is read, not even the environment."""
-    source = ["# Another page\n"]
-    companion_claims.show_claims(SimpleNamespace(), "book/index", source)
-    assert source == ["# Another page\n"]
-
-
-def test_the_page_has_its_markers_once():
-    """Without them nothing would be shown; every verdict is explained."""
+def test_every_verdict_is_explained():
+    """On the scorecard."""
     page = (ROOT / "book" / "scorecard.md").read_text()
-    for marker in (TABLE, SECTIONS):
-        assert page.splitlines().count(marker) == 1
     for name in get_args(Verdict):
         assert f"* - {chip(name)}\n" in page
 

@@ -1,11 +1,11 @@
-"""Values to MyST: escaping, numbers, look-up."""
+"""Values to MyST: escaping, numbers, tables."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from companion_markdown import code, list_table, look_up, number, text
+from companion_markdown import code, command_block, list_table, number, text
 
 ONE_LINE = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"])).map(
     lambda word: "x" + word + "x"
@@ -67,19 +67,9 @@ def test_what_is_no_number_is_refused(value):
         number(value, ".1f")
 
 
-def test_look_up_walks_names_and_positions():
-    """Dots separate keys; a number counts into a list."""
-    results = {"a": {"b": [10, 20]}}
-    assert look_up(results, "a.b.1") == 20
-    for key in ("a.c", "a.b.2", "a.b.x", "a.b.1.c"):
-        with pytest.raises(KeyError, match="no "):
-            look_up(results, key)
-
-
-def test_missing_key_names_those_that_exist():
-    """The warning helps to find the right key."""
-    with pytest.raises(KeyError, match=r"no 'top2' in linear \(there: top1, top5\)"):
-        look_up({"linear": {"top1": 1, "top5": 2}}, "linear.top2")
+def test_a_command_cannot_leave_its_block():
+    """Backticks in a parameter do not end the block."""
+    assert command_block("a ``` b").startswith("````bash\n")
 
 
 def test_first_column_of_a_table_heads_its_rows():

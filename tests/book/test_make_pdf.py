@@ -1,80 +1,47 @@
-"""The PDF of the book: pages in reading order, links within, an outline."""
+"""The PDF of the book: pages in reading order, an outline, no address of the machine."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pypdf
 import pytest
+import yaml
 from pypdf.annotations import Link
 
+from book.make_pdf import append, contents, main
 from tests.repository import ROOT
 
 
-@pytest.fixture(scope="module")
-def printer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_pdf", ROOT / "book" / "make_pdf.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Path:
-    """Three pages; the first one's sidebar has them in another order than their names."""
-    links = ["#", "z.html", "../notebooks/a%20b.html", "z.html#part", "https://example.org/"]
-    sidebar = "".join(f'<a href="{link}">x</a>' for link in links)
-    nav = f'<nav class="bd-links bd-docs-nav">{sidebar}</nav>'
-    for name in ("book/index", "book/z", "notebooks/a b"):
-        path = tmp_path / f"{name}.html"
-        path.parent.mkdir(exist_ok=True)
-        elsewhere = '<a href="other.html">not in the sidebar</a>'
-        path.write_text(f"<title>{path.stem} — Book</title>{nav}{elsewhere}")
-    return tmp_path
-
-
-def test_pages_come_in_the_order_of_the_sidebar(printer: ModuleType, site: Path):
-    """Each once, without other hosts and other links."""
-    pages = printer.reading_order(site)
-    assert [p.name for p in pages] == ["index.html", "z.html", "a b.html"]
-
-
-def test_no_book_no_pdf(printer: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture):
-    """One sentence and exit status 2."""
-    assert printer.main([str(tmp_path), str(tmp_path / "x.pdf")]) == 2
-    said = capsys.readouterr().err
-    assert "build the book first" in said or "install Chromium" in said
-
-
-def sheet_with_links(path: Path, *addresses: str) -> Path:
-    """A PDF of one sheet with links to the addresses."""
-    writer = pypdf.PdfWriter()
-    writer.add_blank_page(100, 100)
-    for address in addresses:
-        link = Link(rect=(0, 0, 9, 9), url=address)
-        writer.add_annotation(0, link)
-    writer.write(path)
-    return path
-
-
-def test_links_between_pages_stay_in_the_file(printer: ModuleType, site: Path, tmp_path: Path):
-    """One to a page of the book jumps to its sheet; to another file: none; the web stays."""
-    first, second = site / "book" / "index.html", site / "notebooks" / "a b.html"
-    web = "https://example.org/"
-    parts = {
-        first: sheet_with_links(
-            tmp_path / "1.pdf", f"{second.as_uri()}#part", (site / "gone.html").as_uri(), web
-        ),
-        second: sheet_with_links(tmp_path / "2.pdf"),
-    }
-    printer.joined(parts).write(tmp_path / "all.pdf")
-    assert site.as_uri().encode() not in (tmp_path / "all.pdf").read_bytes()
-    book = pypdf.PdfReader(tmp_path / "all.pdf")
-    assert [(o.title, book.get_destination_page_number(o)) for o in book.outline] == [
-        ("index", 0),
-        ("a b", 1),
+def test_pages_come_in_the_order_of_the_contents():
+    """The first page, then every file of _toc.yml, once."""
+    pages = contents(ROOT / "_toc.yml")
+    named = [
+        line.split("file:")[1].strip()
+        for line in (ROOT / "_toc.yml").read_text().splitlines()
+        if "file:" in line
     ]
-    inside, gone, outside = (a.get_object() for a in book.pages[0]["/Annots"])
-    assert inside["/Dest"][0].get_object() == book.pages[1]
-    assert "/A" not in gone and "/Dest" not in gone
-    assert outside["/A"]["/URI"] == web
+    assert pages == [yaml.safe_load((ROOT / "_toc.yml").read_text())["root"], *named]
+
+
+def test_no_book_no_pdf(tmp_path: Path):
+    """One sentence that says what to do."""
+    with pytest.raises(SystemExit, match="Build the book first"):
+        main(tmp_path, tmp_path / "x.pdf")
+
+
+def test_links_to_files_are_dropped(tmp_path: Path):
+    """Those to the web stay; each page is in the outline."""
+    sheet, web = pypdf.PdfWriter(), "https://example.org/"
+    sheet.add_blank_page(100, 100)
+    for url in ((tmp_path / "z.html").as_uri(), web):
+        sheet.add_annotation(0, Link(rect=(0, 0, 9, 9), url=url))
+    sheet.write(tmp_path / "1.pdf")
+    writer = pypdf.PdfWriter()
+    for title in ("index", "a b"):
+        append(writer, tmp_path / "1.pdf", title)
+    writer.write(tmp_path / "all.pdf")
+    assert tmp_path.as_uri().encode() not in (tmp_path / "all.pdf").read_bytes()
+    made = pypdf.PdfReader(tmp_path / "all.pdf")
+    outline = [(one.title, made.get_destination_page_number(one)) for one in made.outline]
+    assert outline == [("index", 0), ("a b", 1)]
+    dropped, kept = (one.get_object() for one in made.pages[1]["/Annots"])
+    assert "/A" not in dropped and kept["/A"]["/URI"] == web

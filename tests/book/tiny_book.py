@@ -28,6 +28,7 @@ TOC = {
     ],
 }
 PARAMETERS = """run_folder: str = ''
+method: str = "jepa"
 seed: int = 0
 note: str = "a `b` | *c*"
 rate: float = 0.001"""
@@ -35,8 +36,8 @@ RESULTS = {
     "method": "jepa",
     "steps": 1200,
     "accuracy": {
-        "jepa, last block": {"linear": {"value": 0.27, "interval": [0.261, 0.279]}},
-        "raw pixels": {"linear": {"value": 0.177, "interval": [0.17, 0.184]}},
+        "jepa, last block": {"linear probe": {"value": 0.27, "interval": [0.261, 0.279]}},
+        "raw pixels": {"linear probe": {"value": 0.177, "interval": [0.17, 0.184]}},
     },
     "majority_accuracy": 0.1,
     "untrained": {"knn": 0.115},
@@ -96,7 +97,7 @@ def make_book(root: Path) -> None:
     """Writes the book with two reference runs."""
     (root / "notebooks" / "presets").mkdir(parents=True)
     write_json(root / "notebooks" / f"{NOTEBOOK}.ipynb", notebook())
-    runs = {f"{method}-seed0": {"seed": 0} for method in ("jepa", "sparsejepa")}
+    runs = {f"{name}-seed0": {"method": name, "seed": 0} for name in ("jepa", "sparsejepa")}
     preset = {NOTEBOOK: {"parameters": {}, "needs": [], "runs": runs}}
     (root / "notebooks" / "presets" / "reference.yml").write_text(yaml.safe_dump(preset))
     library = root / "src" / "sparsejepa"
@@ -112,7 +113,7 @@ def make_book(root: Path) -> None:
     (root / "_toc.yml").write_text(yaml.safe_dump(TOC))
     (root / "book" / "index.md").write_text(
         "# A book\n\nTop 1 is {result}"
-        f"`reference/{NOTEBOOK}/jepa-seed0:accuracy.jepa, last block.linear|.1%`, "
+        f"`reference/{NOTEBOOK}/jepa-seed0:accuracy.jepa, last block.linear probe|.1%`, "
         "see {cite}`assran2023ijepa`.\n\n```{bibliography}\n```\n"
     )
     for name in runs:
@@ -132,7 +133,12 @@ def make_run(root: Path, run_id: str) -> Path:
         "preset": preset,
         "run": name,
         "command": f"sparsejepa run notebooks/{stem}.ipynb --preset {preset} -p note='a `b`'",
-        "parameters": {"seed": 0, "note": "a `b` | *c*", "rate": 0.001},
+        "parameters": {
+            "method": name.split("-")[0],
+            "seed": 0,
+            "note": "a `b` | *c*",
+            "rate": 0.001,
+        },
         "seed": 0,
         "precision": "bf16",
         "data": [
