@@ -12,7 +12,6 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 INSTALL = -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 BUILD_BOOK = jupyter-book build . -W -n --keep-going
-CHECK_LINKS = book/check_links.py _build/html
 PDF ?= _build/book.pdf
 NODE_MODULES = _build/node/node_modules
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
@@ -53,12 +52,10 @@ $(BOOK_VENV)/.book: pyproject.toml constraints.txt | $(BOOK_VENV)/bin/pip
 book: $(VENV)/.book
 	$(VENV)/bin/sparsejepa reproduce --preset demo
 	$(VENV)/bin/$(BUILD_BOOK)
-	$(VENV)/bin/python $(CHECK_LINKS)
 	@echo "The book is at $(CURDIR)/_build/html/index.html"
 
 site: $(BOOK_VENV)/.book
 	$(BOOK_VENV)/bin/$(BUILD_BOOK)
-	$(BOOK_VENV)/bin/python $(CHECK_LINKS)
 	@echo "The book is at $(CURDIR)/_build/html/index.html"
 
 $(NODE_MODULES)/axe-core:

@@ -15,7 +15,10 @@ are warnings (`companion.*`), hence fail `-W`.
 import json
 import re
 from collections.abc import Sequence
+from html import unescape
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -126,6 +129,7 @@ def mend_page(
         point_buttons_at_source(context.get("header_buttons", []), pagename, run)
     if "body" in context:
         context["body"] = accessible(context["body"])
+        check_html(app, pagename, context["body"])
     # Thebe is unused, loaded twice (an error in the console), and not offline.
     for kind in ("script_files", "css_files"):
         files = context.get(kind, [])
@@ -140,6 +144,26 @@ def accessible(body: str) -> str:
     """
     body = re.sub(r' role="(?:list|doc-biblioentry)"', "", body)
     return re.sub(r"<th([^>]*)>((?:\s|&nbsp;|&#160;)*)</th>", r"<td\1>\2</td>", body)
+
+
+def check_html(app: Sphinx, page: str, body: str) -> None:
+    """What a strict build lets pass: lost images, dead links in raw HTML, no alternative text."""
+    for image in re.findall(r"<img\b[^>]*>", body):
+        if not re.search(r'\balt="[^"]*\S[^"]*"|role="presentation"', image):
+            warn("html", page, f"{image:.100} has no alternative text")
+    for kind, address in re.findall(r'<[^>]*\b(href|src)="([^"#?]+)', body):
+        if re.match(r"(https?:)?//", address):
+            if kind == "src":
+                warn("html", page, f"{address:.100} is loaded from another host")
+        elif not re.match(r"\w+:", address):
+            app.companion.linked.add((page, unquote(unescape(address))))
+
+
+def check_links(app: Sphinx, exception: Exception | None) -> None:
+    """Every file that a page links to or shows is there (`build-finished`)."""
+    for page, address in sorted(app.companion.linked):
+        if exception is None and not (Path(app.outdir, page).parent / address).exists():
+            warn("html", page, f"{address} does not exist")
 
 
 def _is_thebe(file: Any) -> bool:
@@ -158,4 +182,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # After the theme (501) has made its buttons.
     app.connect("html-page-context", mend_page, priority=900)
     app.connect("build-finished", tables.write_csv)
+    app.connect("build-finished", check_links, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -29,6 +29,7 @@ class Book:
         found = [(self.run_of_page(page), page) for page in sorted(pages)]
         self.page_of_run = {run: page for run, page in found if run}
         self.stale = functools.cache(self._stale)
+        self.linked: set[tuple[str, str]] = set()  # page and relative address, as they are written
 
     def run_of_page(self, page: str) -> str | None:
         """The run that a page shows; a run's own `executed` page shows itself."""

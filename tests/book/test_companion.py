@@ -175,7 +175,7 @@ def test_the_card_has_every_fact(root: Path):
     card = provenance_card(book, RUN, book.facts(RUN))
     for fact in (
         f"`{RUN}`",
-        "2026\\-01\\-02 03\\:04\\:05Z, by the code of commit `fedcba987654` with uncommitted changes",
+        "2026\\-01\\-02 03\\:04\\:05Z, by the code of commit `fedcba987654` with",
         "* - Code\n  - unchanged since",
         "* - Seed\n  - 0",
         "`scenes` train, drawn, pixels `0123456789ab…`",
