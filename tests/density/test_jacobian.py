@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsejepa.density.jepa_score import frozen, jacobians, jepa_score, pooled
+from sparsejepa.randomness import generator
 from tests.density.listing import listing_jacobian, listing_score
 from tests.density.tiny_encoders import images, tiny_encoder, tiny_vit
 
@@ -152,7 +153,7 @@ def test_norms_before_tokens(norm: nn.Module, batch_size: int, chunk_size: int) 
 
 
 def test_a_wrong_gradient_is_refused() -> None:
-    """An operation whose backward pass is not its derivative: no score beats a wrong one."""
+    """An operation with a backward pass of its own: no score beats a wrong one."""
 
     class Wrong(torch.autograd.Function):
         generate_vmap_rule = True

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sparsejepa.chapters.sparsity import PROBES
-from sparsejepa.model.jepa import METHODS
 from sparsejepa.information.gaussian import excess
+from sparsejepa.model.jepa import METHODS
 from tests.notebooks.conftest import STUDY
 
 METHOD_RUNS = {"jepa-seed0", "sparsejepa-seed0"}

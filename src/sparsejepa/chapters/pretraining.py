@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sparsejepa.data.image_set import ImageSet, load_image_set
 from sparsejepa.model.masks import MaskConfig, sample_masks
-from sparsejepa.probing.linear import check_labels
+from sparsejepa.probing.evaluate import label_to_probe
 
 
 def coverage(config: MaskConfig, count: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -28,18 +28,12 @@ def probed_sets(
     """Training and test set, and the label that probes read; no test set and "" without labels.
 
     Raises:
-        FileNotFoundError, ConnectionError, ValueError: as `load_image_set`.
-        ValueError: images that are not square, labels that no probe can learn or be scored on.
+        FileNotFoundError, ConnectionError, ValueError: as `load_image_set` and `label_to_probe`;
+            images that are not square.
     """
     train = load_image_set(name, "train", label).take(train_images)
     train.side  # noqa: B018 (refuses images that are not square)
-    if not train.labels:
-        if train.candidates and label != "none":
-            raise ValueError(train.why_no_labels())
+    if not train.labels and not train.candidates:
         return train, None, ""
     test = load_image_set(name, "test", label).take(test_images)
-    probed = next(iter(train.labels))
-    check_labels(train.labels[probed], test.labels[probed])
-    if len(test.images) < 2:
-        raise ValueError("Intervals need 2 test images or more, not 1: raise test_images.")
-    return train, test, probed
+    return train, test, label_to_probe(train, test)
