@@ -63,7 +63,7 @@ def kill_after(step: int, started: list[subprocess.Popen], checkpoint: Path) -> 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_script_ends_as_an_undisturbed_one(tmp_path: Path, processes: int):
-    """In one process to the bit; in two, which average their gradients, as one in float32 to 1e-4."""
+    """In one process to the bit; two average their gradients, and end as one does to 1e-4."""
     ends = []
     for name in ("killed", "whole"):
         (tmp_path / name).mkdir()
