@@ -30,7 +30,7 @@ def test_builds_what_the_mapping_says() -> None:
 
 def test_round_trip() -> None:
     """asdict and back is the identity."""
-    outer = Outer("a", 0.3, 5, True, 1.5, (3,), (0.5, 0.6), Inner(1))
+    outer = Outer("a", 0.3, 5, True, 1.5, (3,), (0.5, 1.0), Inner(1))
     assert from_mapping(Outer, dataclasses.asdict(outer)) == outer
 
 

@@ -22,9 +22,9 @@ _HOMES = {
     "pretrain": "training.pretrain",
     "linear_probe": "probing.linear",
     "knn_accuracy": "probing.neighbours",
-    "rankme": "probing.spectrum",
+    "rankme": "probing.collapse",
     "total_correlation": "information.multiinformation",
-    "decompose": "information.multiinformation",
+    "decompose": "information.decomposition",
     "jepa_score": "density.jepa_score",
 }
 

@@ -189,22 +189,20 @@ def test_masks_of_another_grid_are_refused():
 
 def test_the_timing_copy_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A run of `minutes` times a copy of the network, which accelerate must not keep."""
-    copies, real = [], module.copy.deepcopy
+    seen, real = [], module.TrainingState
 
-    def spy(network, *memo):
-        copied = real(network, *memo)
-        if isinstance(copied, Jepa):
-            copies.append(weakref.ref(copied))
-        return copied
+    def spy(jepa, *arguments):
+        seen.append(weakref.ref(jepa))
+        return real(jepa, *arguments)
 
     def watch(encoder) -> dict[str, float]:
         gc.collect()
-        return {"alive": float(sum(c() is not None for c in copies))}
+        return {"alive": float(sum(network() is not None for network in seen))}
 
-    monkeypatch.setattr(module.copy, "deepcopy", spy)
+    monkeypatch.setattr(module, "TrainingState", spy)
     config = tiny_config(epochs=1, minutes=1000.0)
     result = pretrain(config, tiny_images(), tmp_path, watch, device="cpu")
-    assert copies and result.history[-1]["alive"] == 0
+    assert len(seen) == 2 and result.history[-1]["alive"] == 1
 
 
 TINY = {"epochs": 1, "batch_size": 8, "precision": "fp32", "width": 16, "depth": 1, "heads": 2}

@@ -288,7 +288,7 @@ def round_to_half(encoder: Encoder) -> None:
         value.copy_(_half(value))
 
 
-def save_encoder(path: Path, encoder: Encoder) -> None:
+def save_encoder(path: Path | str, encoder: Encoder) -> None:
     """Encoder weights as float16 under timm's own names; the metadata holds our config as JSON.
 
     `timm`'s `VisionTransformer(**timm_arguments(config))`, or `create_model` where the config names
@@ -297,10 +297,10 @@ def save_encoder(path: Path, encoder: Encoder) -> None:
     config = json.dumps(dataclasses.asdict(encoder.config))
     state = encoder.vit.state_dict()
     weights = {name: _half(value.detach().cpu()).contiguous() for name, value in state.items()}
-    write_atomically(path, save(weights, {"encoder": config}))
+    write_atomically(Path(path), save(weights, {"encoder": config}))
 
 
-def load_encoder(path: Path) -> Encoder:
+def load_encoder(path: Path | str) -> Encoder:
     """The encoder that `save_encoder` wrote, in float32 and in eval mode.
 
     Raises:

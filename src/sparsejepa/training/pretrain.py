@@ -64,27 +64,16 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        infinite = math.inf
-        ranges = {
-            "seed": (0, infinite),
-            "epochs": (1, infinite),
-            "minutes": (0, infinite),
-            "batch_size": (1, infinite),
-            "crop_scale": (1e-6, 1),
-            "peak_learning_rate": (1e-12, infinite),
-            "warmup": (0, 1),
-            "final_learning_rate": (0, infinite),
-            "weight_decay": (0, infinite),
-            "ema": (0, 1),
-            "checkpoint_minutes": (0, infinite),
-        }
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
+        least = {"epochs": 1, "batch_size": 1, "peak_learning_rate": 1e-12, "crop_scale": 1e-6}
+        most = {"warmup": 1, "ema": 1, "crop_scale": 1}
+        numbers = ("seed", "minutes", "final_learning_rate", "weight_decay", "checkpoint_minutes")
+        for name in dict.fromkeys([*numbers, *least, *most]):
+            low, high, given = least.get(name, 0), most.get(name, math.inf), getattr(self, name)
+            values = given if isinstance(given, tuple) else (given,)
             # NaN is in no range, infinity in none either.
-            inside = [low <= v <= high and v < infinite for v in _tuple(value)]
-            if not all(inside):
-                bound = f"at least {low:g}" if high == infinite else f"{low:g} to {high:g}"
-                raise ValueError(f"{name} must be {bound}, not {value}.")
+            if not all(low <= value <= high and value < math.inf for value in values):
+                bound = f"{low:g} to {high:g}" if name in most else f"at least {low:g}"
+                raise ValueError(f"{name} must be {bound}, not {given}.")
         if self.crop_scale[0] > self.crop_scale[1]:
             raise ValueError(f"crop_scale {self.crop_scale} must have the smaller share first.")
         if self.masks.grid != self.model.encoder.grid:
@@ -254,7 +243,7 @@ def _configured(
         given = {"image_size": images.shape[1], "mean": mean, "std": std, "strength": 1e-3}
         given |= settings
         encoder, sparsity = (
-            from_mapping(part, {f.name: given.pop(f.name) for f in _fields(part, given)})
+            from_mapping(part, {n: given.pop(n) for n in part.__dataclass_fields__ if n in given})
             for part in (EncoderConfig, SparsityConfig)
         )
         predictor = given.pop("predictor", PredictorConfig())
@@ -264,14 +253,6 @@ def _configured(
         grid = model.encoder.grid
         settings = {"masks": MaskConfig(grid, context_length=max(1, grid**2 // 4))} | settings
     return from_mapping(PretrainConfig, {"model": model} | settings)
-
-
-def _fields(part: type, given: dict[str, Any]) -> list[dataclasses.Field]:
-    return [f for f in dataclasses.fields(part) if f.name in given]
-
-
-def _tuple(value: Any) -> tuple:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _planned_steps(
