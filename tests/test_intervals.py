@@ -1,144 +1,229 @@
+"""Intervals: closed forms, coverage on known laws, and one rule for runs of several seeds."""
+
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from sparsejepa.intervals import (
+    Estimate,
     Interval,
     bootstrap_interval,
+    estimate,
+    over_intervals,
+    over_runs,
     paired_difference,
+    paired_estimate,
     seed_interval,
 )
+
+RIGHT = np.random.default_rng(0).random((4, 300)) < [[0.4], [0.5], [0.45], [0.55]]
+
+
+def ends(found: Interval) -> tuple[float, float, float]:
+    return (found.value, found.low, found.high)
 
 
 def width(interval: Interval) -> float:
     return interval.high - interval.low
 
 
-def coverage_allowance(level: float, repeats: int) -> float:
-    """Four standard errors of the share of `repeats` intervals that cover."""
-    return 4 * np.sqrt(level * (1 - level) / repeats)
-
-
-def test_imports_without_torch() -> None:
+def test_imports_without_torch():
     """Intervals need numpy and scipy only."""
     code = "import sys, sparsejepa.intervals; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_bootstrap_agrees_with_the_closed_form() -> None:
+def test_bootstrap_agrees_with_the_closed_form():
     """For a large sample the interval is mean +- 1.96 standard errors of a proportion."""
-    correct = np.arange(10_000) % 10 < 3
-    interval = bootstrap_interval(correct, 0, draws=20_000)
+    interval = bootstrap_interval(np.arange(10_000) % 10 < 3, 0, draws=20_000)
     half = stats.norm.ppf(0.975) * np.sqrt(0.3 * 0.7 / 10_000)
-    assert interval.value == pytest.approx(0.3)
     # One image is 1e-4 here: the bootstrap's means lie on that grid.
-    assert interval.low == pytest.approx(0.3 - half, abs=3e-4)
-    assert interval.high == pytest.approx(0.3 + half, abs=3e-4)
+    assert ends(interval) == pytest.approx((0.3, 0.3 - half, 0.3 + half), abs=3e-4)
 
 
-def test_bootstrap_of_numbers_agrees_with_drawing_indices() -> None:
+def test_bootstrap_of_numbers_agrees_with_drawing_indices():
     """Drawing counts of distinct values is the same law as drawing rows with replacement."""
     values = np.random.default_rng(0).exponential(size=60)
     interval = bootstrap_interval(values, 1, draws=40_000)
     rows = np.random.default_rng(2).integers(60, size=(40_000, 60))
     low, high = np.quantile(values[rows].mean(1), [0.025, 0.975])
-    assert interval.low == pytest.approx(low, abs=0.01)
-    assert interval.high == pytest.approx(high, abs=0.01)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.01)
 
 
-def test_bootstrap_covers_at_its_level() -> None:
-    """Of 400 samples of 500 images, the 90 % interval covers the true accuracy in about 90 %."""
-    rng = np.random.default_rng(3)
-    repeats, level, truth = 400, 0.9, 0.35
-    covered = 0
-    for _ in range(repeats):
-        interval = bootstrap_interval(rng.random(500) < truth, rng, level, draws=1000)
-        covered += interval.low <= truth <= interval.high
-    assert covered / repeats == pytest.approx(level, abs=coverage_allowance(level, repeats) + 0.01)
+def an_accuracy(rng: np.random.Generator) -> tuple[Interval, float]:
+    return bootstrap_interval(rng.random(400) < 0.35, rng, draws=500), 0.35
 
 
-def test_paired_difference_covers_at_its_level() -> None:
-    """The 95 % interval of a difference covers the true difference in about 95 % of 400 samples."""
-    rng = np.random.default_rng(4)
-    repeats, level = 400, 0.95
-    covered = 0
-    for _ in range(repeats):
-        hard = rng.random(600)
-        interval = paired_difference(hard < 0.5, hard < 0.42, rng, level, draws=1000)
-        covered += interval.low <= 0.08 <= interval.high
-    assert covered / repeats == pytest.approx(level, abs=coverage_allowance(level, repeats) + 0.01)
+def a_paired_difference(rng: np.random.Generator) -> tuple[Interval, float]:
+    """Both methods fail on the hard images."""
+    hard = rng.random(400)
+    return paired_difference(hard < 0.5, hard < 0.4, rng, draws=500), 0.1
 
 
-def test_pairing_narrows_the_interval_of_correlated_methods() -> None:
-    """Two methods that fail on the same images differ more surely than on two test sets."""
-    rng = np.random.default_rng(5)
-    hard = rng.random(5000)
-    a, b = hard < 0.4, hard < 0.37
-    paired = paired_difference(a, b, 0)
-    apart = paired_difference(a, rng.permutation(b), 0)
-    assert paired.value == pytest.approx(apart.value) == pytest.approx(a.mean() - b.mean())
-    # Closed forms of the two variances: q (1 - q) against p (1 - p) + p' (1 - p').
-    q = a.mean() - b.mean()
-    expected = (a.var() + b.var()) / (q * (1 - q))
-    assert (width(apart) / width(paired)) ** 2 == pytest.approx(expected, rel=0.1)
-    assert paired.low > 0
+def three_seeds(rng: np.random.Generator) -> tuple[Interval, float]:
+    return seed_interval(rng.normal(0.97, 0.02, 3)), 0.97
 
 
-def test_difference_changes_sign_with_the_order() -> None:
-    """a - b is the mirror image of b - a, and a - a is exactly zero."""
-    rng = np.random.default_rng(6)
-    a, b = rng.random(2000) < 0.5, rng.random(2000) < 0.4
-    one, other = paired_difference(a, b, 0), paired_difference(b, a, 0)
-    assert one.value == -other.value
-    assert one.low == pytest.approx(-other.high, abs=2e-3)
-    assert paired_difference(a, a, 0) == Interval(0.0, 0.0, 0.0, 0.95)
+def three_seeds_clipped(rng: np.random.Generator) -> tuple[Interval, float]:
+    """The clipped end is one that the truth cannot pass: coverage stays."""
+    return seed_interval(rng.normal(0.97, 0.02, 3), within=(0, 1)), 0.97
 
 
-def test_same_seed_same_interval() -> None:
-    """Nothing but the argument drives the draws; other seeds draw otherwise."""
-    values = np.random.default_rng(7).random(50)
-    assert bootstrap_interval(values, 8) == bootstrap_interval(values, 8)
-    assert bootstrap_interval(values, 8) != bootstrap_interval(values, 9)
-    assert bootstrap_interval(values, 8) == bootstrap_interval(values, np.random.default_rng(8))
+def two_runs_on_the_same_images(rng: np.random.Generator) -> tuple[Interval, float]:
+    """Of these two encoders, as `basis` says."""
+    hard = rng.random(400)
+    right = [hard < 0.4, hard + rng.normal(0, 0.1, 400) < 0.5]
+    return over_runs(right, rng), 0.45
 
 
-def test_seed_interval_agrees_with_scipy() -> None:
-    """Three seeds: mean +- 4.303 standard errors."""
-    values = [0.301, 0.315, 0.308]
-    interval = seed_interval(values)
-    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-9)
+def four_runs_over_seeds(rng: np.random.Generator) -> tuple[Interval, float]:
+    accuracy = rng.normal(0.5, 0.03, (4, 1))
+    return over_runs(rng.random((4, 300)) < accuracy, 0), 0.5
 
 
-def test_seed_interval_covers_at_its_level() -> None:
-    """Of 500 sets of three normal seeds, the 95 % interval covers in about 95 %."""
-    rng = np.random.default_rng(10)
-    intervals = [seed_interval(rng.normal(1.0, 0.3, size=3)) for _ in range(500)]
-    covered = np.mean([i.low <= 1.0 <= i.high for i in intervals])
-    assert covered == pytest.approx(0.95, abs=coverage_allowance(0.95, 500))
+def a_difference_over_seeds(rng: np.random.Generator) -> tuple[Interval, float]:
+    """What a seed does to both methods cancels."""
+    seeds = rng.normal(0.5, 0.1, (3, 1))
+    a, b = (rng.random((3, 300)) < seeds + gain for gain in (0.05, 0.0))
+    return paired_estimate(dict(enumerate(a)), dict(enumerate(b)), 0), 0.05
 
 
 @pytest.mark.parametrize(
-    ("values", "level", "message"),
+    ("draw", "repeats"),
     [
-        ([1.0], 0.95, "2 values or more"),
-        ([[1.0, 0.0]], 0.95, "2 values or more"),
-        ([1.0, float("nan")], 0.95, "NaN"),
-        ([1.0, 0.0], 95.0, "level must lie between 0 and 1, not 95.0"),
+        (an_accuracy, 1000),
+        (a_paired_difference, 1000),
+        (three_seeds, 2000),
+        (three_seeds_clipped, 2000),
+        (two_runs_on_the_same_images, 300),
+        (four_runs_over_seeds, 1000),
+        (a_difference_over_seeds, 1000),
     ],
 )
-def test_undefined_intervals_are_refused(values: list, level: float, message: str) -> None:
-    """One value has no interval, NaN no mean, and 95 is no level."""
-    with pytest.raises(ValueError, match=message):
-        bootstrap_interval(values, 0, level)
-    with pytest.raises(ValueError, match=message):
-        seed_interval(values, level)
+def test_ninety_five_per_cent_cover(draw: Callable, repeats: int):
+    """Of many samples of a known law, 95 % of the intervals hold the truth, four errors either way.
+
+    Half a point more: a percentile bootstrap of 400 images covers a little less than it says.
+    """
+    rng = np.random.default_rng(3)
+    drawn = [draw(rng) for _ in range(repeats)]
+    covered = np.mean([found.low <= truth <= found.high for found, truth in drawn])
+    assert covered == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / repeats) + 0.005)
 
 
-def test_pairs_must_match() -> None:
-    """Different numbers of images cannot be paired."""
-    with pytest.raises(ValueError, match="same images"):
-        paired_difference([1.0, 0.0], [1.0, 0.0, 1.0], 0)
+def test_means_of_ends_cover_at_least():
+    """Exactly at their level where runs share their images, more often where they do not."""
+    rng, covered = np.random.default_rng(4), {}
+    for shared in (True, False):
+        errors = rng.normal(0, 1, (2000, 2))
+        errors[:, 1] = errors[:, 0] if shared else errors[:, 1]
+        half = stats.norm.ppf(0.975)
+        drawn = [[Interval(e, e - half, e + half, 0.95) for e in pair] for pair in errors]
+        covered[shared] = np.mean([not over_intervals(pair).clear() for pair in drawn])
+    assert covered[True] == pytest.approx(0.95, abs=0.02)
+    assert covered[False] == pytest.approx(2 * stats.norm.cdf(2**0.5 * half) - 1, abs=0.008)
+
+
+def test_ends_stay_within_what_can_be():
+    """Student's interval of shares near 1 leaves the unit interval; a clipped one does not."""
+    shares = [0.99, 1.0, 0.97]
+    plain, clipped = seed_interval(shares), seed_interval(shares, within=(0, 1))
+    assert plain.high > 1 and clipped == Interval(plain.value, plain.low, 1.0, 0.95)
+    assert estimate({s: [1, 1, s > 0] for s in range(3)}, 0).high == 1
+    ranks = [Interval(rho, rho - 0.1, rho + 0.1, 0.95) for rho in (-0.95, -0.97)]
+    assert over_intervals(ranks, within=(-1, 1)).low == -1
+
+
+def test_pairing_narrows_the_interval_of_correlated_methods():
+    """By the ratio of the variances, q (1 - q) against p (1 - p) + p' (1 - p')."""
+    rng = np.random.default_rng(5)
+    hard = rng.random(5000)
+    a, b = hard < 0.4, hard < 0.37
+    paired, apart = paired_difference(a, b, 0), paired_difference(a, rng.permutation(b), 0)
+    q = a.mean() - b.mean()
+    expected = (a.var() + b.var()) / (q * (1 - q))
+    assert paired.value == pytest.approx(apart.value) == pytest.approx(q)
+    assert (width(apart) / width(paired)) ** 2 == pytest.approx(expected, rel=0.1)
+
+
+def test_difference_changes_sign_with_the_order():
+    """a - b is the mirror image of b - a, and a - a is exactly zero."""
+    one, other = paired_difference(RIGHT[0], RIGHT[1], 0), paired_difference(RIGHT[1], RIGHT[0], 0)
+    assert one.value == -other.value
+    assert one.low == pytest.approx(-other.high, abs=0.01)
+    same = paired_estimate({0: RIGHT[0]}, {0: RIGHT[0]}, seed=0)
+    assert ends(same) == (0, 0, 0) and not same.clear()
+    assert same.percent(signed=True) == "+0.0 [+0.0, +0.0]"
+
+
+def test_same_seed_same_interval():
+    """Nothing but the argument drives the draws; other seeds draw otherwise."""
+    values = np.random.default_rng(7).random(50)
+    assert bootstrap_interval(values, 8) == bootstrap_interval(values, np.random.default_rng(8))
+    assert bootstrap_interval(values, 8) != bootstrap_interval(values, 9)
+
+
+def test_seed_interval_agrees_with_scipy():
+    """Three seeds: mean +- 4.303 standard errors."""
+    values = [0.301, 0.315, 0.308]
+    expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert ends(seed_interval(values))[1:] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3, 4])
+def test_student_from_three_seeds_on(runs: int):
+    """Below, the bootstrap over images of each image's mean; `basis` says which."""
+    found = estimate({s: RIGHT[s] for s in range(runs)}, seed=1)
+    if runs < 3:
+        assert ends(found) == ends(bootstrap_interval(RIGHT[:runs].mean(0), 1))
+        assert found.basis == f"over test images, {runs} seed{'s' * (runs > 1)}"
+    else:
+        assert ends(found) == ends(seed_interval(RIGHT[:runs].mean(1)))
+        assert found.basis == f"over {runs} seeds"
+
+
+def test_differences_are_paired_by_seed_and_image():
+    """Only common seeds count, each with its own partner."""
+    a, b = {0: RIGHT[0], 1: RIGHT[1], 5: RIGHT[2]}, {1: RIGHT[3], 9: RIGHT[2]}
+    assert ends(paired_estimate(a, b, 2)) == ends(paired_difference(RIGHT[1], RIGHT[3], 2))
+    three = paired_estimate({s: RIGHT[s] for s in range(3)}, {s: RIGHT[3] for s in range(3)}, 2)
+    expected = seed_interval(RIGHT[:3].mean(1) - RIGHT[3].mean())
+    assert ends(three) == pytest.approx(ends(expected), rel=1e-12)
+    assert paired_estimate({0: RIGHT[0]}, {1: RIGHT[1]}, seed=2) is None
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_intervals_of_runs_follow_the_same_rule(runs: int):
+    """One is kept as it is, the ends of two are averaged, three are a sample of seeds."""
+    cells = [bootstrap_interval(row, 0) for row in RIGHT[:runs]]
+    found = over_intervals(cells)
+    assert isinstance(found, Estimate) and found.seeds == runs
+    if runs < 3:
+        assert ends(found) == pytest.approx(np.mean([ends(cell) for cell in cells], axis=0))
+    else:
+        assert ends(found) == ends(seed_interval([cell.value for cell in cells]))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: bootstrap_interval([1.0], 0),
+        lambda: seed_interval([[1.0, 0.0]]),
+        lambda: seed_interval([1.0, float("nan")]),
+        lambda: bootstrap_interval([1.0, 0.0], 0, level=95.0),
+        lambda: paired_difference([1.0, 0.0], [1.0, 0.0, 1.0], 0),
+        lambda: estimate({0: RIGHT[0], 1: RIGHT[1][:200]}, seed=0),
+        lambda: paired_estimate({0: RIGHT[0]}, {0: RIGHT[0][:200]}, seed=0),
+        lambda: estimate({}, seed=0),
+        lambda: over_runs(RIGHT[0], 0),
+        lambda: over_intervals([]),
+    ],
+)
+def test_undefined_intervals_are_refused(call: Callable):
+    """One value has no interval, NaN no mean, 95 is no level, other images are no pair."""
+    with pytest.raises(ValueError):
+        call()

@@ -1,10 +1,20 @@
-"""Intervals: over the test images of one run, of the difference of two, and over seeds."""
+"""Intervals: over the test images of one run, of the difference of two, and over seeds.
 
+One rule for all chapters: Student over the seeds from `SEEDS_NEEDED` on, else the bootstrap over
+test images.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+
+# Two seeds give a Student interval 13 times as wide as their spread, one seed none.
+SEEDS_NEEDED = 3
+
+Bounds = tuple[int | float, int | float] | None
 
 
 @dataclass(frozen=True)
@@ -16,12 +26,36 @@ class Interval:
     high: float  # upper end, same units
     level: float  # nominal coverage, between 0 and 1
 
+    def percent(self, signed: bool = False) -> str:
+        """As "12.3 [11.8, 12.9]", in per cent or points."""
+        form = "{:+.1f} [{:+.1f}, {:+.1f}]" if signed else "{:.1f} [{:.1f}, {:.1f}]"
+        return form.format(100 * self.value, 100 * self.low, 100 * self.high)
+
+    def clear(self) -> bool:
+        """For a difference: the interval does not contain zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Estimate(Interval):
+    """An interval for the mean of one method's runs, a run a seed."""
+
+    seeds: int  # how many runs are averaged
+
+    @property
+    def basis(self) -> str:
+        """What the interval resamples: seeds or test images."""
+        if self.seeds >= SEEDS_NEEDED:
+            return f"over {self.seeds} seeds"
+        return f"over test images, {self.seeds} seed{'s' * (self.seeds > 1)}"
+
 
 def bootstrap_interval(
     values: ArrayLike,
     seed: int | np.random.Generator,
     level: float = 0.95,
     draws: int = 10_000,
+    within: Bounds = None,
 ) -> Interval:
     """Percentile bootstrap interval of the mean (Efron & Tibshirani 1993, ch. 13).
 
@@ -31,6 +65,7 @@ def bootstrap_interval(
     Args:
         values: [N], one number an image, such as whether it was classified right.
         seed: an integer, or a numpy Generator to draw from.
+        within: least and largest value that the mean can have; the ends are clipped to them.
 
     Raises:
         ValueError: fewer than two values, values that are not finite or not a list of numbers, or
@@ -44,7 +79,7 @@ def bootstrap_interval(
     resampled = rng.multinomial(len(sample), counts / len(sample), size=(draws,))
     means = resampled @ distinct / len(sample)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(sample.mean()), float(low), float(high), level)
+    return _clipped(sample.mean(), low, high, level, within)
 
 
 def paired_difference(
@@ -68,7 +103,7 @@ def paired_difference(
     return bootstrap_interval(a - b, seed, level, draws)
 
 
-def seed_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+def seed_interval(values: ArrayLike, level: float = 0.95, within: Bounds = None) -> Interval:
     """Student-t interval of the mean over independently seeded runs, which are few.
 
     Raises:
@@ -78,8 +113,97 @@ def seed_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     half = stats.t.ppf((1 + level) / 2, len(sample) - 1) * (
         sample.std(ddof=1) / np.sqrt(len(sample))
     )
-    mean = float(sample.mean())
-    return Interval(mean, float(mean - half), float(mean + half), level)
+    mean = sample.mean()
+    return _clipped(mean, mean - half, mean + half, level, within)
+
+
+def over_runs(
+    values: ArrayLike, seed: int | np.random.Generator, level: float = 0.95, within: Bounds = None
+) -> Estimate:
+    """The mean of several runs, given each run's number for each test image.
+
+    From `SEEDS_NEEDED` runs on the interval is Student's over their means; below, it is the
+    bootstrap over test images of each image's mean over the runs.
+
+    Args:
+        values: [S, N], a row a run; for a difference of methods, the differences.
+
+    Raises:
+        ValueError: values that are not a table, or as `bootstrap_interval`.
+    """
+    table = np.asarray(values, dtype=float)
+    if table.ndim != 2 or not len(table):
+        raise ValueError(f"Runs make a table [runs, images], not one of shape {table.shape}.")
+    found = (
+        seed_interval(table.mean(axis=1), level, within)
+        if len(table) >= SEEDS_NEEDED
+        else bootstrap_interval(table.mean(axis=0), seed, level, within=within)
+    )
+    return Estimate(found.value, found.low, found.high, level, len(table))
+
+
+def over_intervals(runs: Sequence[Interval], within: Bounds = None) -> Estimate:
+    """The mean of several runs, where of each only its interval over test images is known.
+
+    From `SEEDS_NEEDED` runs on the interval is Student's over their values; below, its ends are the
+    means of the runs' ends. That covers at least as often as they say, whether the runs saw the
+    same images or not.
+
+    Raises:
+        ValueError: no runs, different levels, or as `bootstrap_interval`.
+    """
+    levels = {run.level for run in runs}
+    if len(levels) != 1:
+        raise ValueError(f"Intervals to be averaged need one level, not {sorted(levels)}.")
+    (level,) = levels
+    value, low, high = np.mean([(run.value, run.low, run.high) for run in runs], axis=0)
+    if len(runs) >= SEEDS_NEEDED:
+        found = seed_interval([run.value for run in runs], level, within)
+    else:
+        found = _clipped(value, low, high, level, within)
+    return Estimate(found.value, found.low, found.high, level, len(runs))
+
+
+def estimate(correct: Mapping[int, ArrayLike], seed: int) -> Estimate:
+    """Accuracy over runs, given for each run's seed which test images were right; see `over_runs`.
+
+    Raises:
+        ValueError: there are no runs, or they were tested on different numbers of images.
+    """
+    return over_runs(_stacked(correct), seed, within=(0, 1))
+
+
+def paired_estimate(
+    a: Mapping[int, ArrayLike], b: Mapping[int, ArrayLike], seed: int
+) -> Estimate | None:
+    """Accuracy of `a` minus that of `b`, of the same images and seeds; None without a common seed.
+
+    Raises:
+        ValueError: as `estimate`.
+    """
+    common = sorted(a.keys() & b.keys())
+    if not common:
+        return None
+    one, two = (_stacked({s: runs[s] for s in common}) for runs in (a, b))
+    if one.shape != two.shape:
+        raise ValueError(
+            f"Paired runs need the same images, not {one.shape[1]} and {two.shape[1]}."
+        )
+    return over_runs(one - two, seed, within=(-1, 1))
+
+
+def _stacked(correct: Mapping[int, ArrayLike]) -> np.ndarray:
+    rows = [np.asarray(correct[s], dtype=float) for s in sorted(correct)]
+    if not rows or len({len(row) for row in rows}) > 1:
+        raise ValueError(
+            f"Runs must be tested on the same images, not on {[len(row) for row in rows]}."
+        )
+    return np.stack(rows)
+
+
+def _clipped(value: float, low: float, high: float, level: float, within: Bounds) -> Interval:
+    low, high = np.clip([low, high], *(within or (None, None)))
+    return Interval(float(value), float(low), float(high), level)
 
 
 def _checked(values: ArrayLike, level: float) -> np.ndarray:
