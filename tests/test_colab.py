@@ -19,7 +19,8 @@ from tests.repository import ROOT, notebook_sources, pyproject, requirements, wi
 
 SRC = ROOT / "src"
 # Import name -> (package, version) preinstalled on Colab: googlecolab/backend-info, runtime of
-# August 2026 (Python 3.13.15); PIL, pyarrow, typer and yaml as in its list of June 2026.
+# August 2026 (Python 3.13.15); PIL, pyarrow, typer and yaml as in its list of June 2026; pydantic
+# and filelock, which its torch and datasets bring, at the least version that is certain.
 COLAB_PYTHON = "3.13.15"
 COLAB = {
     "torch": ("torch", "2.11.0"),
@@ -37,6 +38,8 @@ COLAB = {
     "seaborn": ("seaborn", "0.13.2"),
     "tqdm": ("tqdm", "4.67.3"),
     "ipykernel": ("ipykernel", "6.17.1"),
+    "pydantic": ("pydantic", "2.12.3"),
+    "filelock": ("filelock", "3.20.0"),
     "PIL": ("pillow", "11.3.0"),
     "pyarrow": ("pyarrow", "18.1.0"),
     "typer": ("typer", "0.25.1"),
