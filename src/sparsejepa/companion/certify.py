@@ -87,10 +87,7 @@ def certify(
         elif certificate_of(root, run.id):
             outcomes[run.id] = Outcome(run.id, "unchanged", "certified for this code before")
         else:
-            earlier = certificates.get(run.id, {})
-            whole = REPORT in earlier.get("parts", ())
-            revision = base or (earlier["valid_for"]["commit"] if whole else manifest["commit"])
-            asked.setdefault(revision.removesuffix("-dirty"), []).append(run)
+            asked.setdefault(base or _base(certificates.get(run.id), manifest), []).append(run)
     for revision, runs in asked.items():
         for outcome, certificate in _compared(root, revision, runs, golden, say):
             outcomes[outcome.run] = outcome
@@ -99,6 +96,15 @@ def certify(
     if asked:
         write_certificates(root, certificates)
     return [outcomes[run.id] for run in study]
+
+
+def _base(certificate: dict[str, Any] | None, manifest: dict[str, Any]) -> str:
+    """The commit that the run is certified for, if its code was committed then; else its own."""
+    if certificate and REPORT in certificate["parts"]:
+        commit = certificate["valid_for"]["commit"]
+        if not commit.endswith("-dirty"):
+            return commit
+    return manifest["commit"].removesuffix("-dirty")
 
 
 def _compared(
