@@ -22,9 +22,9 @@ _HOMES = {
     "pretrain": "training.pretrain",
     "linear_probe": "probing.linear",
     "knn_accuracy": "probing.neighbours",
-    "rankme": "probing.collapse",
+    "rankme": "probing.spectrum",
     "total_correlation": "information.multiinformation",
-    "decompose": "information.decomposition",
+    "decompose": "information.multiinformation",
     "jepa_score": "density.jepa_score",
 }
 

@@ -169,13 +169,6 @@ def test_context_lies_in_the_middle_and_does_not_depend_on_the_batch_size():
         assert rows.mean().item() == pytest.approx(3.5, abs=0.25)
 
 
-def test_images_of_a_batch_have_masks_of_their_own():
-    """Neither contexts nor targets are shared by a batch."""
-    masks = sample_masks(MaskConfig(), 64, generator(8))
-    assert len(masks.context.sort(1).values.unique(dim=0)) == 64
-    assert len(masks.targets.flatten(1).unique(dim=0)) > 60
-
-
 def test_masks_depend_on_the_generator_alone():
     """Equal states draw equal masks, the state advances, and the global generator is untouched."""
     torch.manual_seed(0)

@@ -52,15 +52,6 @@ def test_conditioned_context_knows_where_the_targets_are():
     torch.testing.assert_close(jepa(batch, kept, 0).loss, expected)
 
 
-@torch.no_grad()
-def test_no_window_is_known_when_features_are_read():
-    """`Encoder(images)` is the encoder without window tokens: equal to JEPA's of equal weights."""
-    conditioned, plain, batch = method("ec-ijepa"), method("jepa"), images(2)
-    assert torch.equal(conditioned.target_encoder(batch), plain.target_encoder(batch))
-    names = conditioned.target_encoder.state_dict().keys()
-    assert names == plain.target_encoder.state_dict().keys()
-
-
 def test_window_tokens_of_the_target_follow_those_of_the_context():
     """They are a part of the moving average, and get no gradient."""
     jepa = method("ec-ijepa")

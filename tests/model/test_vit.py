@@ -123,16 +123,6 @@ def test_positions_closed_form():
     assert len(positions(grid, width).unique(dim=0)) == grid * grid
 
 
-def test_predictor_has_its_own_width_and_heads():
-    """A predictor narrower than the encoder, with other heads, returns the encoder's width."""
-    predictor = tiny_predictor(PredictorConfig(width=24, depth=1, heads=3))
-    assert [block.attn.num_heads for block in predictor.blocks] == [3]
-    assert predictor.blocks[0].attn.head_dim == 8
-    context, indices = torch.rand(2, 5, 32, generator=generator(2)), torch.arange(5).expand(2, -1)
-    targets = torch.tensor([[[6, 7], [8, 9], [10, 11]]]).expand(2, -1, -1)
-    assert predictor(context, indices, targets).shape == (2, 3, 2, 32)
-
-
 def test_initial_weights_have_one_spread():
     """Std GAIN / √fan-in in every block: no rescaling by depth; zero biases; mask token 0.02.
 

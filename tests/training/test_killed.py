@@ -59,15 +59,6 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: tuple[Path, float
     assert_same_run(tmp_path, whole)
 
 
-@pytest.mark.slow
-def test_killed_until_it_is_done(tmp_path: Path, undisturbed: tuple[Path, float]):
-    """Forty times: more lives than most runs need."""
-    whole, seconds = undisturbed
-    assert kill_at_random(tmp_path, 40, seconds / 4) >= 2
-    finish(tmp_path)
-    assert_same_run(tmp_path, whole)
-
-
 def test_killed_at_every_point_of_a_save(tmp_path: Path, undisturbed: tuple[Path, float]):
     """Before and after the content, and the name, reach the disk; of the plan and of checkpoints.
 

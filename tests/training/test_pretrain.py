@@ -53,13 +53,6 @@ def test_the_global_generator_is_left_alone(tmp_path: Path):
     assert same_bits(weights(first), weights(train(tmp_path / "b", epochs=1)))
 
 
-def test_the_loss_falls(tmp_path: Path):
-    """20 steps on eight images that never change: an ordinary run learns something."""
-    history = train(tmp_path, tiny_images(8), epochs=20, checkpoint_minutes=9.0).history
-    losses = [epoch["loss"] for epoch in history]
-    assert len(losses) == 20 and sum(losses[-5:]) < 0.95 * sum(losses[:5])
-
-
 def test_every_step_moves_the_target_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """target <- m · target + (1 - m) · the new context, m = 0.9, 0.925 … 1 in the five steps.
 
@@ -82,16 +75,6 @@ def test_every_step_moves_the_target_once(tmp_path: Path, monkeypatch: pytest.Mo
     initial = Jepa(MODEL, seed=0).target_encoder
     moved = [not torch.equal(p, expected[name]) for name, p in initial.named_parameters()]
     assert result.steps == 5 and sum(moved) == len(moved) - 1  # all but the positions
-
-
-def test_the_target_takes_no_gradient(tmp_path: Path):
-    """With momentum 1 from first to last step the target ends as it began; the context does not."""
-    result = train(tmp_path, ema=(1.0, 1.0), epochs=1)
-    initial = Jepa(MODEL, seed=0)
-    target, context = result.jepa.target_encoder, result.jepa.context_encoder
-    assert same_bits(dict(target.state_dict()), dict(initial.target_encoder.state_dict()))
-    assert not same_bits(dict(context.state_dict()), dict(initial.context_encoder.state_dict()))
-    assert all(p.grad is None for p in target.parameters())
 
 
 def test_sparsejepa_makes_exact_zeros_while_it_trains(tmp_path: Path):

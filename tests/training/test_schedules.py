@@ -61,23 +61,9 @@ def test_shapes_are_monotone(steps: int, share: float):
         assert values == sorted(values) and len(set(values)) == steps
 
 
-@given(lengths, st.data())
-def test_a_cosine_is_symmetric(steps: int, data: st.DataObject):
-    """Values equally far from both ends add up to the sum of the ends."""
-    step = data.draw(st.integers(0, steps - 1))
-    pair = cosine(step, steps, 1.5, 0.5) + cosine(steps - 1 - step, steps, 1.5, 0.5)
-    assert pair == pytest.approx(2.0)
-
-
 def test_the_shortest_runs_have_schedules_too():
     """One step, no warm-up, nothing but warm-up: no division by zero, the first value counts."""
     assert learning_rate(0, 1, 0, peak=2.0, final=0.0) == 2.0
     assert learning_rate(0, 1, 1, peak=2.0, final=0.0) == 0.0
     assert [learning_rate(step, 3, 3, peak=3.0, final=0.0) for step in range(3)] == [0.0, 1.0, 2.0]
     assert cosine(0, 1, 1.0, 0.5) == linear(0, 1, 1.0, 0.5) == 1.0
-
-
-def test_nothing_overshoots_after_the_end():
-    """Asked beyond the last step, every schedule stays at its last value."""
-    assert learning_rate(99, 10, 2, peak=1.0, final=0.125) == 0.125
-    assert cosine(99, 10, 1.0, 0.5) == linear(99, 10, 1.0, 0.5) == 0.5

@@ -83,17 +83,6 @@ def test_weight_decay_shrinks_matrices_and_spares_the_rest():
         assert name in MATRICES or torch.equal(parameter, before[name])
 
 
-def test_the_maps_of_r1_are_stepped_by_sgd_alone():
-    """AdamW lacks W and has all the rest; SGD has W, without momentum or decay."""
-    state = fresh(SPARSE)
-    own = {"predictor.projection.weight"}
-    adamw = [p for group in state.adamw.param_groups for p in group["params"]]
-    assert names(state.jepa, adamw) == (MATRICES | VECTORS) - own
-    assert names(state.jepa, state.sgd.param_groups[0]["params"]) == own
-    assert state.sgd.param_groups[0]["momentum"] == state.sgd.param_groups[0]["weight_decay"] == 0
-    assert fresh().sgd is None
-
-
 def test_muon_takes_the_matrices_of_blocks():
     """The block matrices of both trained networks, with AdamW's rate and decay; AdamW the rest."""
     state = fresh(SPARSE, "muon")
@@ -196,16 +185,6 @@ def test_scaled_gradients_of_own_parameters_are_scaled_back():
             state.apply_gradients(0.0, 0.0, 0.1)
     weights = [s.jepa.predictor.projection.weight for s in (plain, scaled)]
     torch.testing.assert_close(*weights)
-
-
-def test_a_scale_is_restored(tmp_path: Path):
-    """A scaled loss goes on with the scale that it had reached."""
-    path, state, other = tmp_path / "x.pt", fresh(), fresh()
-    state.scaler = torch.amp.GradScaler("cpu", init_scale=32.0)
-    other.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    state.save(path)
-    other.load(path)
-    assert other.scaler.get_scale() == 32.0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -120,7 +120,9 @@ def _compared(
     with tempfile.TemporaryDirectory() as folder:
         old, new = Path(folder, "old"), Path(folder, "new")
         _unpack(root, revision, old)
+        # The code may be edited while its copy runs.
         _copy(root, new)
+        commit = provenance.commit(root)
         with ThreadPoolExecutor(2) as pool:
             jobs = [pool.submit(_run_all, tree, wanted, say) for tree in (old, new)]
             failed = [job.result() for job in jobs]
@@ -139,12 +141,13 @@ def _compared(
                 yield Outcome(run.id, "stale", f"its copy fails with the {errors[0]}"), None
                 continue
             found = compare_runs(runs_root(old), runs_root(new), copy.id)
-            yield _judged(root, revision, run, found)
+            valid_for = {"commit": commit, **code_of(new, run.notebook)}
+            yield _judged(root, revision, run, found, valid_for)
     say(f"Compared in {(time.monotonic() - begun) / 60:.1f} minutes.")
 
 
 def _judged(
-    root: Path, revision: str, run: StudyRun, found: Comparison
+    root: Path, revision: str, run: StudyRun, found: Comparison, valid_for: dict[str, str]
 ) -> tuple[Outcome, dict[str, Any] | None]:
     parts = [p for p, d in ((REPORT, found.report), (TRAINING, found.training)) if d is None]
     equal = f"{found.tensors} tensors and {found.numbers} numbers are equal"
@@ -152,7 +155,7 @@ def _judged(
     certificate = {
         "parts": parts,
         "made_at": revision,
-        "valid_for": {"commit": provenance.commit(root), **code_of(root, run.notebook)},
+        "valid_for": valid_for,
         "compared": {"tensors": found.tensors, "numbers": found.numbers},
         "golden_sha256": provenance.file_sha256(root / "notebooks" / "presets" / f"{GOLDEN}.yml"),
         "versions": {k: v for k, v in provenance.versions().items() if k in LIBRARIES},
