@@ -31,8 +31,7 @@ import companion_tables as tables
 from companion_book import Book
 from companion_markdown import number, text
 from companion_page import page_of_run, point_buttons_at_source
-from sparsejepa.companion.claims import LEDGER
-from sparsejepa.companion.evidence import making_command, value_at
+from sparsejepa.companion.ledger import LEDGER, making_command, value_at
 
 logger = logging.getLogger(__name__)
 

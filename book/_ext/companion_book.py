@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from sparsejepa.companion.claims import LEDGER, Ledger, load_ledger
 from sparsejepa.companion.files import read_json
+from sparsejepa.companion.ledger import LEDGER, Ledger, load_ledger
 from sparsejepa.companion.manifest import staleness
 from sparsejepa.companion.study import load_study
 from sparsejepa.companion.verdicts import Judgement, judge

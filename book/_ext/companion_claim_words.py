@@ -1,14 +1,25 @@
 """A claim in words: what its paper says, what was measured, by which rule, and the verdict."""
 
-from companion_markdown import text
-from sparsejepa.companion.claims import Check, Verdict
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+from companion_markdown import code, text
+from sparsejepa.companion.ledger import Check, Verdict
 from sparsejepa.companion.verdicts import Judgement, Result
 
-
-def says(judgement: Judgement) -> str:
-    """What the paper says, with the mark of how surely we know."""
-    quoted = judgement.claim.quoted
-    return f"{quoted.says} [{quoted.mark}]{{.mark .mark-{quoted.mark}}}"
+RULES = {
+    "mean_above": "the mean over seeds is above {at}",
+    "mean_below": "the mean over seeds is below {at}",
+    "difference_above": "the mean over pairs of the same seed is above {at}",
+    "difference_within": "the mean over pairs of the same seed is within ±{at}",
+    "interval_above": "the mean over seeds, as the run gives it, is above {at}",
+    "interval_below": "the mean over seeds, as the run gives it, is below {at}",
+    "equal_within": "no value is further than {tolerance:g} from {at}",
+    "at_least": "no value is below {at}",
+    "at_most": "no value is above {at}",
+    "order_correlation": "Kendall's rank correlation is at least {at}",
+}
 
 
 def chip(name: Verdict) -> str:
@@ -25,11 +36,10 @@ def verdict(judgement: Judgement) -> str:
 
 def measured_briefly(judgement: Judgement) -> str:
     """The first check's number, and how many more there are; for the table."""
-    results = judgement.test + judgement.counterexample
     if not judgement.runs:
         return "nothing yet"
-    more = f"; {len(results) - 1} more below" if len(results) > 1 else ""
-    return measured(results[0]) + more
+    first, *others = judgement.results
+    return measured(first) + (f"; {len(others)} more below" if others else "")
 
 
 def measured(result: Result) -> str:
@@ -37,54 +47,71 @@ def measured(result: Result) -> str:
     check, finding = result.check, result.finding
     if finding is None:
         return "nothing yet"
-    shown = format(finding.estimate, check.form)
-    unit = f" {check.unit}" if check.unit else ""
+    shown = f"{finding.estimate:{check.form}} {check.unit}".strip()
     if finding.interval:
         low, high = (format(end, check.form) for end in finding.interval)
-        unit += f" [{low}, {high}]"
-    basis = (
-        f"{finding.seeds} seed{'s' * (finding.seeds > 1)}" if finding.seeds else "nothing trained"
-    )
+        shown += f" [{low}, {high}]"
+    seeds = f"{finding.seeds} seed{'s' * (finding.seeds > 1)}"
     sample = f", {result.sample:,} {check.sample_of}" if result.sample else ""
-    return f"{text(f'{shown}{unit}')}, {basis}{text(sample)}"
+    return f"{text(shown)}, {seeds if finding.seeds else 'nothing trained'}{text(sample)}"
+
+
+def tests(judgement: Judgement) -> str:
+    """Every check with what it found, or the plan."""
+    shown = [test_in_words(result) for result in judgement.test]
+    shown += [f"Counterexample: {test_in_words(result)}" for result in judgement.counterexample]
+    return "\n  ".join(f"- {check}" for check in shown) or f"Planned. {judgement.claim.plan}"
 
 
 def test_in_words(result: Result) -> str:
     """The rule of one check, and what it found with the adjusted p value."""
+    rule, adjusted = rule_in_words(result.check), ""
     if result.finding is None:
-        return rule_in_words(result.check)
-    adjusted = ""
+        return rule
     if result.adjusted is not None:
         least = "below 0.001" if result.adjusted < 0.001 else f"{result.adjusted:.2g}"
         adjusted = f"; adjusted $p$ {least}"
-    return f"{rule_in_words(result.check)} We measured {measured(result)}{adjusted}."
+    return f"{rule} We measured {measured(result)}{adjusted}."
 
 
 def rule_in_words(check: Check) -> str:
     """The rule of one check, from the same fields that compute it."""
     at = f"{check.threshold:g} {check.unit}".strip()
-    wanted = {
-        "mean_above": f"the mean over seeds is above {at}",
-        "mean_below": f"the mean over seeds is below {at}",
-        "difference_above": f"the mean over pairs of the same seed is above {at}",
-        "difference_within": f"the mean over pairs of the same seed is within ±{at}",
-        "interval_above": f"the mean over seeds, as the run gives it, is above {at}",
-        "interval_below": f"the mean over seeds, as the run gives it, is below {at}",
-        "equal_within": f"no value is further than {check.tolerance:g} from {at}",
-        "at_least": f"no value is below {at}",
-        "at_most": f"no value is above {at}",
-        "order_correlation": f"Kendall's rank correlation is at least {at}",
-    }[check.rule]
-    return f"{check.what}: {wanted}."
+    return f"{check.what}: {RULES[check.rule].format(at=at, tolerance=check.tolerance)}."
 
 
 def beside_the_paper(judgement: Judgement) -> str:
     """Whether the interval holds the paper's number, where both are of one kind."""
-    quoted, first = judgement.claim.quoted, next(iter(judgement.test), None)
-    if quoted.value is None or first is None or first.check.unit != quoted.unit:
-        return ""
-    if first.finding is None or first.finding.interval is None:
-        return ""
-    low, high = first.finding.interval
-    holds = "holds" if low <= quoted.value <= high else "does not hold"
-    return f". The interval {holds} the paper's {quoted.value:g} {text(quoted.unit)}."
+    quoted = judgement.claim.quoted
+    for first in judgement.test[:1]:
+        interval = first.finding and first.finding.interval
+        if interval and quoted.value is not None and first.check.unit == quoted.unit:
+            holds = "holds" if interval[0] <= quoted.value <= interval[1] else "does not hold"
+            return f". The interval {holds} the paper's {quoted.value:g} {text(quoted.unit)}."
+    return ""
+
+
+def counted(judgements: Sequence[Judgement]) -> str:
+    """Number and chip of each verdict that occurs."""
+    counts = Counter(judgement.verdict for judgement in judgements)
+    shown = [f"{counts[v]} {chip(v)}" for v in get_args(Verdict) if counts[v]]
+    if undecided := sum(judgement.note == "undecided" for judgement in judgements):
+        shown[-1] += f" ({undecided} of these undecided: tried, and nothing is clear)"
+    return ", ".join(shown)
+
+
+def where_briefly(judgement: Judgement, pages: Mapping[str, str]) -> str:
+    """A link to the first of the runs' pages, and how many runs there are; for the table."""
+    notebook, count = judgement.claim.notebook, len(judgement.runs)
+    linked = [f"{{doc}}`{notebook} </{pages[run]}>`" for run in judgement.runs if run in pages]
+    shown = linked[0] if linked else code(notebook)
+    return f"{shown}, {count} run{'s' * (count > 1)}" if count else shown
+
+
+def where(judgement: Judgement, pages: Mapping[str, str]) -> str:
+    """Links to the runs' pages; the notebook's name where there is no run."""
+    runs = [
+        f"{{doc}}`{run.partition('/')[2]} </{pages[run]}>`" if run in pages else code(run)
+        for run in judgement.runs
+    ]
+    return ", ".join(runs) or code(judgement.claim.notebook)

@@ -1,86 +1,69 @@
 """A ledger of a few claims and runs of a few numbers, to be broken."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sparsejepa.companion.claims import Ledger, load_ledger
 from sparsejepa.companion.files import write_json
+from sparsejepa.companion.ledger import Ledger, load_ledger
 
 # Differences of 6, 5 and 7 points, far from chance.
 ACCURACY = {"a": {0: 0.46, 1: 0.47, 2: 0.48}, "b": {0: 0.40, 1: 0.42, 2: 0.41}}
 
-CHECK = {
-    "what": "Accuracy of a minus that of b",
-    "rule": "difference_above",
-    "values": "reference/nb/a-seed{seed}:accuracy.a, last.value",
-    "than": "reference/nb/b-seed{seed}:accuracy.b, last",
-    "seeds": "main",
-    "threshold": 1,
-    "scale": 100,
-    "unit": "points",
-    "form": "+.1f",
-    "sample": "test_images",
-}
-EXACT = {
-    "what": "Rise of multiinformation",
-    "rule": "equal_within",
-    "values": "reference/theory/all:rise",
-    "threshold": 0.3466,
-    "tolerance": 1e-3,
-    "unit": "nats",
-}
-BETTER = {
-    "id": "better",
-    "paper": "A paper",
-    "title": "a is better than b",
-    "statement": "With the penalty, a reads off classes better than b.",
-    "quoted": {
-        "says": "+5 points",
-        "value": 5,
-        "unit": "points",
-        "mark": "secondary",
-        "where": "?",
-    },
-    "notebook": "nb",
-    "expected": "reproduced",
-    "test": [CHECK],
-    "remark": "On other blocks it is behind.",
-}
-RISES = {
-    "id": "rises",
-    "paper": "A paper",
-    "title": "Mixing raises it",
-    "statement": "A joint map raises multiinformation.",
-    "quoted": {"says": "no number", "mark": "derived", "where": "nowhere"},
-    "notebook": "theory",
-    "expected": "reproduced",
-    "test": [EXACT],
-}
-PLANNED = {
-    "id": "planned",
-    "paper": "A paper",
-    "title": "Large models do it too",
-    "statement": "It holds at scale.",
-    "quoted": {"says": "any model", "mark": "verified", "where": "abstract"},
-    "notebook": "large",
-    "expected": "untested",
-    "plan": "AUROC above 0.9.",
-    "needs": "One GPU.",
-}
+LEDGER_TEXT = """\
+papers:
+  - {name: A paper, title: On a, arxiv: "2500.00001"}
+seeds: {main: [0, 1, 2]}
+claims:
+  - id: better
+    paper: A paper
+    title: a is better than b
+    statement: With the penalty, a reads off classes better than b.
+    quoted: {says: +5 points, value: 5, unit: points, mark: secondary, where: "?"}
+    notebook: nb
+    expected: reproduced
+    test:
+      - what: Accuracy of a minus that of b
+        rule: difference_above
+        values: "reference/nb/a-seed{seed}:accuracy.a, last.value"
+        than: "reference/nb/b-seed{seed}:accuracy.b, last"
+        seeds: main
+        threshold: 1
+        scale: 100
+        unit: points
+        form: +.1f
+        sample: test_images
+    remark: On other blocks it is behind.
+  - id: rises
+    paper: A paper
+    title: Mixing raises it
+    statement: A joint map raises multiinformation.
+    quoted: {says: no number, mark: derived, where: nowhere}
+    notebook: theory
+    expected: reproduced
+    test:
+      - what: Rise of multiinformation
+        rule: equal_within
+        values: reference/theory/all:rise
+        threshold: 0.3466
+        tolerance: 0.001
+        unit: nats
+  - id: planned
+    paper: A paper
+    title: Large models do it too
+    statement: It holds at scale.
+    quoted: {says: any model, mark: verified, where: abstract}
+    notebook: large
+    expected: untested
+    plan: AUROC above 0.9.
+    needs: One GPU.
+"""
 
 
 def content() -> dict[str, Any]:
     """The ledger, to be changed before it is written."""
-    return copy.deepcopy(
-        {
-            "papers": [{"name": "A paper", "title": "On a", "arxiv": "2500.00001"}],
-            "seeds": {"main": [0, 1, 2]},
-            "claims": [BETTER, RISES, PLANNED],
-        }
-    )
+    return yaml.safe_load(LEDGER_TEXT)
 
 
 def write_ledger(root: Path, changed: Any) -> Path:
@@ -92,7 +75,7 @@ def write_ledger(root: Path, changed: Any) -> Path:
 
 
 def ledger(root: Path, changed: Any = None) -> Ledger:
-    return load_ledger(write_ledger(root, content() if changed is None else changed))
+    return load_ledger(write_ledger(root, changed or content()))
 
 
 def make_runs(root: Path) -> Path:
@@ -101,8 +84,10 @@ def make_runs(root: Path) -> Path:
     for method, by_seed in ACCURACY.items():
         for seed, value in by_seed.items():
             make_run(runs, method, seed, value)
-    write_json(runs / "reference/theory/all/manifest.json", {"seed": 0})
-    write_json(runs / "reference/theory/all/results.json", {"rise": 0.3466, "times": [1, 2, 3]})
+    write_json(runs / "reference/theory/all/manifest.json", {"seed": 0, "seeds": 3})
+    gain = {"value": 0.5, "interval": [0.4, 0.6]}
+    results = {"rise": 0.3466, "times": [1, 2, 3], "gain": gain}
+    write_json(runs / "reference/theory/all/results.json", results)
     return runs
 
 

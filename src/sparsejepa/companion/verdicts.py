@@ -5,21 +5,28 @@ value, adjusted for all such comparisons of the ledger, is at most `ERROR_RATE`;
 stays untested, however suggestive the number.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from sparsejepa.companion import verdict_rules
-from sparsejepa.companion.claims import LEDGER, Check, Claim, Ledger, Verdict
-from sparsejepa.companion.evidence import (
+from scipy.stats import false_discovery_control
+
+from sparsejepa.companion import rules
+from sparsejepa.companion.ledger import (
+    LEDGER,
+    SEED,
+    Check,
+    Claim,
+    Ledger,
+    Verdict,
     making_command,
-    number_at,
-    of_seed,
-    series_at,
+    numbers_at,
     value_at,
 )
-from sparsejepa.companion.verdict_rules import SEEDS_NEEDED, Finding, IntervalRule
+from sparsejepa.companion.rules import Finding
+from sparsejepa.intervals import SEEDS_NEEDED
 
 State = Literal["holds", "fails", "undecided", "too few seeds", "no run"]
 
@@ -37,15 +44,19 @@ class Result:
     runs: tuple[str, ...] = ()  # whose numbers these are, preset/notebook/run
     sample: int | None = None  # images (or such) behind each number
     adjusted: float | None = None  # p value, adjusted for all comparisons of the ledger
+    fault: str = ""  # what was in the way, a sentence without its subject
+
+    @property
+    def p(self) -> float | None:
+        return self.finding and self.finding.p
 
     @property
     def state(self) -> State:
         if self.finding is None:
             return "no run"
-        if self.finding.p is None:
-            exact = self.finding.seeds == 0
-            return ("holds" if self.finding.holds else "fails") if exact else "too few seeds"
-        if self.adjusted is None or self.adjusted > ERROR_RATE:
+        if self.finding.seeds and self.finding.p is None:
+            return "too few seeds"
+        if self.finding.seeds and (self.adjusted is None or self.adjusted > ERROR_RATE):
             return "undecided"
         return "holds" if self.finding.holds else "fails"
 
@@ -55,55 +66,59 @@ class Judgement:
     """A claim with its verdict."""
 
     claim: Claim
-    verdict: Verdict
-    note: str  # goes on after the verdict: the condition, or why it is untested
     test: tuple[Result, ...]
     counterexample: tuple[Result, ...]
-    faults: tuple[str, ...]  # sentences; each fails the build
+    verdict: Verdict
+    note: str  # goes on after the verdict: the condition, or why it is untested
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        return self.test + self.counterexample
 
     @property
     def runs(self) -> tuple[str, ...]:
         """Every run behind the verdict, once, in the order of the checks."""
-        return _runs(self.test + self.counterexample)
+        return tuple(dict.fromkeys(run for result in self.results for run in result.runs))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Sentences; each fails the build."""
+        found = [result.fault for result in self.results if result.fault]
+        if self.verdict != self.claim.expected and not found:
+            commands = ", ".join(f"`{making_command(run)}`" for run in self.runs)
+            found.append(
+                f"expects {self.claim.expected!r}, but its numbers say {self.verdict!r}"
+                f"{f' ({self.note})' if self.note else ''}: if they are right, correct the field "
+                f"expected{f', else make them again by {commands}' if commands else ''}."
+            )
+        return tuple(f"{LEDGER.name}, claim {self.claim.id!r}: it {fault}" for fault in found)
 
 
 def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
     """The verdict on every claim, in the ledger's order.
 
+    The p values of all comparisons over seeds are adjusted together (Benjamini & Hochberg 1995):
+    of what is called at adjusted p <= q, a share q is wrong, in expectation and at most; for
+    comparisons that are independent or depend positively.
+
     Args:
         runs: the folder of all runs, `book/runs`.
     """
-    faults: dict[str, list[str]] = {claim.id: [] for claim in ledger.claims}
-    results = {
-        f"{claim.id} {part} {i}": _measure(claim, check, ledger.seeds, runs, faults[claim.id])
+    results = [
+        _measure(claim, check, ledger.seeds.get(check.seeds, ()), runs)
         for claim in ledger.claims
-        for part in ("test", "counterexample")
-        for i, check in enumerate(getattr(claim, part))
-    }
-    p_values = {
-        name: result.finding.p
-        for name, result in results.items()
-        if result.finding is not None and result.finding.p is not None
-    }
-    for name, adjusted in verdict_rules.adjusted_p_values(p_values).items():
-        results[name] = replace(results[name], adjusted=adjusted)
+        for check in claim.checks
+    ]
+    tried = [result.p for result in results if result.p is not None]
+    adjusted = iter(false_discovery_control(tried).tolist() if tried else [])
+    judged = iter([r if r.p is None else replace(r, adjusted=next(adjusted)) for r in results])
     judgements = []
     for claim in ledger.claims:
         test, counterexample = (
-            tuple(results[f"{claim.id} {part} {i}"] for i in range(len(getattr(claim, part))))
-            for part in ("test", "counterexample")
+            tuple(islice(judged, len(checks))) for checks in (claim.test, claim.counterexample)
         )
-        verdict, note = reach_verdict(claim, test, counterexample)
-        found = list(faults[claim.id])
-        if verdict != claim.expected and not found:
-            commands = ", ".join(f"`{making_command(r)}`" for r in _runs(test + counterexample))
-            found.append(
-                f"expects {claim.expected!r}, but its numbers say {verdict!r}"
-                f"{f' ({note})' if note else ''}: if they are right, correct the field expected"
-                f"{f', else make them again by {commands}' if commands else ''}."
-            )
-        sentences = tuple(f"{LEDGER.name}, claim {claim.id!r}: it {f}" for f in found)
-        judgements.append(Judgement(claim, verdict, note, test, counterexample, sentences))
+        verdict = reach_verdict(claim, test, counterexample)
+        judgements.append(Judgement(claim, test, counterexample, *verdict))
     return judgements
 
 
@@ -115,92 +130,76 @@ def reach_verdict(
     What numbers contradict in which nothing was trained is false as stated; what trained networks
     contradict is not reproduced: another budget or data set might.
     """
-    results = (*test, *counterexample)
-    if not results or any(result.state == "no run" for result in results):
+    states, limits = ({r.state for r in results} for results in (test, counterexample))
+    few = [r.finding.seeds for r in (*test, *counterexample) if r.state == "too few seeds"]
+    if not states or "no run" in states | limits:
         return "untested", "no run yet"
-    few = [result.finding.seeds for result in results if result.state == "too few seeds"]
     if few:
         return "untested", f"{min(few)} of {SEEDS_NEEDED} seeds"
-    failing = [result for result in test if result.state == "fails"]
-    if failing:
-        exact = any(result.finding.p is None for result in failing)
+    if "fails" in states:
+        exact = any(result.p is None for result in test if result.state == "fails")
         return ("false as stated" if exact else "not reproduced"), ""
-    limits = {result.state for result in counterexample}
-    if any(result.state == "undecided" for result in test):
+    # A counterexample that fails in one part is none, whatever its other parts say.
+    stands = not limits or "fails" in limits
+    if "undecided" in states or (not stands and "undecided" in limits):
         return "untested", "undecided"
-    if not limits or "fails" in limits:
+    if stands:
         return "reproduced", ""
-    if "undecided" in limits:
-        return "untested", "undecided"
     return ("true only if", claim.condition) if claim.condition else ("false as stated", "")
 
 
-def comparisons(judgements: Sequence[Judgement]) -> int:
+def comparisons(judgements: Iterable[Judgement]) -> int:
     """How many comparisons over seeds the p values are adjusted for."""
-    results = [result for j in judgements for result in j.test + j.counterexample]
-    return sum(result.adjusted is not None for result in results)
+    return sum(result.adjusted is not None for j in judgements for result in j.results)
 
 
-def _measure(
-    claim: Claim,
-    check: Check,
-    seed_lists: Mapping[str, Sequence[int]],
-    runs: Path,
-    faults: list[str],
-) -> Result:
-    """Applies the check's rule; what is in the way goes to `faults`.
+def _measure(claim: Claim, check: Check, seeds: Sequence[int], runs: Path) -> Result:
+    """Applies the check's rule.
 
     A rule may be written before its run: nothing is wrong where the claim is untested and the run
     not there, or the list of seeds empty.
     """
-    seeds = seed_lists.get(check.seeds, ())
-    addresses = [address for address in (check.values, check.than) if address]
-    folders = [runs / address.partition(":")[0] for address in addresses]
+    found = [address.partition(":")[0] for address in check.addresses]
     try:
         if check.seeds:
-            _refuse_other_seeds(check, seeds, addresses, runs)
-            if not seeds:
-                return Result(check, None)
-        elif claim.expected == "untested" and not all(folder.is_dir() for folder in folders):
+            _refuse_other_seeds(check, seeds, runs)
+            found = [run.replace(SEED, str(seed)) for run in found for seed in seeds]
+        elif claim.expected == "untested" and not all((runs / run).is_dir() for run in found):
+            found = []
+        if not found:
             return Result(check, None)
-        finding = _apply(check, seeds, addresses, runs)
-        used = [of_seed(a.partition(":")[0], seed) for a in addresses for seed in seeds or (0,)]
-        sample = int(number_at(runs, f"{used[0]}:{check.sample}")) if check.sample else None
-        return Result(check, finding, tuple(dict.fromkeys(used)), sample)
+        finding = _apply(check, seeds, runs)
+        sample = _count(runs, f"{found[0]}:{check.sample}") if check.sample else None
+        return Result(check, finding, tuple(dict.fromkeys(found)), sample)
     except ValueError as error:
-        faults.append(str(error))
-        return Result(check, None)
+        return Result(check, None, fault=str(error))
 
 
-def _apply(check: Check, seeds: Sequence[int], addresses: Sequence[str], runs: Path) -> Finding:
-    rule = getattr(verdict_rules, check.rule)
-    if check.rule in get_args(IntervalRule):
-        run_id = check.values.partition(":")[0]
-        ends = series_at(runs, f"{check.values}.interval", ())
-        value, *ends = (check.scale * x for x in (number_at(runs, check.values), *ends))
-        count = int(number_at(runs, f"{run_id}:{check.seed_count}"))
-        return rule(value, ends, count, check.threshold)
-    series = [[check.scale * x for x in series_at(runs, a, seeds)] for a in addresses]
-    if check.rule == "equal_within":
-        return rule(*series, check.threshold, check.tolerance)
-    return rule(*series, check.threshold)
+def _apply(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
+    rule = getattr(rules, check.rule)
+    series = [[check.scale * x for x in numbers_at(runs, a, seeds)] for a in check.addresses]
+    if check.seed_count:
+        ends = [check.scale * x for x in numbers_at(runs, f"{check.values}.interval")]
+        count = _count(runs, f"{check.values.partition(':')[0]}:{check.seed_count}")
+        return rule(series[0][0], ends, count, check.threshold)
+    return rule(*series, check.threshold, *([check.tolerance] if check.tolerance else []))
 
 
-def _refuse_other_seeds(
-    check: Check, seeds: Sequence[int], addresses: Sequence[str], runs: Path
-) -> None:
+def _count(runs: Path, address: str) -> int:
+    counts = numbers_at(runs, address)
+    if len(counts) > 1:
+        raise ValueError(f"finds several numbers at {address}; name one.")
+    return int(counts[0])
+
+
+def _refuse_other_seeds(check: Check, seeds: Sequence[int], runs: Path) -> None:
     """A seed that has been run takes part, or its leaving out could be a choice."""
     for seed in sorted(set(POSSIBLE_SEEDS) - set(seeds)):
         try:
-            for address in addresses:
-                value_at(runs, of_seed(address, seed))
+            for address in check.addresses:
+                value_at(runs, address.replace(SEED, str(seed)))
         except ValueError:
             continue
         raise ValueError(
-            f"leaves out seed {seed}, which has been run: add it to the list {check.seeds!r} of "
-            "seeds."
+            f"leaves out seed {seed}, which has been run: add it to the list {check.seeds!r}."
         )
-
-
-def _runs(results: Sequence[Result]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(run for result in results for run in result.runs))

@@ -1,0 +1,141 @@
+"""The ledger: what it refuses, what its addresses name, and the committed one."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparsejepa.companion.files import look_up, write_json
+from sparsejepa.companion.ledger import LEDGER, load_ledger, numbers_at
+from sparsejepa.companion.verdicts import judge
+from tests.companion.tiny_ledger import content, ledger, make_runs, write_ledger
+from tests.repository import ROOT
+
+# What is put at a place of the ledger, and the words that say so; GONE takes it away.
+GONE = object()
+BETTER, RISES, PLANNED = (("claims", i) for i in range(3))
+CHECK, EXACT = (*BETTER, "test", 0), (*RISES, "test", 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ((*BETTER, "verdict"), "yes", "claims.better.verdict: Extra inputs"),
+        ((*BETTER, "quoted", "where"), GONE, "claims.better.quoted.where: Field required"),
+        ((*CHECK, "rule"), "bigger", "claims.better.test.0.rule: Input should be 'mean_above'"),
+        ((*CHECK, "threshold"), "1e-9", "test.0.threshold: Input should be a valid number"),
+        ((*CHECK, "threshold"), float("nan"), "test.0.threshold: Input should be a finite"),
+        ((*CHECK, "than"), "b", "test.0.than: String should match"),
+        ((*CHECK, "form"), "much", "claims.better.test.0: Invalid format"),
+        ((*BETTER, "statement"), " ", "claims.better.statement: String should match"),
+        ((*BETTER, "title"), "`a`", "claims.better.title: String should match"),
+        ((*BETTER, "test"), [], "claims.better.test: Tuple should have at least 1 item"),
+        (BETTER, "x", "claims.0: Input should be a valid dictionary"),
+        (("papers", 0, "arxiv"), 2500.1, "papers.0.arxiv: Input should be a valid string"),
+        (("seeds", "main"), [0, True], "seeds.main.1: Input should be a valid integer"),
+        # A check and its rule.
+        ((*CHECK, "than"), GONE, "difference_above needs the field than"),
+        ((*CHECK, "seeds"), GONE, "difference_above needs the field seeds"),
+        ((*CHECK, "tolerance"), 1, "difference_above takes no field tolerance"),
+        ((*CHECK, "seed_count"), "n", "difference_above takes no field seed_count"),
+        ((*CHECK, "values"), "a/b/c:d", "difference_above needs {seed} in 'a/b/c:d'"),
+        ((*EXACT, "values"), "a/b/c:d.{seed}", "equal_within takes no {seed}"),
+        # The parts of a claim.
+        ((*PLANNED, "plan"), GONE, "claims.planned: it has neither test nor plan"),
+        ((*BETTER, "plan"), "more", "claims.better: it has a plan beside its test"),
+        (
+            (*PLANNED, "counterexample"),
+            content()["claims"][1]["test"],
+            "counterexample but no test",
+        ),
+        ((*BETTER, "condition"), "x", "it has a condition, no counterexample"),
+        ((*PLANNED, "needs"), GONE, "it is untested; say what it needs"),
+        # The whole.
+        ((*RISES, "id"), "better", "the id 'better' is given twice"),
+        ((*BETTER, "paper"), "B", "'better' is of no known paper"),
+        ((*CHECK, "seeds"), "others", "'better' has the unknown list of seeds 'others'"),
+        (("seeds", "main"), [1, 0], "seeds 'main' must ascend"),
+    ],
+)
+def test_a_broken_ledger_is_one_sentence(tmp_path: Path, place: tuple, value: Any, words: str):
+    """Which says the entry, the field, and what is wrong."""
+    changed = content()
+    inner: Any = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    if value is GONE:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        ledger(tmp_path, changed)
+    assert str(error.value).startswith("claims.yml, ") and "\n" not in str(error.value)
+
+
+def test_half_a_file_is_named(tmp_path: Path):
+    """What is no YAML, or no mapping, is said to be none."""
+    path = write_ledger(tmp_path, content())
+    for text, words in (("claims: [", "is not YAML: .*line 1"), ("", "the file: Input should")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"claims\.yml,? {words}"):
+            load_ledger(path)
+
+
+ROWS = [{"L": 1, "ε": 0.1, "t": 5}, {"L": 2, "ε": 0.1, "t": 6}, {"L": 2, "ε": 5.1e-13, "t": 7}]
+RESULTS = {"dropped": {"0.2": {"value": 1}, "0": {"2": 3}}, "list": [4, [5]], "order": ROWS}
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        ("dropped.0.2.value", 1),  # names may hold dots: the longest is taken
+        ("list.0", 4),
+        ("list.-1.-1", 5),
+        ("order.[L=2; ε=0.1].t", 6),
+        ("order.[ε=5.1e-13].t", 7),
+    ],
+)
+def test_look_up_finds_names_positions_and_entries(key: str, found: int):
+    """All that an address, or a number in prose, can say."""
+    assert look_up(RESULTS, key) == found
+
+
+@pytest.mark.parametrize(
+    "key", ["x", "list.2", "list.-3", "list.²", "list.0.0", "list.x", "", "order.[L=2].t",
+            "order.[L=3]", "order.[L]", "order.L=1", "dropped.0.3"],
+)  # fmt: skip
+def test_look_up_guesses_nothing(key: str):
+    """Beyond the ends of a list, several entries, no such name: the keys there are named."""
+    with pytest.raises(ValueError, match=r"no '.*there: "):
+        look_up(RESULTS, key)
+
+
+@pytest.mark.parametrize("value", [True, None, "1", {"mean": 1}, [], [1, True]])
+def test_what_is_no_number_is_refused(tmp_path: Path, value: Any):
+    """JSON's true would count as 1; an empty list decides nothing."""
+    runs = make_runs(tmp_path)
+    write_json(runs / "reference/theory/all/results.json", {"rise": value})
+    with pytest.raises(ValueError, match="finds no number at reference/theory/all:rise"):
+        numbers_at(runs, "reference/theory/all:rise")
+
+
+def test_numbers_of_seeds_lists_and_manifests(tmp_path: Path):
+    """One a seed, every one of a list, and what the manifest counts."""
+    runs = make_runs(tmp_path)
+    assert numbers_at(runs, "reference/nb/b-seed{seed}:accuracy.b, last", (0, 2)) == [0.4, 0.41]
+    assert numbers_at(runs, "reference/theory/all:times") == [1, 2, 3]
+    assert numbers_at(runs, "reference/theory/all:gain") == [0.5]
+    assert numbers_at(runs, "reference/theory/all:manifest.seeds") == [3]
+
+
+def test_the_committed_ledger_stands():
+    """No run, seed or key is missing; all papers are covered, cited and marked."""
+    committed = load_ledger(ROOT / LEDGER)
+    judgements = judge(committed, ROOT / "book" / "runs")
+    assert [fault for judgement in judgements for fault in judgement.faults] == []
+    assert {paper.name for paper in committed.papers} == {c.paper for c in committed.claims}
+    keys = re.findall(r"@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text())
+    assert {paper.cite for paper in committed.papers if paper.cite} <= set(keys)
+    # A value that was forgotten is no value that is unknown.
+    assert all("value" in claim.quoted.model_fields_set for claim in committed.claims)
