@@ -241,3 +241,16 @@ def test_mistakes_are_one_sentence(arguments: dict, message: str) -> None:
     images = arguments.pop("images", torch.ones(2, 4))
     with pytest.raises(ValueError, match=message):
         jepa_score(lambda x: x, images, **arguments)
+
+
+def test_rounding_of_a_collapsed_encoder_is_no_wrong_gradient() -> None:
+    """Its derivatives are what is left of large numbers that cancel."""
+    layers = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 3))
+    with torch.no_grad():
+        for parameter in layers.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator(0, "weights")))
+        layers[2].weight[:] = 1e3 * (torch.arange(64) % 2 * 2 - 1)
+        layers[0].weight[1::2] = layers[0].weight[::2]
+        layers[0].bias[1::2] = layers[0].bias[::2] + 1e-6
+    points = torch.randn(8, 2, generator=generator(0, "points"))
+    assert jepa_score(layers.eval(), points, null_directions=0).score.isfinite().all()
