@@ -70,7 +70,9 @@ def test_convolutional_features_are_averaged_over_places(name: str) -> None:
     """Channels first or last: the average is over the places of the last map."""
     backbone = load_backbone(name, pretrained=False)
     with torch.no_grad():
-        maps = backbone.network.forward_features((to_unit(images(160)) - 0.5) / 0.5)
+        maps = backbone.network.forward_features(
+            (to_unit(images(160)) - backbone.mean) / backbone.std
+        )
     expected = maps.mean((1, 2) if name == "test_mambaout" else (2, 3))
     torch.testing.assert_close(pooled_features(backbone, images(160)), expected)
 
@@ -93,7 +95,7 @@ def test_a_file_of_timm_weights(kind: str, tmp_path: Path, timm_file) -> None:
         torch.save(model.state_dict(), file)
     backbone = load_backbone("test_vit", file)
     with torch.no_grad():
-        tokens = model.forward_features((to_unit(images(160)) - 0.5) / 0.5)
+        tokens = model.forward_features((to_unit(images(160)) - backbone.mean) / backbone.std)
     torch.testing.assert_close(pooled_features(backbone, images(160)), tokens[:, 1:].mean(1))
 
 
