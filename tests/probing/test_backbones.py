@@ -50,15 +50,19 @@ def test_a_timm_model_brings_its_preprocessing() -> None:
     torch.testing.assert_close(pooled_features(backbone, shown), tokens[:, 1:].mean(1))
 
 
-def test_last_blocks_of_a_timm_transformer() -> None:
-    """Three blocks side by side, of which the last is that of the last layer alone."""
-    backbone = load_backbone("test_vit", pretrained=False)
-    three = pooled_features(backbone, images(160), last=3)
-    one = pooled_features(backbone, images(160))
-    assert three.shape == (2, 3 * one.shape[1])
-    torch.testing.assert_close(three[:, -one.shape[1] :], one)
-    with pytest.raises(ValueError, match="has no 7 transformer blocks"):
-        pooled_features(backbone, images(160), last=7)
+@pytest.mark.parametrize(("name", "patches"), [("coat_lite_tiny", 49), ("volo_d1_224", 196)])
+def test_class_tokens_are_left_out(name: str, patches: int) -> None:
+    """Of networks that do not say how many they have, too."""
+    backbone = load_backbone(name, pretrained=False, resize=True)
+    with torch.no_grad():
+        assert backbone(torch.rand(1, 3, 224, 224)).shape[1] == patches
+
+
+@pytest.mark.parametrize("name", ["pit_ti_224", "crossvit_tiny_240"])
+def test_networks_without_a_token_a_patch_are_refused(name: str) -> None:
+    """Their features are class tokens alone, or at several scales."""
+    with pytest.raises(ValueError, match=f"{name} has "):
+        load_backbone(name, pretrained=False, resize=True)(torch.rand(1, 3, 224, 224))
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_mambaout"])
@@ -66,19 +70,20 @@ def test_convolutional_features_are_averaged_over_places(name: str) -> None:
     """Channels first or last: the average is over the places of the last map."""
     backbone = load_backbone(name, pretrained=False)
     with torch.no_grad():
-        maps = backbone.network.forward_features(backbone._prepared(to_unit(images(160))))
+        maps = backbone.network.forward_features(
+            (to_unit(images(160)) - backbone.mean) / backbone.std
+        )
     expected = maps.mean((1, 2) if name == "test_mambaout" else (2, 3))
     torch.testing.assert_close(pooled_features(backbone, images(160)), expected)
-    with pytest.raises(ValueError, match=f"{name} has no 2 transformer blocks"):
-        pooled_features(backbone, images(160), last=2)
 
 
 def test_a_file_of_ours_gives_our_features(own_file: Path) -> None:
-    """Last layer and last blocks, with the encoder's own normalisation, to the bit."""
-    backbone, encoder = load_backbone("", own_file), load_encoder(own_file)
-    for last in (1, 2):
-        expected = pooled_features(encoder, images(8), last=last)
-        assert torch.equal(pooled_features(backbone, images(8), last=last), expected)
+    """With the encoder's own normalisation, to the bit; its embedding is their mean."""
+    backbone, encoder = load_backbone(str(own_file)), load_encoder(own_file)
+    expected = pooled_features(encoder, images(8))
+    assert torch.equal(pooled_features(backbone, images(8)), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.embedding()(to_unit(images(8))), expected)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pth"])
@@ -90,7 +95,7 @@ def test_a_file_of_timm_weights(kind: str, tmp_path: Path, timm_file) -> None:
         torch.save(model.state_dict(), file)
     backbone = load_backbone("test_vit", file)
     with torch.no_grad():
-        tokens = model.forward_features(backbone._prepared(to_unit(images(160))))
+        tokens = model.forward_features((to_unit(images(160)) - backbone.mean) / backbone.std)
     torch.testing.assert_close(pooled_features(backbone, images(160)), tokens[:, 1:].mean(1))
 
 
@@ -100,7 +105,7 @@ def test_another_image_size_is_one_sentence(own_file: Path) -> None:
     with pytest.raises(ValueError, match="test_vit takes images of 160x160 pixels, not 32x32: lo"):
         pooled_features(backbone, images(32))
     with pytest.raises(ValueError, match="takes images of 8x8 pixels, not 12x12: load it with res"):
-        pooled_features(load_backbone("", own_file), images(12))
+        pooled_features(load_backbone(str(own_file)), images(12))
     # The convolutional network would run, on images that its weights have never seen the like of.
     with pytest.raises(ValueError, match="160x160 pixels, not 32x32"):
         pooled_features(load_backbone("test_resnet", pretrained=False), images(32))
@@ -108,13 +113,13 @@ def test_another_image_size_is_one_sentence(own_file: Path) -> None:
 
 def test_resizing_is_asked_for_and_explicit(own_file: Path) -> None:
     """The whole image, bicubic with antialiasing, to the model's size."""
-    small = load_backbone("", own_file, resize=True)
+    small = load_backbone(str(own_file), resize=True)
     big = to_unit(images(24))
     expected = F.interpolate(big, (8, 8), mode="bicubic", antialias=True).clamp(0, 1)
     with torch.no_grad():
         torch.testing.assert_close(small(big), load_encoder(own_file)(expected))
     # It is part of what a cached feature is named after.
-    plain = load_backbone("", own_file)
+    plain = load_backbone(str(own_file))
     assert features_key(small, images(8), 1, None) != features_key(plain, images(8), 1, None)
 
 
@@ -137,26 +142,29 @@ def test_frozen() -> None:
 
 
 def test_errors_of_names_and_files(tmp_path: Path, own_file: Path, timm_file) -> None:
-    """An unknown model, no file, a file of something else, and no name at all."""
-    with pytest.raises(ValueError, match="no model 'vit_tinny_patch16_224'; did you mean vit_tiny"):
-        load_backbone("vit_tinny_patch16_224")
-    with pytest.raises(FileNotFoundError, match="no file of weights"):
-        load_backbone("test_vit", tmp_path / "missing.safetensors")
-    with pytest.raises(ValueError, match="Name a timm model"):
-        load_backbone("")
-    with pytest.raises(ValueError, match="does not hold the weights of test_vit"):
-        load_backbone("test_vit", own_file)
-    with pytest.raises(ValueError, match="no encoder configuration"):
-        load_backbone("", timm_file[0])
+    """An unknown model, no file, a file of something else: one sentence each."""
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is no file of weights"):
-        load_backbone("test_vit", broken)
+    for name, weights, message in (
+        ("vit_tinny_patch16_224", None, "no model 'vit_tinny_patch16_224'; did you mean vit_tiny"),
+        ("test_vit", own_file, "are not those of the network"),
+        (str(timm_file[0]), None, "does not say of which network"),
+        ("test_vit", broken, "is not a whole file of weights"),
+        ("vit_base_patch32_plus_256", None, "timm has no weights for vit_base_patch32_plus_256"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_backbone(name, weights)
+    with pytest.raises(FileNotFoundError, match="no file of weights"):
+        load_backbone("test_vit", tmp_path / "missing.safetensors")
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a network, one sentence that says what to do; tests run without one."""
-    with pytest.raises(ConnectionError, match="weights of test_vit could not be fetched"):
-        load_backbone("test_vit")
-    with pytest.raises(ValueError, match="timm has no weights for vit_base_patch32_plus_256"):
-        load_backbone("vit_base_patch32_plus_256")
+    """Without a network, one sentence that says what to do; for a model on the Hub, too."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise RuntimeError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    for name in ("test_vit", "hf-hub:owner/model", "timm/test_vit"):
+        with pytest.raises(ConnectionError, match="could not be fetched .no route to host.: give"):
+            load_backbone(name)
