@@ -97,6 +97,11 @@ def open_book(app: Sphinx, env: BuildEnvironment, docnames: Sequence[str]) -> No
         if missing := book.missing(run):
             warn("missing", page, f"the run {run} has no {', '.join(missing)}; {again}.")
         elif reasons := book.stale(run):
+            # Said beforehand in the configuration, and on the run's page: only of changed code.
+            known = run in app.config.companion_stale
+            if known and all("no certificate covers that" in reason for reason in reasons):
+                logger.info("The run %s is stale: %s", run, app.config.companion_stale[run])
+                continue
             again += ", or run `sparsejepa certify` if only code has changed."
             warn("stale", page, f"the run {run} is stale: {'; '.join(reasons)}; {again}")
     try:
@@ -174,6 +179,7 @@ def _is_thebe(file: Any) -> bool:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("companion_runs", {}, "env")
+    app.add_config_value("companion_stale", {}, "env")
     app.add_directive("companion", CompanionDirective)
     app.add_role("result", ResultRole())
     app.connect("env-before-read-docs", open_book)

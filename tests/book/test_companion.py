@@ -38,13 +38,18 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         assert (type, location) == ("companion", values[0])
         given.append(f"{subtype}: {message % values}")
 
-    monkeypatch.setattr(companion, "logger", SimpleNamespace(warning=warn))
+    monkeypatch.setattr(companion, "logger", SimpleNamespace(warning=warn, info=lambda *_: None))
     return given
+
+
+STALE: dict[str, str] = {}  # runs that the configuration announces as stale
 
 
 def opened(root: Path, pages: tuple[str, ...] = (PAGE, OTHER)) -> Book:
     """The book, after the checks before a build."""
-    config = SimpleNamespace(companion_runs={PAGE: RUN}, html_theme_options={})
+    config = SimpleNamespace(
+        companion_runs={PAGE: RUN}, companion_stale=STALE, html_theme_options={}
+    )
     app = SimpleNamespace(srcdir=root, config=config)
     companion.open_book(app, SimpleNamespace(found_docs=set(pages)), [])
     return app.companion
@@ -145,6 +150,18 @@ def test_a_stale_or_edited_run_fails_the_build(root: Path, warnings: list[str], 
     assert f"`{command}`" in message
     cells = companion_page.page_of_run(book, RUN, "")["cells"]
     assert "This run is stale" in cells[1]["source"]
+
+
+def test_stale_runs_that_are_announced_build(root: Path, warnings: list[str], monkeypatch):
+    """Their page says so; an edited run is never tolerated."""
+    (root / "src" / "sparsejepa" / "used.py").write_text("answer = 43\n")
+    monkeypatch.setitem(STALE, RUN, "it is made again next week")
+    book = opened(root)
+    assert not [one for one in warnings if f"the run {RUN} " in one]
+    assert "This run is stale" in companion_page.page_of_run(book, RUN, "")["cells"][1]["source"]
+    (root / "book" / "runs" / RUN / "results.json").write_text("{}")
+    opened(root)
+    assert [one for one in warnings if f"the run {RUN} is stale" in one]
 
 
 def test_runs_that_no_page_shows_are_checked_too(root: Path, warnings: list[str]):
