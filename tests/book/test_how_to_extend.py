@@ -51,7 +51,6 @@ def test_folder_becomes_an_image_set(
 ):
     """Pixels of a PNG of the right size come back exactly, with the class's name."""
     monkeypatch.setenv("SPARSEJEPA_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("SPARSEJEPA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "hub"))
     for split in ("train", "test"):
         for shade, name in ((20, "dark"), (200, "light")):

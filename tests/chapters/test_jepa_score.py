@@ -45,7 +45,6 @@ def grey_set(folder: Path, split: str, size: int) -> None:
 def test_a_grey_set_of_another_size_is_loaded(tmp_path: Path, monkeypatch) -> None:
     """As RGB at the size asked for; the test split is preferred, the training split will do."""
     monkeypatch.setenv("SPARSEJEPA_DATA", str(tmp_path))
-    monkeypatch.setenv("SPARSEJEPA_CACHE", str(tmp_path / "cache"))
     grey_set(tmp_path / "letters", "train", 28)
     found = outlier_set("letters", 32, 3, seed=0)
     assert found.shape == (3, 32, 32, 3)
@@ -61,7 +60,6 @@ def test_a_grey_set_of_another_size_is_loaded(tmp_path: Path, monkeypatch) -> No
 def test_only_the_images_that_are_used_are_resized(tmp_path: Path, monkeypatch) -> None:
     """A large set would need many times its own memory."""
     monkeypatch.setenv("SPARSEJEPA_DATA", str(tmp_path))
-    monkeypatch.setenv("SPARSEJEPA_CACHE", str(tmp_path / "cache"))
     grey_set(tmp_path / "letters", "test", 28)
     counts = []
     monkeypatch.setattr(chapter, "resized", lambda x, _: (counts.append(len(x)), x)[1])
