@@ -170,7 +170,7 @@ def test_targets_of_several_blocks_are_the_mean_of_their_normalised_outputs():
 @torch.no_grad()
 def test_what_all_images_share_at_a_position_is_no_target_when_centred():
     """Equal images: zero before the norm, hence after it. Others: the mean over the batch is 0."""
-    kept, centred = masks(4), variant(centre_targets=True, normalise_targets=False)
+    kept, centred = masks(4), variant(batch_targets="centred", normalise_targets=False)
     alike = images(1).expand(4, -1, -1, -1)
     assert centred.targets(alike, kept).abs().max() < 1e-5
     same_place = Masks(kept.context, kept.targets[:1].expand(4, -1, -1))
@@ -178,6 +178,21 @@ def test_what_all_images_share_at_a_position_is_no_target_when_centred():
     assert targets.mean(0).abs().max() < 1e-5 < 0.1 < targets.std()
     raw = variant(normalise_targets=False).targets(images(4), same_place)
     torch.testing.assert_close(targets, raw - raw.mean(0))
+
+
+@torch.no_grad()
+def test_standardised_targets_have_unit_variance_however_little_images_differ():
+    """Of each feature over images and positions; a common factor of the differences is gone."""
+    jepa, batch = variant(batch_targets="standardised", normalise_targets=False), images(16)
+    whole = jepa._whole(batch, masks(16))
+    everywhere = Masks(torch.arange(16).expand(16, -1), torch.arange(16).expand(16, 1, -1))
+    targets = jepa._cut(whole, everywhere)
+    assert targets.mean(0).abs().max() < 1e-5
+    torch.testing.assert_close(targets.square().mean((0, 1, 2)), torch.ones(32), atol=1e-3, rtol=0)
+    mean = whole.mean(0)
+    torch.testing.assert_close(
+        jepa._cut(mean + 3 * (whole - mean), everywhere), targets, atol=1e-3, rtol=1e-3
+    )
 
 
 def test_an_own_batch_norm_is_probed_with_its_own_statistics():

@@ -37,12 +37,12 @@ class ModelConfig:
     # What is predicted of a hidden patch. moving average: the features of the averaged encoder;
     # shared: those of the context encoder itself, with their gradient; pixels: its pixels.
     target: Literal["moving average", "shared", "pixels"] = "moving average"
-    target_blocks: int = (
-        1  # above 1: mean of the layer-normalised outputs of the last ones; data2vec
-    )
-    # Subtract the batch's mean at each position: what all images share there is no target. Of
-    # several processes each one subtracts the mean of its own share of the batch.
-    centre_targets: bool = False
+    # Above 1: the mean of the layer-normalised outputs of the last ones, as data2vec (2202.03555).
+    target_blocks: int = 1
+    # centred: without the batch's mean at each position, since what all images share there is no
+    # target; standardised: then with variance 1 of each feature over images and positions. Of
+    # several processes each one takes the statistics of its own share of the batch.
+    batch_targets: Literal["as they are", "centred", "standardised"] = "as they are"
     normalise_targets: bool = True  # mean 0, variance 1 over the features, or pixels, of a patch
     rectify_targets: bool = False  # ReLU, after the normalisation if any
     distance: Literal["smooth L1", "squared"] = "smooth L1"  # of prediction and target
@@ -169,9 +169,11 @@ class Jepa(nn.Module):
             return whole
 
     def _cut(self, whole: Float[Tensor, "B N D"], masks: Masks) -> Float[Tensor, "B M T D"]:
-        """The target patches, centred, normalised and rectified as configured."""
-        if self.config.centre_targets:
+        """The target patches, centred, standardised, normalised and rectified as configured."""
+        if self.config.batch_targets != "as they are":
             whole = whole - whole.mean(0, keepdim=True)
+        if self.config.batch_targets == "standardised":
+            whole = whole / whole.square().mean((0, 1)).add(1e-5).sqrt()
         if self.config.normalise_targets:
             whole = F.layer_norm(whole, whole.shape[-1:])
         if self.config.rectify_targets:
