@@ -7,8 +7,6 @@ multiinformation, because it has the largest entropy. Dependence that leaves nor
 uncorrelated, such as that of the tails of a Student t, is missed altogether.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy.linalg
 import torch
@@ -30,7 +28,6 @@ SPLITS = 4
 LEAST_SHARE = 0.01
 
 
-@dataclass(frozen=True, eq=False)
 class CopulaEstimator(Estimator):
     """The estimate bound to the ranks of its columns.
 
@@ -42,12 +39,28 @@ class CopulaEstimator(Estimator):
     ranks cannot tell how closely: the correction, and with it the interval, becomes wide.
     """
 
-    method = "copula"
-    ranks: Int32[np.ndarray, "N d"]  # 0 to N - 1, each once in every column
-    correlation: Float64[np.ndarray, "d d"]  # of the normal scores of all rows
-    in_halves: Float64[np.ndarray, "d d"]  # mean of the correlation matrices of random halves
+    def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
+        """Breaks ties and draws halves; ValueError: a column is a monotone function of another."""
+        self.ranks = independent_ranks(x, generator)
+        n, self.correlation = len(x), _products(self.ranks)
+        smallest = float(np.linalg.eigvalsh(self.correlation)[0])
+        if smallest <= 10 * len(self.correlation) * EPS64:
+            raise ValueError(
+                "The ranks of the columns are linearly dependent (smallest eigenvalue of the "
+                f"correlation matrix of their normal scores {smallest:.1e}; a column that is a "
+                "monotone function of another causes that), so their total correlation is "
+                "infinite; leave such a column out."
+            )
+        self.in_halves = np.zeros_like(self.correlation)
+        for _ in range(SPLITS):
+            order = torch.randperm(n, generator=generator).numpy()
+            for part in (order[: n // 2], order[n // 2 :]):
+                member = np.zeros(n, dtype=bool)
+                member[part] = True
+                self.in_halves += _products(_ranks_within(self.ranks, member)) / (2 * SPLITS)
 
     def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
+        """In nats, without its bias."""
         factor = cholesky(self.correlation, columns)
         whole = half_log_determinant(factor) - excess(len(self.ranks), len(columns))
         return whole + self._correction(columns, factor)
@@ -58,7 +71,7 @@ class CopulaEstimator(Estimator):
         A row moves R by z z' and, through the margins, by the empirical distribution function's
         error at each of its scores: Klaassen & Wellner 1997, section 3, here summed over R⁻¹.
         """
-        n, k = self.ranks.shape[0], len(columns)
+        n, k = len(self.ranks), len(columns)
         factor = cholesky(self.correlation, columns)
         precision = scipy.linalg.cho_solve((factor, True), np.eye(k))
         scores = normal_scores(n)
@@ -78,12 +91,9 @@ class CopulaEstimator(Estimator):
                 above = (by_rank * slope)[::-1].cumsum()[::-1]
                 influence += 0.5 * scores[rank] * pull + above[rank]
         correction = self._correction(columns, factor)
-        return Term(
-            half_log_determinant(factor) - excess(n, k) + correction,
-            (influence - influence.mean()) / np.sqrt(n),
-            null_variance(n, k),
-            correction,
-        )
+        value = half_log_determinant(factor) - excess(n, k) + correction
+        deviations = (influence - influence.mean()) / np.sqrt(n)
+        return Term(value, deviations, null_variance(n, k), correction)
 
     def _correction(
         self, columns: Int[np.ndarray, "k"], factor: Float64[np.ndarray, "k k"]
@@ -96,33 +106,6 @@ class CopulaEstimator(Estimator):
         return float(0.5 * np.log(np.maximum(left, LEAST_SHARE)).sum())
 
 
-def copula_estimator(
-    ranks: Int32[np.ndarray, "N d"], generator: torch.Generator
-) -> CopulaEstimator:
-    """From ranks in which every tie is broken; the generator draws halves.
-
-    Raises:
-        ValueError: a column is a monotone function of another.
-    """
-    n, correlation = len(ranks), _products(ranks)
-    smallest = float(np.linalg.eigvalsh(correlation)[0])
-    if smallest <= 10 * len(correlation) * EPS64:
-        raise ValueError(
-            "The ranks of the columns are linearly dependent (smallest eigenvalue of the "
-            f"correlation matrix of their normal scores {smallest:.1e}; a column that is a "
-            "monotone function of another causes that), so their total correlation is infinite; "
-            "leave such a column out."
-        )
-    in_halves = np.zeros_like(correlation)
-    for _ in range(SPLITS):
-        order = torch.randperm(n, generator=generator).numpy()
-        for part in (order[: n // 2], order[n // 2 :]):
-            member = np.zeros(n, dtype=bool)
-            member[part] = True
-            in_halves += _products(ranks_within(ranks, member)) / (2 * SPLITS)
-    return CopulaEstimator(ranks, correlation, in_halves)
-
-
 def independent_ranks(
     x: Shaped[np.ndarray, "N d"], generator: torch.Generator
 ) -> Int32[np.ndarray, "N d"]:
@@ -132,32 +115,29 @@ def independent_ranks(
     the value can be read back: by the data processing inequality in both directions this leaves
     the multiinformation exactly as it is, and makes every margin continuous.
     """
-    n, d = x.shape
-    ranks = np.empty((n, d), dtype=np.int32)
-    for column in range(d):
-        order = torch.randperm(n, generator=generator).numpy()
-        order = order[np.argsort(x[order, column], kind="stable")]
-        ranks[order, column] = np.arange(n, dtype=np.int32)
+    ranks = np.empty(x.shape, dtype=np.int32)
+    for rank, column in zip(ranks.T, x.T, strict=True):
+        order = torch.randperm(len(x), generator=generator).numpy()
+        rank[order[np.argsort(column[order], kind="stable")]] = np.arange(len(x))
     return ranks
-
-
-def ranks_within(
-    ranks: Int32[np.ndarray, "N d"], member: Bool[np.ndarray, "N"]
-) -> Int32[np.ndarray, "n d"]:
-    """Ranks among the members alone, without sorting again."""
-    found = np.empty((int(member.sum()), ranks.shape[1]), dtype=np.int32)
-    for column in range(ranks.shape[1]):
-        rank = ranks[:, column]
-        by_rank = np.empty(len(ranks), dtype=bool)
-        by_rank[rank] = member
-        found[:, column] = by_rank.cumsum()[rank[member]] - 1
-    return found
 
 
 def normal_scores(n: int) -> Float64[np.ndarray, "n"]:
     """Phi⁻¹(i / (n + 1)) for i = 1 to n, scaled to variance 1."""
     scores = ndtri((np.arange(n) + 1) / (n + 1))
     return scores / np.sqrt(np.mean(scores**2))
+
+
+def _ranks_within(
+    ranks: Int32[np.ndarray, "N d"], member: Bool[np.ndarray, "N"]
+) -> Int32[np.ndarray, "n d"]:
+    """Ranks among the members alone, without sorting again."""
+    found = np.empty((int(member.sum()), ranks.shape[1]), dtype=np.int32)
+    by_rank = np.empty(len(ranks), dtype=bool)
+    for column, rank in enumerate(ranks.T):
+        by_rank[rank] = member
+        found[:, column] = by_rank.cumsum()[rank[member]] - 1
+    return found
 
 
 def _products(ranks: Int32[np.ndarray, "N d"]) -> Float64[np.ndarray, "d d"]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -34,16 +33,12 @@ class TotalCorrelation:
         return self.value / max(self.d - 1, 1)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Lower and upper end, in nats, of the interval of that coverage.
+        """Lower and upper end, in nats, of the interval of that coverage, between 0 and 1.
 
         Near independence the variance of the estimate grows by 2 / n for each nat that the truth
         is larger (that of a chi-square / 2n). So, as in Wilson's interval of a proportion, the
         upper end t solves (t - value)² = z² (standard_error² + 2 (t - value) / n): without that,
-        intervals of weakly dependent columns would end too low. The lower end is that of the
-        normal distribution.
-
-        Raises:
-            ValueError: `level` is not between 0 and 1.
+        intervals of weakly dependent columns would end too low. The lower end is the normal one.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, not {level}.")
@@ -76,8 +71,6 @@ class Term:
 class Estimator:
     """A method bound to its data, of N rows and d columns."""
 
-    method: ClassVar[str]
-
     def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
         """Entropy of some columns, up to what cancels in every multiinformation."""
         raise NotImplementedError
@@ -101,8 +94,3 @@ class Estimator:
         """The value of `between` alone."""
         whole = self.entropy_value(np.concatenate(blocks))
         return sum(self.entropy_value(block) for block in blocks) - whole
-
-
-def single_columns(d: int) -> list[Int[np.ndarray, "1"]]:
-    """The finest partition: every column a block of its own."""
-    return [np.array([column]) for column in range(d)]

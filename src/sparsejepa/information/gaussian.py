@@ -5,8 +5,6 @@ correlation matrix, which is neither an upper nor a lower bound of their multiin
 misses all dependence without correlation. Undefined where it would rest on a single row.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float64, Int
@@ -27,19 +25,20 @@ from sparsejepa.information.estimate import Estimator, Term
 LEAST_LEFT = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
 class GaussianEstimator(Estimator):
-    """The plug-in estimate bound to its columns, which are only read."""
+    """The plug-in estimate of columns that `usable_columns` and `columns_of_one_row` let pass."""
 
-    method = "gaussian"
-    x: Float64[np.ndarray, "N d"]
-    mean: Float64[np.ndarray, "d"]
-    scale: Float64[np.ndarray, "d"]  # standard deviations
-    correlation: Float64[np.ndarray, "d d"]
+    def __init__(self, x: Float64[np.ndarray, "N d"]) -> None:
+        """Reads the moments of the columns as they are."""
+        self.x = x
+        self.mean, covariance = moments(x)
+        self.scale = np.sqrt(np.diag(covariance))
+        self.correlation = covariance / self.scale / self.scale[:, None]
 
     def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
-        factor = cholesky(self.correlation, columns)
-        return half_log_determinant(factor) - excess(len(self.x), len(columns))
+        """In nats, without its bias."""
+        half = half_log_determinant(cholesky(self.correlation, columns))
+        return half - excess(len(self.x), len(columns))
 
     def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
         """With the exact jackknife: leaving row i out multiplies det R by 1 - leverage i."""
@@ -48,15 +47,12 @@ class GaussianEstimator(Estimator):
         leverage = self.leverages(columns)
         left_out = 0.5 * np.log1p(-np.minimum(leverage, 1 - LEAST_LEFT))
         for row in np.flatnonzero(leverage > 1 - LEAST_LEFT):
-            rest = gaussian_estimator(np.delete(self.x[:, columns], row, axis=0))
+            rest = GaussianEstimator(np.delete(self.x[:, columns], row, axis=0))
             narrower = np.log(rest.scale / self.scale[columns]).sum() + 0.5 * k * np.log1p(-1 / n)
             of_rest = half_log_determinant(cholesky(rest.correlation, np.arange(k)))
             left_out[row] = of_rest + narrower - half
-        return Term(
-            half - excess(n, k),
-            np.sqrt(n - 1) * (left_out - left_out.mean()),
-            null_variance(n, k),
-        )
+        deviations = np.sqrt(n - 1) * (left_out - left_out.mean())
+        return Term(half - excess(n, k), deviations, null_variance(n, k))
 
     def leverages(self, columns: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "N"]:
         """h_i / (N - 1) with each row's squared Mahalanobis distance h_i from the mean."""
@@ -67,13 +63,6 @@ class GaussianEstimator(Estimator):
             white = scipy.linalg.solve_triangular(factor, z.T, lower=True)
             leverage[rows] = np.square(white).sum(axis=0) / (n - 1)
         return leverage
-
-
-def gaussian_estimator(x: Float64[np.ndarray, "N d"]) -> GaussianEstimator:
-    """Reads the moments of columns that `usable_columns` and `columns_of_one_row` let pass."""
-    mean, covariance = moments(x)
-    scale = np.sqrt(np.diag(covariance))
-    return GaussianEstimator(x, mean, scale, covariance / scale / scale[:, None])
 
 
 def in_own_units(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "N d"]:
@@ -101,7 +90,7 @@ def columns_of_one_row(x: Float64[np.ndarray, "N d"]) -> dict[int, str]:
     others = np.array([j for j in range(x.shape[1]) if j not in found], dtype=np.int64)
     if len(others) == 0:
         return found
-    estimator = gaussian_estimator(in_own_units(x[:, others]))
+    estimator = GaussianEstimator(in_own_units(x[:, others]))
     smallest = float(np.linalg.eigvalsh(estimator.correlation)[0])
     if smallest <= 10 * len(others) * EPS64:
         with np.errstate(over="ignore"):

@@ -10,30 +10,32 @@ so between <= total always holds; compare with random partitions instead.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from sparsejepa.information.columns import as_array, shuffled_columns, usable_columns
-from sparsejepa.information.copula import copula_estimator, independent_ranks
-from sparsejepa.information.discrete import discrete_estimator
-from sparsejepa.information.estimate import (
-    DroppedColumn,
-    Estimator,
-    TotalCorrelation,
-    single_columns,
-)
-from sparsejepa.information.gaussian import columns_of_one_row, gaussian_estimator, in_own_units
-from sparsejepa.information.nearest_neighbour import nearest_neighbour_estimator
+from sparsejepa.information.columns import Array, Usable, as_array, usable_columns
+from sparsejepa.information.copula import CopulaEstimator
+from sparsejepa.information.discrete import DiscreteEstimator
+from sparsejepa.information.estimate import DroppedColumn, Estimator, TotalCorrelation
+from sparsejepa.information.gaussian import GaussianEstimator, columns_of_one_row, in_own_units
+from sparsejepa.information.nearest_neighbour import NearestNeighbourEstimator
 from sparsejepa.randomness import generator as generator_of
 
 Method = Literal["gaussian", "copula", "ksg", "discrete"]
-Array = Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"]
 Blocks = Sequence[Int64[np.ndarray, "_"]]
 Groups = Iterable[Iterable[int]] | Int64[Tensor, "G p"]
+
+# Method -> the estimator of usable columns; the generator breaks ties, halves or resamples rows.
+ESTIMATORS: dict[str, Callable[[np.ndarray, torch.Generator], Estimator]] = {
+    "gaussian": lambda values, _: GaussianEstimator(in_own_units(values)),
+    "copula": CopulaEstimator,
+    "ksg": NearestNeighbourEstimator,
+    "discrete": DiscreteEstimator,
+}
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,9 @@ def total_correlation(
         >>> low < 0.5 * math.log(2) < high
         True
     """
-    estimator, kept, dropped = _bound(x, method, drop, seed)
-    return _result(estimator, single_columns(len(kept)), len(x), dropped)
+    values, kept, dropped = _usable(x, method, drop)
+    estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
+    return _estimate(estimator, _single(len(kept)), method, len(x), dropped)
 
 
 def decompose(
@@ -145,19 +148,22 @@ def decompose(
         True
     """
     named = _checked_groups(groups, x.shape[1], overlapping)
-    estimator, kept, dropped = _bound(x, method, drop, seed)
-    blocks = _positions(named, kept)
-
-    def result(parts: Blocks) -> TotalCorrelation:
-        return _result(estimator, parts, len(x), dropped)
-
+    values, kept, dropped = _usable(x, method, drop)
+    blocks = [np.flatnonzero(np.isin(kept, group)) for group in named]
+    for number, block in enumerate(blocks):
+        if len(block) == 0:
+            raise ValueError(
+                f"Of group {number} no column is left after dropping; leave that group out."
+            )
+    estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
+    about = (method, len(x), dropped)
     d = sum(map(len, blocks))
     if d > len(kept) and method != "discrete":
         between = TotalCorrelation(math.inf, 0.0, method, len(x), d, dropped)
     else:
-        between = result(blocks)
-    within = tuple(result([block[[i]] for i in range(len(block))]) for block in blocks)
-    return Decomposition(result(single_columns(len(kept))), between, within)
+        between = _estimate(estimator, blocks, *about)
+    within = tuple(_estimate(estimator, list(block[:, None]), *about) for block in blocks)
+    return Decomposition(_estimate(estimator, _single(len(kept)), *about), between, within)
 
 
 def shuffled_null(
@@ -166,15 +172,16 @@ def shuffled_null(
     """Estimates, in nats, of columns that the generator shuffles independently of each other.
 
     The truth is 0 then, with the margins as they are: what is left is the estimator's own error.
-
-    Raises:
-        ValueError: as `total_correlation`.
     """
     values, kept, _ = _usable(x, method, False)
-    nulls = (
-        _estimator(shuffled_columns(values, generator), method, generator) for _ in range(draws)
-    )
-    return np.array([null.between_value(single_columns(len(kept))) for null in nulls])
+    nulls, shuffled = [], np.empty_like(values)
+    for _ in range(draws):
+        for column in range(len(kept)):
+            order = torch.randperm(len(x), generator=generator).numpy()
+            shuffled[:, column] = values[order, column]
+        estimator = ESTIMATORS[method](shuffled, generator)
+        nulls.append(estimator.between_value(_single(len(kept))))
+    return np.array(nulls)
 
 
 def random_partitions(
@@ -187,16 +194,10 @@ def random_partitions(
 ) -> AmongRandom:
     """Multiinformation between the groups, and between random groups of the same sizes.
 
-    The generator deals the columns anew for each draw.
-
-    Raises:
-        ValueError: as `decompose`.
+    The generator deals the columns anew for each draw. Raises as `decompose`.
     """
     blocks = _checked_groups(groups, x.shape[1])
-    ends = np.cumsum([len(block) for block in blocks])[:-1]
-    return _among_random(
-        x, method, seed, blocks, lambda order: np.split(order, ends), draws, generator
-    )
+    return _among_random(x, blocks, method, draws, generator, seed)
 
 
 def random_subsets(
@@ -210,15 +211,9 @@ def random_subsets(
     """Total correlation of some columns, and of as many random ones out of all.
 
     What leaving columns out explains by their number alone.
-
-    Raises:
-        ValueError: a column that does not exist, or as `total_correlation`.
     """
     (own,) = _checked_groups([columns], x.shape[1], cover=False)
-    blocks = list(own[:, None])
-    return _among_random(
-        x, method, seed, blocks, lambda order: list(order[: len(own), None]), draws, generator
-    )
+    return _among_random(x, list(own[:, None]), method, draws, generator, seed)
 
 
 def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
@@ -231,33 +226,22 @@ def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
 
 
 def _among_random(
-    x: Array,
-    method: Method,
-    seed: int,
-    own: Blocks,
-    dealt: Callable[[Int64[np.ndarray, "d"]], Blocks],
-    draws: int,
-    generator: torch.Generator,
+    x: Array, own: Blocks, method: Method, draws: int, generator: torch.Generator, seed: int
 ) -> AmongRandom:
-    estimator, kept, _ = _bound(x, method, False, seed)
-    orders = (torch.randperm(len(kept), generator=generator).numpy() for _ in range(draws))
-    drawn = [estimator.between_value(dealt(order)) for order in orders]
+    """Between these blocks, and between blocks of the same sizes of columns in random order."""
+    values, kept, _ = _usable(x, method, False)
+    estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
+    ends, drawn = np.cumsum([len(block) for block in own]), []
+    for _ in range(draws):
+        order = torch.randperm(len(kept), generator=generator).numpy()
+        drawn.append(estimator.between_value(np.split(order[: ends[-1]], ends[:-1])))
     return AmongRandom(estimator.between_value(own), np.array(drawn))
 
 
-def _bound(
-    x: Array, method: Method, drop: bool, seed: int
-) -> tuple[Estimator, Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
-    """The estimator of the usable columns of `x`, their indices, and what was dropped."""
-    values, kept, dropped = _usable(x, method, drop)
-    return _estimator(values, method, generator_of(seed, "multiinformation")), kept, dropped
-
-
-def _usable(
-    x: Array, method: str, drop: bool
-) -> tuple[Shaped[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
-    if method not in get_args(Method):
-        raise ValueError(f"method {method!r} is unknown; choose {' or '.join(get_args(Method))}.")
+def _usable(x: Array, method: str, drop: bool) -> Usable:
+    """`usable_columns` for the method, as an array in its own units for counts."""
+    if method not in ESTIMATORS:
+        raise ValueError(f"method {method!r} is unknown; choose {' or '.join(ESTIMATORS)}.")
     if method == "discrete":
         # A constant column and exact dependence are nothing special to counts.
         return as_array(x), np.arange(x.shape[1]), ()
@@ -276,27 +260,20 @@ def _usable(
     return values, kept, dropped
 
 
-def _estimator(
-    values: Shaped[np.ndarray, "N d"], method: Method, generator: torch.Generator
-) -> Estimator:
-    if method == "gaussian":
-        return gaussian_estimator(in_own_units(values))
-    if method == "discrete":
-        return discrete_estimator(values, generator)
-    ranks = independent_ranks(values, generator)
-    if method == "copula":
-        return copula_estimator(ranks, generator)
-    return nearest_neighbour_estimator(ranks, generator)
-
-
-def _result(
+def _estimate(
     estimator: Estimator,
     blocks: Blocks,
+    method: str,
     n: int,
     dropped: tuple[DroppedColumn, ...],
 ) -> TotalCorrelation:
     term, d = estimator.between(blocks), sum(map(len, blocks))
-    return TotalCorrelation(term.value, term.standard_error(), estimator.method, n, d, dropped)
+    return TotalCorrelation(term.value, term.standard_error(), method, n, d, dropped)
+
+
+def _single(d: int) -> Blocks:
+    """The finest partition: every column a block of its own."""
+    return list(np.arange(d)[:, None])
 
 
 def _checked_groups(
@@ -325,14 +302,3 @@ def _checked_groups(
             "pass only the columns that are in one."
         )
     return named
-
-
-def _positions(named: Blocks, kept: Int64[np.ndarray, "k"]) -> list[Int64[np.ndarray, "_"]]:
-    """Groups in terms of the kept columns."""
-    blocks = [np.flatnonzero(np.isin(kept, group)) for group in named]
-    for number, block in enumerate(blocks):
-        if len(block) == 0:
-            raise ValueError(
-                f"Of group {number} no column is left after dropping; leave that group out."
-            )
-    return blocks

@@ -18,17 +18,17 @@ a bounded density, at up to 3 columns and N >= 100 d. With more columns, depende
 tails, as in a Student t, is missed in part, and more rows help little.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int, Int32, Int64
+from jaxtyping import Float64, Int, Int64, Shaped
 from scipy.spatial import cKDTree
 from scipy.special import psi
 
-from sparsejepa.information.copula import CopulaEstimator, copula_estimator, normal_scores
+from sparsejepa.information.copula import CopulaEstimator, normal_scores
 from sparsejepa.information.estimate import Estimator, Term
 
 NEIGHBOURS = 4
@@ -39,11 +39,11 @@ PAIRS = 4_000_000
 
 Block = Float64[np.ndarray, "N _"]
 Rows = Float64[np.ndarray, "N"]
-# Weights of rows -> for every row the sum of the weights of those that hold it in their ball.
-Spread = Callable[[Rows], Rows]
+# Of a block and a radius for each row: how many rows, itself included, are strictly closer; and
+# weights of rows -> for every row the sum of the weights of those that hold it in their ball.
+Within = tuple[Int64[np.ndarray, "N"], Callable[[Rows], Rows]]
 
 
-@dataclass(frozen=True, eq=False)
 class NearestNeighbourEstimator(Estimator):
     """KSG bound to its columns, as normal scores, with its bias extrapolated.
 
@@ -51,56 +51,43 @@ class NearestNeighbourEstimator(Estimator):
     KSG compares do: scores make it invariant as well, and columns of any unit comparable.
     """
 
-    method = "ksg"
-    scores: Float64[np.ndarray, "N d"]
-    copula: CopulaEstimator  # of the same columns
+    def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
+        """Breaks ties, so that no two rows are at distance zero; raises as `CopulaEstimator`."""
+        self.copula = CopulaEstimator(x, generator)
+        self.scores = normal_scores(len(x))[self.copula.ranks]
 
     def between(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> Term:
+        """As `ksg`, wide enough to hold the copula's estimate too."""
         term = ksg([self.scores[:, block] for block in blocks])
         missing = self.copula.between_value(blocks) - term.value
         return replace(term, systematic=max(term.systematic, missing))
 
     def between_value(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> float:
-        columns, k = [self.scores[:, block] for block in blocks], NEIGHBOURS
-        distance, _ = _neighbours(columns, COARSEST * k)
-        fine, coarse = (_estimate(columns, distance[:, c * k], c * k) for c in (1, COARSEST))
+        """T*."""
+        columns = [self.scores[:, block] for block in blocks]
+        distance, _ = _neighbours(columns, COARSEST * NEIGHBOURS)
+        fine, coarse = (_estimate(columns, distance, times) for times in (1, COARSEST))
         return fine - _bias(fine, coarse, COARSEST, sum(map(len, blocks)))
 
 
-def nearest_neighbour_estimator(
-    ranks: Int32[np.ndarray, "N d"], generator: torch.Generator
-) -> NearestNeighbourEstimator:
-    """From ranks in which every tie is broken, so that no two rows are at distance zero.
-
-    Raises:
-        ValueError: a column is a monotone function of another.
-    """
-    scores = normal_scores(len(ranks))[ranks]
-    return NearestNeighbourEstimator(scores, copula_estimator(ranks, generator))
-
-
-def ksg_value(blocks: Sequence[Block], neighbours: int = NEIGHBOURS) -> float:
+def ksg_value(blocks: Sequence[Block]) -> float:
     """The estimate T_k between blocks of columns, in nats, of the values as they are.
 
     Raises:
         ValueError: rows that coincide, of which the estimate is undefined.
     """
-    distance, _ = _neighbours(blocks, neighbours)
-    return _estimate(blocks, distance[:, neighbours], neighbours)
+    return _estimate(blocks, _neighbours(blocks, NEIGHBOURS)[0], 1)
 
 
-def ksg(blocks: Sequence[Block], neighbours: int = NEIGHBOURS) -> Term:
-    """T* with its uncertainty.
+def ksg(blocks: Sequence[Block]) -> Term:
+    """T* with its uncertainty; raises as `ksg_value`.
 
     The sampling error is the exact jackknife of T_k: leaving row i out takes it from the counts
     of all that hold it in their strips, and moves those of which it is one of the k nearest to
     their next neighbour. It overstates the error (Efron & Stein 1981), by up to two thirds at
     independence.
-
-    Raises:
-        ValueError: as `ksg_value`.
     """
-    n, k, width = len(blocks[0]), neighbours, sum(block.shape[1] for block in blocks)
+    n, k, width = len(blocks[0]), NEIGHBOURS, sum(block.shape[1] for block in blocks)
     distance, index = _neighbours(blocks, COARSEST * k)
     nearest, radius, next_radius = index[:, 1 : k + 1], distance[:, k], distance[:, k + 1]
 
@@ -122,15 +109,12 @@ def ksg(blocks: Sequence[Block], neighbours: int = NEIGHBOURS) -> Term:
     np.add.at(total, nearest, psi_next - psi_sum[:, None])
     left_out = (len(blocks) - 1) * psi(n - 1) - total / (n - 1)
     wider = _psi_sum(blocks, distance[:, COARSER * k])
-    value, coarse = (_from_psi(p, len(blocks), c) for p, c in ((psi_sum, k), (wider, COARSER * k)))
-    coarsest = _estimate(blocks, distance[:, COARSEST * k], COARSEST * k)
-    bias = _bias(value, coarsest, COARSEST, width)
+    value, coarse = _from_psi(psi_sum, blocks, k), _from_psi(wider, blocks, COARSER * k)
+    bias = _bias(value, _estimate(blocks, distance, COARSEST), COARSEST, width)
     noise = _bias(0.0, float((wider - psi_sum).std()) / np.sqrt(n), COARSER, width)
-    return Term(
-        value - bias,
-        np.sqrt(n - 1) * (left_out - left_out.mean()),
-        systematic=np.hypot(max(abs(bias), abs(_bias(value, coarse, COARSER, width))), noise),
-    )
+    suspected = max(abs(bias), abs(_bias(value, coarse, COARSER, width)))
+    deviations = np.sqrt(n - 1) * (left_out - left_out.mean())
+    return Term(value - bias, deviations, systematic=np.hypot(suspected, noise))
 
 
 def _bias(fine: float, coarse: float, times: int, width: int) -> float:
@@ -159,24 +143,25 @@ def _neighbours(
     return distance, index
 
 
-def _estimate(blocks: Sequence[Block], radius: Rows, k: int) -> float:
-    return _from_psi(_psi_sum(blocks, radius), len(blocks), k)
+def _estimate(blocks: Sequence[Block], distance: Float64[np.ndarray, "N c"], times: int) -> float:
+    """T_k with this many times `NEIGHBOURS`."""
+    k = times * NEIGHBOURS
+    return _from_psi(_psi_sum(blocks, distance[:, k]), blocks, k)
 
 
 def _psi_sum(blocks: Sequence[Block], radius: Rows) -> Rows:
     return np.sum([psi(_within(block, radius)[0]) for block in blocks], axis=0)
 
 
-def _from_psi(psi_sum: Rows, blocks: int, k: int) -> float:
-    return float(psi(k) + (blocks - 1) * psi(len(psi_sum)) - psi_sum.mean())
+def _from_psi(psi_sum: Rows, blocks: Sequence[Block], k: int) -> float:
+    return float(psi(k) + (len(blocks) - 1) * psi(len(psi_sum)) - psi_sum.mean())
 
 
-def _within(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], Spread]:
-    """How many rows, itself included, are strictly closer than the radius; and who holds whom."""
+def _within(block: Block, radius: Rows) -> Within:
     return (_within_strip if block.shape[1] == 1 else _within_ball)(block, radius)
 
 
-def _within_strip(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], Spread]:
+def _within_strip(block: Block, radius: Rows) -> Within:
     """In one dimension a strip is a range of the sorted values."""
     x = block[:, 0]
     order, n = np.argsort(x), len(x)
@@ -205,25 +190,21 @@ def _within_strip(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], S
     return count, spread
 
 
-def _within_ball(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], Spread]:
+def _within_ball(block: Block, radius: Rows) -> Within:
     tree = cKDTree(block)
     # The tree counts distances up to the radius: of the next smaller number, those below it.
     below = np.nextafter(radius, 0)
     count = tree.query_ball_point(block, below, p=np.inf, return_length=True)
+    # Slices of rows that hold some `PAIRS` others together.
+    ends = np.flatnonzero(np.diff(count.cumsum() // PAIRS)) + 1
 
     def spread(weight: Rows) -> Rows:
         received = np.zeros(len(block))
-        for rows in _few_pairs(count):
+        for start, end in pairwise([0, *ends.tolist(), len(count)]):
+            rows = slice(start, end)
             held = tree.query_ball_point(block[rows], below[rows], p=np.inf)
             pairs = np.repeat(weight[rows], count[rows])
             received += np.bincount(np.concatenate(held), pairs, len(block))
         return received
 
     return count, spread
-
-
-def _few_pairs(count: Int64[np.ndarray, "N"]) -> Iterator[slice]:
-    """Slices of rows that hold some `PAIRS` others together."""
-    ends = np.flatnonzero(np.diff(count.cumsum() // PAIRS)) + 1
-    bounds = [0, *ends.tolist(), len(count)]
-    return (slice(start, end) for start, end in pairwise(bounds))
