@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
-from sparsejepa.information.estimate import DroppedColumn
+from sparsejepa.information.estimate import DroppedColumn, Matrix
 
 # Fewer rows leave the correlation matrix so uncertain that no correction mends it.
 ROWS_PER_COLUMN = 5
@@ -16,7 +16,7 @@ FEWEST_ROWS = 20
 # Rows are handled a chunk at a time where a copy of 50,000 x 768 numbers would take 300 MB.
 CHUNK_BYTES = 32_000_000
 # An entry this many typical deviations from its column's median is an outlier or a sentinel, such
-# as 1e9 for "missing". Its row would hide what the others show of dependence.
+# as 1e9 for "missing", whose row would hide what the others show of dependence.
 FAR = 100
 EPS32, EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
 
@@ -27,12 +27,11 @@ Usable = tuple[Shaped[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedC
 def usable_columns(x: Array, drop: bool) -> Usable:
     """The columns of `x` that can enter, in float64, their indices, and what was dropped.
 
-    A constant column (a dead unit) has an entropy of minus infinity, and exact linear dependence
-    makes the multiinformation infinite. The final LayerNorm of a vision transformer causes one
-    such dependence: sum_i z_i / w_i is the same for every image. With `drop`, constant columns
-    are left out, and then as many others as there are null directions: those that leave the
-    largest determinant among what stays, hence the smallest multiinformation. Of one null
-    direction v that is argmax |v_i|, and leaving out column j instead would add ln |v_i / v_j|.
+    A constant column (a dead unit) has an entropy of minus infinity, and exact linear dependence,
+    such as a final LayerNorm causes (sum_i z_i / w_i is the same for every image), makes the
+    multiinformation infinite. With `drop`, constant columns are left out, and then as many others
+    as there are null directions: those that leave the largest determinant, hence the smallest
+    multiinformation. Of one null direction v that is argmax |v_i|; column j adds ln |v_i / v_j|.
 
     Raises:
         ValueError: NaN or infinity, fewer rows than `ROWS_PER_COLUMN` a column, constant columns
@@ -40,7 +39,6 @@ def usable_columns(x: Array, drop: bool) -> Usable:
     """
     values, rounding, noise = as_float64(x)
     n, d = values.shape
-    refuse_nan(values)
     if n < _fewest_rows(d):
         raise ValueError(
             f"{n} rows are too few for {d} columns: at least {_fewest_rows(d)} are needed, and "
@@ -79,8 +77,7 @@ def dependent_columns(
 
     The eigenvalues are those of the correlation matrix of the rows without far entries, after
     each column is centred at its median and scaled by its typical deviation: neither an offset,
-    nor a unit, nor a sentinel row changes them. `noise` is the variance that rounding adds to a
-    number, as a share of the number's square.
+    nor a unit, nor a sentinel row changes them. `noise` is as in `as_float64`.
     """
     n, d = x.shape
     median, spread = centre_and_spread(x)
@@ -118,21 +115,12 @@ def centre_and_spread(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "2 d
     return found
 
 
-def refuse_nan(x: Shaped[np.ndarray, "N d"]) -> None:
-    """Raises ValueError where a number is NaN or infinite."""
-    if x.dtype.kind == "f" and not all(np.isfinite(x[r]).all() for r in row_chunks(*x.shape)):
-        raise ValueError(
-            "The columns contain NaN or infinity, of which no multiinformation can be estimated; "
-            "check what computed them."
-        )
-
-
 def as_float64(x: Array) -> tuple[Float64[np.ndarray, "N d"], float, float]:
-    """`x` in float64, the rounding of its number format, and the variance of that rounding.
+    """`x` in float64, the rounding eps of its number format, and the variance of that rounding.
 
-    The variance is a share of a number's square: half an eps² where only storage rounds, as in
-    half precision, and two eps² where arithmetic does, as measured behind LayerNorms in float32.
-    Numbers in float64 that float32 holds too were computed there.
+    The variance is a share of a number's square: eps² / 2 where only storage rounds, as in half
+    precision, and 2 eps² where arithmetic does, as measured behind LayerNorms in float32. Numbers
+    in float64 that float32 holds too were computed there.
     """
     array, eps = as_array(x), EPS64
     if array.dtype.kind == "f":
@@ -153,16 +141,23 @@ def as_float64(x: Array) -> tuple[Float64[np.ndarray, "N d"], float, float]:
 
 
 def as_array(x: Array) -> Shaped[np.ndarray, "N d"]:
-    """`x` as a NumPy array; half precision, which NumPy has in part only, in float64."""
-    if not isinstance(x, Tensor):
-        return x
-    x = x.detach().cpu()
-    return (x.double() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
+    """`x` as a NumPy array; half precision, which NumPy has in part only, in float64.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
+    if isinstance(x, Tensor):
+        x = x.detach().cpu()
+        x = (x.double() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
+    if x.dtype.kind == "f" and not all(np.isfinite(x[r]).all() for r in row_chunks(*x.shape)):
+        raise ValueError(
+            "The columns contain NaN or infinity, of which no multiinformation can be estimated; "
+            "check what computed them."
+        )
+    return x
 
 
-def moments(
-    x: Float64[np.ndarray, "N d"],
-) -> tuple[Float64[np.ndarray, "d"], Float64[np.ndarray, "d d"]]:
+def moments(x: Float64[np.ndarray, "N d"]) -> tuple[Float64[np.ndarray, "d"], Matrix]:
     """Mean and covariance (divided by N)."""
     n, d = x.shape
     mean, covariance = x.mean(axis=0), np.zeros((d, d))

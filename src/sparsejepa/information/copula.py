@@ -10,22 +10,19 @@ uncorrelated, such as that of the tails of a Student t, is missed altogether.
 import numpy as np
 import scipy.linalg
 import torch
-from jaxtyping import Bool, Float64, Int, Int32, Shaped
+from jaxtyping import Bool, Float64, Int32, Shaped
 from scipy.special import ndtri
 
 from sparsejepa.information.columns import EPS64, row_chunks
-from sparsejepa.information.estimate import Estimator, Term
-from sparsejepa.information.gaussian import (
-    cholesky,
-    excess,
-    half_log_determinant,
-    null_variance,
-)
+from sparsejepa.information.estimate import Columns, Estimator, Matrix, Term
+from sparsejepa.information.gaussian import cholesky, excess, half_log_determinant, null_variance
 
 # Random splits into halves, from which the bias is extrapolated.
 SPLITS = 4
 # Least share of a direction's variance that extrapolation leaves; 1/100 adds 2.3 nats.
 LEAST_SHARE = 0.01
+
+Ranks = Int32[np.ndarray, "N d"]
 
 
 class CopulaEstimator(Estimator):
@@ -34,9 +31,8 @@ class CopulaEstimator(Estimator):
     Ranks displace the scores of a row by about 1 / sqrt(N), differently in every column. That
     blurs near-deterministic dependence: with S the scores' correlation matrix, E S(N) = R + B / N
     to first order. So the estimate is of 2 S(N) - S(N/2), where S(N/2) is the mean over random
-    halves, in which the blur cancels, and the size of that correction is its systematic
-    uncertainty. Where a column follows from the others to within 1 / sqrt(N) of its deviation,
-    ranks cannot tell how closely: the correction, and with it the interval, becomes wide.
+    halves and the blur cancels; the size of that correction is its systematic uncertainty, large
+    where a column follows from the others to within 1 / sqrt(N) of its deviation.
     """
 
     def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
@@ -59,13 +55,12 @@ class CopulaEstimator(Estimator):
                 member[part] = True
                 self.in_halves += _products(_ranks_within(self.ranks, member)) / (2 * SPLITS)
 
-    def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
-        """In nats, without its bias."""
+    def entropy_value(self, columns: Columns) -> float:
         factor = cholesky(self.correlation, columns)
         whole = half_log_determinant(factor) - excess(len(self.ranks), len(columns))
         return whole + self._correction(columns, factor)
 
-    def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
+    def entropy(self, columns: Columns) -> Term:
         """With the influence function of -½ ln det R for its sampling error.
 
         A row moves R by z z' and, through the margins, by the empirical distribution function's
@@ -95,9 +90,7 @@ class CopulaEstimator(Estimator):
         deviations = (influence - influence.mean()) / np.sqrt(n)
         return Term(value, deviations, null_variance(n, k), correction)
 
-    def _correction(
-        self, columns: Int[np.ndarray, "k"], factor: Float64[np.ndarray, "k k"]
-    ) -> float:
+    def _correction(self, columns: Columns, factor: Matrix) -> float:
         """½ ln det (2 S(N) - S(N/2)) - ½ ln det S(N), bounded in each direction."""
         halves = self.in_halves[np.ix_(columns, columns)]
         white = scipy.linalg.solve_triangular(factor, halves, lower=True)
@@ -106,14 +99,11 @@ class CopulaEstimator(Estimator):
         return float(0.5 * np.log(np.maximum(left, LEAST_SHARE)).sum())
 
 
-def independent_ranks(
-    x: Shaped[np.ndarray, "N d"], generator: torch.Generator
-) -> Int32[np.ndarray, "N d"]:
+def independent_ranks(x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> Ranks:
     """Ranks 0 to N - 1 of every column, equal values in random order.
 
-    Independent random order within equal values adds noise to each column on its own, from which
-    the value can be read back: by the data processing inequality in both directions this leaves
-    the multiinformation exactly as it is, and makes every margin continuous.
+    That makes every margin continuous and, by the data processing inequality in both directions,
+    leaves the multiinformation exactly as it is: the value can be read back.
     """
     ranks = np.empty(x.shape, dtype=np.int32)
     for rank, column in zip(ranks.T, x.T, strict=True):
@@ -128,9 +118,7 @@ def normal_scores(n: int) -> Float64[np.ndarray, "n"]:
     return scores / np.sqrt(np.mean(scores**2))
 
 
-def _ranks_within(
-    ranks: Int32[np.ndarray, "N d"], member: Bool[np.ndarray, "N"]
-) -> Int32[np.ndarray, "n d"]:
+def _ranks_within(ranks: Ranks, member: Bool[np.ndarray, "N"]) -> Int32[np.ndarray, "n d"]:
     """Ranks among the members alone, without sorting again."""
     found = np.empty((int(member.sum()), ranks.shape[1]), dtype=np.int32)
     by_rank = np.empty(len(ranks), dtype=bool)
@@ -140,7 +128,7 @@ def _ranks_within(
     return found
 
 
-def _products(ranks: Int32[np.ndarray, "N d"]) -> Float64[np.ndarray, "d d"]:
+def _products(ranks: Ranks) -> Matrix:
     """Correlation matrix of the columns' normal scores."""
     n, d = ranks.shape
     scores, products = normal_scores(n), np.zeros((d, d))

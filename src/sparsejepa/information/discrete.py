@@ -5,10 +5,9 @@ Valid where the joint values are few: N at least 5 times their number.
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int, Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 
-from sparsejepa.information.columns import refuse_nan
-from sparsejepa.information.estimate import Estimator, Term
+from sparsejepa.information.estimate import Columns, Estimator, Term
 
 ROWS_PER_VALUE = 5
 RESAMPLINGS = 200
@@ -18,8 +17,7 @@ class DiscreteEstimator(Estimator):
     """Counts of the distinct rows, and what resampling the rows makes of them."""
 
     def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
-        """Raises ValueError for NaN, or fewer than `ROWS_PER_VALUE` rows for each distinct row."""
-        refuse_nan(x)
+        """Raises ValueError for fewer than `ROWS_PER_VALUE` rows for each distinct row."""
         numbered = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in x.T]
         values, counts = np.unique(np.stack(numbered, axis=1), axis=0, return_counts=True)
         n = len(x)
@@ -34,12 +32,11 @@ class DiscreteEstimator(Estimator):
         draw = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         self.resampled = draw.multinomial(n, counts / n, size=RESAMPLINGS)
 
-    def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
-        """In nats, with the correction."""
+    def entropy_value(self, columns: Columns) -> float:
         counts = self._merged(columns, self.counts)
         return _plug_in(counts).item() + self._correction(counts)
 
-    def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
+    def entropy(self, columns: Columns) -> Term:
         """With the bootstrap over rows for its sampling error.
 
         The correction is right to order 1 / N and where no value is rare: its size is suspected.
@@ -51,9 +48,7 @@ class DiscreteEstimator(Estimator):
     def _correction(self, counts: Int64[np.ndarray, "1 C"]) -> float:
         return (counts.shape[1] - 1) / (2 * int(self.counts.sum()))
 
-    def _merged(
-        self, columns: Int[np.ndarray, "k"], counts: Int64[np.ndarray, "B K"]
-    ) -> Int64[np.ndarray, "B C"]:
+    def _merged(self, columns: Columns, counts: Int64[np.ndarray, "B K"]) -> np.ndarray:
         """Counts of the distinct values of some columns, from those of all."""
         cell = np.unique(self.values[:, columns], axis=0, return_inverse=True)[1].reshape(-1)
         merged = np.zeros((cell.max() + 1, len(counts)), dtype=np.int64)

@@ -7,7 +7,7 @@ misses all dependence without correlation. Undefined where it would rest on a si
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 from scipy.special import polygamma, psi
 
 from sparsejepa.information.columns import (
@@ -18,7 +18,7 @@ from sparsejepa.information.columns import (
     moments,
     row_chunks,
 )
-from sparsejepa.information.estimate import Estimator, Term
+from sparsejepa.information.estimate import Columns, Estimator, Matrix, Term
 
 # Where a row leaves less of the determinant than this share, the formula of the jackknife loses
 # its digits, and the row is left out in fact.
@@ -35,12 +35,11 @@ class GaussianEstimator(Estimator):
         self.scale = np.sqrt(np.diag(covariance))
         self.correlation = covariance / self.scale / self.scale[:, None]
 
-    def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
-        """In nats, without its bias."""
+    def entropy_value(self, columns: Columns) -> float:
         half = half_log_determinant(cholesky(self.correlation, columns))
         return half - excess(len(self.x), len(columns))
 
-    def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
+    def entropy(self, columns: Columns) -> Term:
         """With the exact jackknife: leaving row i out multiplies det R by 1 - leverage i."""
         n, k = len(self.x), len(columns)
         half = half_log_determinant(cholesky(self.correlation, columns))
@@ -54,7 +53,7 @@ class GaussianEstimator(Estimator):
         deviations = np.sqrt(n - 1) * (left_out - left_out.mean())
         return Term(half - excess(n, k), deviations, null_variance(n, k))
 
-    def leverages(self, columns: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "N"]:
+    def leverages(self, columns: Columns) -> Float64[np.ndarray, "N"]:
         """h_i / (N - 1) with each row's squared Mahalanobis distance h_i from the mean."""
         n, k = len(self.x), len(columns)
         factor, leverage = cholesky(self.correlation, columns), np.empty(n)
@@ -66,10 +65,7 @@ class GaussianEstimator(Estimator):
 
 
 def in_own_units(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "N d"]:
-    """Columns up to 1 in size, without the offset of those that lie far from zero.
-
-    Powers of two as units round nothing; products of the columns neither over- nor underflow.
-    """
+    """Columns up to 1 in size, by powers of two, without the offset of those far from zero."""
     median, spread = centre_and_spread(x)
     offset = np.where(np.abs(median) > 1000 * spread, 2 * median, 0.0)
     x = x - offset if offset.any() else x
@@ -107,14 +103,12 @@ def columns_of_one_row(x: Float64[np.ndarray, "N d"]) -> dict[int, str]:
     return found
 
 
-def cholesky(
-    correlation: Float64[np.ndarray, "d d"], columns: Int[np.ndarray, "k"]
-) -> Float64[np.ndarray, "k k"]:
+def cholesky(correlation: Matrix, columns: Columns) -> Matrix:
     """Lower factor of the correlation matrix of some columns."""
     return np.linalg.cholesky(correlation[np.ix_(columns, columns)])
 
 
-def half_log_determinant(factor: Float64[np.ndarray, "k k"]) -> float:
+def half_log_determinant(factor: Matrix) -> float:
     """½ ln det of the matrix with this Cholesky factor."""
     return float(np.log(np.diag(factor)).sum())
 
@@ -122,10 +116,9 @@ def half_log_determinant(factor: Float64[np.ndarray, "k k"]) -> float:
 def excess(n: int, k: int) -> float:
     """E[½ ln det S] - ½ ln det Sigma - k/2 ln 2 of the products S of n centred rows, k columns.
 
-    Exact for Gaussian columns, whatever their correlation: S's determinant is that of Sigma times
-    independent chi-squares of n - 1, ..., n - k degrees of freedom (Anderson 2003, theorem 7.5.3).
-    For all d columns minus one by one that is the bias ½ [d psi((n-1)/2) - sum_i psi((n-i)/2)] of
-    the multiinformation, about d (d - 1) / (4 n).
+    Exact for Gaussian columns: S's determinant is that of Sigma times independent chi-squares of
+    n - 1, ..., n - k degrees of freedom (Anderson 2003, theorem 7.5.3). It biases the
+    multiinformation of d columns by about d (d - 1) / (4 n).
     """
     return 0.5 * float(psi((n - 1 - np.arange(k)) / 2).sum())
 

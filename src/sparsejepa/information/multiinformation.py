@@ -8,8 +8,8 @@ so between <= total always holds; compare with random partitions instead.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,13 +20,12 @@ from torch import Tensor
 from sparsejepa.information.columns import Array, Usable, as_array, usable_columns
 from sparsejepa.information.copula import CopulaEstimator
 from sparsejepa.information.discrete import DiscreteEstimator
-from sparsejepa.information.estimate import DroppedColumn, Estimator, TotalCorrelation
+from sparsejepa.information.estimate import Blocks, DroppedColumn, Estimator, TotalCorrelation
 from sparsejepa.information.gaussian import GaussianEstimator, columns_of_one_row, in_own_units
 from sparsejepa.information.nearest_neighbour import NearestNeighbourEstimator
 from sparsejepa.randomness import generator as generator_of
 
 Method = Literal["gaussian", "copula", "ksg", "discrete"]
-Blocks = Sequence[Int64[np.ndarray, "_"]]
 Groups = Iterable[Iterable[int]] | Int64[Tensor, "G p"]
 
 # Method -> the estimator of usable columns; the generator breaks ties, halves or resamples rows.
@@ -82,7 +81,7 @@ class AmongRandom:
 def total_correlation(
     x: Array, method: Method = "copula", *, drop: bool = False, seed: int = 0
 ) -> TotalCorrelation:
-    """I(Z_1; ...; Z_d) = sum_i H(Z_i) - H(Z_1, ..., Z_d), in nats (Watanabe 1960).
+    """I(Z_1; ...; Z_d) = sum_i H(Z_i) - H(Z_1, ..., Z_d), in nats, without its known bias.
 
     Args:
         x: [N, d], rows are independent draws. The patches of one image are not: pool them first.
@@ -95,9 +94,6 @@ def total_correlation(
             refusing them. What was left out stands in the result.
         seed: breaks ties, halves the sample (copula, ksg), resamples it (discrete).
 
-    Returns:
-        The estimate without its known bias, `interval()` and `per_unit`, in nats.
-
     Raises:
         ValueError: an unknown method, NaN or infinity, too few rows, constant columns or linear
             dependence without `drop`; for ranks, a column that is a monotone function of another;
@@ -105,16 +101,14 @@ def total_correlation(
 
     Example:
         >>> import math, torch
-        >>> from sparsejepa.information.multiinformation import total_correlation
         >>> x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
         >>> x[:, 1] += x[:, 0]
         >>> low, high = total_correlation(x).interval()
         >>> low < 0.5 * math.log(2) < high
         True
     """
-    values, kept, dropped = _usable(x, method, drop)
-    estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
-    return _estimate(estimator, _single(len(kept)), method, len(x), dropped)
+    estimator, kept, dropped = _bound(x, method, drop, seed)
+    return _between(estimator, _singles(kept), method, len(x), dropped)
 
 
 def decompose(
@@ -141,29 +135,26 @@ def decompose(
 
     Example:
         >>> import torch
-        >>> from sparsejepa.information.multiinformation import decompose
         >>> x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
-        >>> split = decompose(x, [[0, 1], [2, 3]])
-        >>> abs(split.total.value - split.between.value - sum(w.value for w in split.within)) < 1e-9
+        >>> abs(decompose(x, [[0, 1], [2, 3]]).remainder) < 1e-9
         True
     """
     named = _checked_groups(groups, x.shape[1], overlapping)
-    values, kept, dropped = _usable(x, method, drop)
+    estimator, kept, dropped = _bound(x, method, drop, seed)
     blocks = [np.flatnonzero(np.isin(kept, group)) for group in named]
-    for number, block in enumerate(blocks):
-        if len(block) == 0:
-            raise ValueError(
-                f"Of group {number} no column is left after dropping; leave that group out."
-            )
-    estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
+    if empty := [number for number, block in enumerate(blocks) if len(block) == 0]:
+        raise ValueError(
+            f"Of group {empty[0]} no column is left after dropping; leave that group out."
+        )
     about = (method, len(x), dropped)
+    total = _between(estimator, _singles(kept), *about)
     d = sum(map(len, blocks))
     if d > len(kept) and method != "discrete":
-        between = TotalCorrelation(math.inf, 0.0, method, len(x), d, dropped)
+        between = replace(total, value=math.inf, standard_error=0.0, d=d)
     else:
-        between = _estimate(estimator, blocks, *about)
-    within = tuple(_estimate(estimator, list(block[:, None]), *about) for block in blocks)
-    return Decomposition(_estimate(estimator, _single(len(kept)), *about), between, within)
+        between = _between(estimator, blocks, *about)
+    within = tuple(_between(estimator, list(block[:, None]), *about) for block in blocks)
+    return Decomposition(total, between, within)
 
 
 def shuffled_null(
@@ -179,25 +170,19 @@ def shuffled_null(
         for column in range(len(kept)):
             order = torch.randperm(len(x), generator=generator).numpy()
             shuffled[:, column] = values[order, column]
-        estimator = ESTIMATORS[method](shuffled, generator)
-        nulls.append(estimator.between_value(_single(len(kept))))
+        nulls.append(ESTIMATORS[method](shuffled, generator).between_value(_singles(kept)))
     return np.array(nulls)
 
 
 def random_partitions(
-    x: Array,
-    groups: Groups,
-    method: Method,
-    draws: int,
-    generator: torch.Generator,
-    seed: int = 0,
+    x: Array, groups: Groups, method: Method, draws: int, generator: torch.Generator, seed: int = 0
 ) -> AmongRandom:
     """Multiinformation between the groups, and between random groups of the same sizes.
 
     The generator deals the columns anew for each draw. Raises as `decompose`.
     """
-    blocks = _checked_groups(groups, x.shape[1])
-    return _among_random(x, blocks, method, draws, generator, seed)
+    own = _checked_groups(groups, x.shape[1])
+    return _among_random(x, own, method, draws, generator, seed)
 
 
 def random_subsets(
@@ -217,10 +202,7 @@ def random_subsets(
 
 
 def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
-    """The columns of each group, from the group of each column; -1: in none.
-
-    Groups without columns are left out.
-    """
+    """The columns of each group that has some, from the group of each column; -1: in none."""
     present = sorted(set(labels.tolist()) - {-1})
     return [torch.nonzero(labels == group).flatten().tolist() for group in present]
 
@@ -229,8 +211,7 @@ def _among_random(
     x: Array, own: Blocks, method: Method, draws: int, generator: torch.Generator, seed: int
 ) -> AmongRandom:
     """Between these blocks, and between blocks of the same sizes of columns in random order."""
-    values, kept, _ = _usable(x, method, False)
-    estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
+    estimator, kept, _ = _bound(x, method, False, seed)
     ends, drawn = np.cumsum([len(block) for block in own]), []
     for _ in range(draws):
         order = torch.randperm(len(kept), generator=generator).numpy()
@@ -238,8 +219,15 @@ def _among_random(
     return AmongRandom(estimator.between_value(own), np.array(drawn))
 
 
+def _bound(
+    x: Array, method: Method, drop: bool, seed: int
+) -> tuple[Estimator, Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
+    """The estimator of the usable columns of `x`, their indices, and what was dropped."""
+    values, kept, dropped = _usable(x, method, drop)
+    return ESTIMATORS[method](values, generator_of(seed, "multiinformation")), kept, dropped
+
+
 def _usable(x: Array, method: str, drop: bool) -> Usable:
-    """`usable_columns` for the method, as an array in its own units for counts."""
     if method not in ESTIMATORS:
         raise ValueError(f"method {method!r} is unknown; choose {' or '.join(ESTIMATORS)}.")
     if method == "discrete":
@@ -260,20 +248,15 @@ def _usable(x: Array, method: str, drop: bool) -> Usable:
     return values, kept, dropped
 
 
-def _estimate(
-    estimator: Estimator,
-    blocks: Blocks,
-    method: str,
-    n: int,
-    dropped: tuple[DroppedColumn, ...],
+def _between(
+    estimator: Estimator, blocks: Blocks, method: str, n: int, dropped: tuple[DroppedColumn, ...]
 ) -> TotalCorrelation:
     term, d = estimator.between(blocks), sum(map(len, blocks))
     return TotalCorrelation(term.value, term.standard_error(), method, n, d, dropped)
 
 
-def _single(d: int) -> Blocks:
-    """The finest partition: every column a block of its own."""
-    return list(np.arange(d)[:, None])
+def _singles(kept: Int64[np.ndarray, "k"]) -> Blocks:
+    return list(np.arange(len(kept))[:, None])
 
 
 def _checked_groups(
@@ -281,15 +264,13 @@ def _checked_groups(
 ) -> list[Int64[np.ndarray, "_"]]:
     """Groups as arrays of columns, after refusing those for which the split does not hold."""
     named = [np.array([int(i) for i in group], dtype=np.int64) for group in groups]
-    if not named or any(len(group) == 0 for group in named):
-        raise ValueError("Every group needs at least one column; leave empty groups out.")
+    if not named or any(len(np.unique(group)) < max(1, len(group)) for group in named):
+        raise ValueError("Every group needs at least one column, and names none of them twice.")
     every = np.concatenate(named)
     if every.min() < 0 or every.max() >= d:
         wrong = every[(every < 0) | (every >= d)][0]
         raise ValueError(f"Column {wrong} of a group does not exist: there are 0 to {d - 1}.")
     uses = np.bincount(every, minlength=d)
-    if any(len(np.unique(group)) < len(group) for group in named):
-        raise ValueError("A group names a column twice; name every column once.")
     if (uses > 1).any() and not overlapping:
         raise ValueError(
             f"Column {uses.argmax()} is in {uses.max()} groups: groups that share a column depend "

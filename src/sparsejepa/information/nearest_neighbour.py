@@ -7,15 +7,15 @@ the number of other rows that lie strictly closer than eps_i in block m alone, o
 
 Exact at independence, it falls below the truth as dependence and width grow, because balls are
 large where the density bends. If that bias goes with the square of their radius, hence with
-k^(2/d), the estimate with c k neighbours shows how large it is:
+k^(2/d), the estimate with c k neighbours shows how large it is, and T* is returned:
 
     T* = T_k - b_4,   b_c = (T_ck - T_k) / (c^(2/d) - 1)
 
-T* is what is returned; the larger of |b_2| and |b_4|, with the noise of b_2, is its systematic
-uncertainty. Where a column follows from the others to within the size of a ball, b falls short,
-and the copula estimate, a lower bound of the truth, widens the interval. Valid for every law with
-a bounded density, at up to 3 columns and N >= 100 d. With more columns, dependence spread over
-tails, as in a Student t, is missed in part, and more rows help little.
+The larger of |b_2| and |b_4|, with the noise of b_2, is its systematic uncertainty. Where a column
+follows from the others to within the size of a ball, b falls short, and the copula estimate, a
+lower bound of the truth, widens the interval. Valid for every law with a bounded density, at up to
+3 columns and N >= 100 d. With more columns, dependence spread over tails, as in a Student t, is
+missed in part, and more rows help little.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int, Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 from scipy.spatial import cKDTree
 from scipy.special import psi
 
 from sparsejepa.information.copula import CopulaEstimator, normal_scores
-from sparsejepa.information.estimate import Estimator, Term
+from sparsejepa.information.estimate import Blocks, Estimator, Term
 
 NEIGHBOURS = 4
 # The bias is extrapolated from balls with so many times the neighbours.
@@ -45,29 +45,21 @@ Within = tuple[Int64[np.ndarray, "N"], Callable[[Rows], Rows]]
 
 
 class NearestNeighbourEstimator(Estimator):
-    """KSG bound to its columns, as normal scores, with its bias extrapolated.
-
-    Multiinformation does not change under monotone maps of single columns, the distances that
-    KSG compares do: scores make it invariant as well, and columns of any unit comparable.
-    """
+    """T* of normal scores, which make it invariant under monotone maps of single columns."""
 
     def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
         """Breaks ties, so that no two rows are at distance zero; raises as `CopulaEstimator`."""
         self.copula = CopulaEstimator(x, generator)
         self.scores = normal_scores(len(x))[self.copula.ranks]
 
-    def between(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> Term:
+    def between(self, blocks: Blocks) -> Term:
         """As `ksg`, wide enough to hold the copula's estimate too."""
         term = ksg([self.scores[:, block] for block in blocks])
         missing = self.copula.between_value(blocks) - term.value
         return replace(term, systematic=max(term.systematic, missing))
 
-    def between_value(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> float:
-        """T*."""
-        columns = [self.scores[:, block] for block in blocks]
-        distance, _ = _neighbours(columns, COARSEST * NEIGHBOURS)
-        fine, coarse = (_estimate(columns, distance, times) for times in (1, COARSEST))
-        return fine - _bias(fine, coarse, COARSEST, sum(map(len, blocks)))
+    def between_value(self, blocks: Blocks) -> float:
+        return ksg([self.scores[:, block] for block in blocks]).value
 
 
 def ksg_value(blocks: Sequence[Block]) -> float:
@@ -76,16 +68,16 @@ def ksg_value(blocks: Sequence[Block]) -> float:
     Raises:
         ValueError: rows that coincide, of which the estimate is undefined.
     """
-    return _estimate(blocks, _neighbours(blocks, NEIGHBOURS)[0], 1)
+    distance, _ = _neighbours(blocks, NEIGHBOURS)
+    return _from_psi(_psi_sum(blocks, distance[:, NEIGHBOURS]), blocks, NEIGHBOURS)
 
 
 def ksg(blocks: Sequence[Block]) -> Term:
     """T* with its uncertainty; raises as `ksg_value`.
 
-    The sampling error is the exact jackknife of T_k: leaving row i out takes it from the counts
-    of all that hold it in their strips, and moves those of which it is one of the k nearest to
-    their next neighbour. It overstates the error (Efron & Stein 1981), by up to two thirds at
-    independence.
+    The sampling error is the exact jackknife of T_k: leaving row i out takes it from the counts of
+    all that hold it in their strips, and moves those of which it is one of the k nearest to their
+    next neighbour. It overstates the error (Efron & Stein 1981), at independence by two thirds.
     """
     n, k, width = len(blocks[0]), NEIGHBOURS, sum(block.shape[1] for block in blocks)
     distance, index = _neighbours(blocks, COARSEST * k)
@@ -108,21 +100,18 @@ def ksg(blocks: Sequence[Block]) -> Term:
     total = psi_sum.sum() - psi_sum - lost
     np.add.at(total, nearest, psi_next - psi_sum[:, None])
     left_out = (len(blocks) - 1) * psi(n - 1) - total / (n - 1)
-    wider = _psi_sum(blocks, distance[:, COARSER * k])
-    value, coarse = _from_psi(psi_sum, blocks, k), _from_psi(wider, blocks, COARSER * k)
-    bias = _bias(value, _estimate(blocks, distance, COARSEST), COARSEST, width)
-    noise = _bias(0.0, float((wider - psi_sum).std()) / np.sqrt(n), COARSER, width)
-    suspected = max(abs(bias), abs(_bias(value, coarse, COARSER, width)))
-    deviations = np.sqrt(n - 1) * (left_out - left_out.mean())
-    return Term(value - bias, deviations, systematic=np.hypot(suspected, noise))
+    wider, widest = (_psi_sum(blocks, distance[:, c * k]) for c in (COARSER, COARSEST))
+    value = _from_psi(psi_sum, blocks, k)
 
+    def bias(excess: float, times: int) -> float:
+        """By how much T_k lies above the truth, if T_ck exceeds it by so much."""
+        return excess / (times ** (2 / width) - 1)
 
-def _bias(fine: float, coarse: float, times: int, width: int) -> float:
-    """By how much `fine` is expected to lie above the truth, of `width` columns, in nats.
-
-    `coarse` is the estimate with `times` as many neighbours.
-    """
-    return (coarse - fine) / (times ** (2 / width) - 1)
+    coarse = bias(_from_psi(wider, blocks, COARSER * k) - value, COARSER)
+    coarsest = bias(_from_psi(widest, blocks, COARSEST * k) - value, COARSEST)
+    noise = bias(float((wider - psi_sum).std()) / np.sqrt(n), COARSER)
+    systematic = np.hypot(max(abs(coarsest), abs(coarse)), noise)
+    return Term(value - coarsest, np.sqrt(n - 1) * (left_out - left_out.mean()), 0.0, systematic)
 
 
 def _neighbours(
@@ -130,23 +119,13 @@ def _neighbours(
 ) -> tuple[Float64[np.ndarray, "N c"], Int64[np.ndarray, "N c"]]:
     """Distances and indices of the nearest rows, the row itself first."""
     x = np.concatenate(blocks, axis=1)
-    tree = cKDTree(x)
-    # Asked in the order of the tree, rows of one neighbourhood find their data in the cache.
-    asked = tree.query(x[tree.indices], count + 1, p=np.inf, workers=-1)
-    distance, index = (np.empty_like(found) for found in asked)
-    distance[tree.indices], index[tree.indices] = asked
+    distance, index = cKDTree(x).query(x, count + 1, p=np.inf, workers=-1)
     if (distance[:, 1] == 0).any():
         raise ValueError(
             "Some rows coincide in every column, so that distances to neighbours vanish; break "
             "ties first, as total_correlation does, or use the discrete estimate."
         )
     return distance, index
-
-
-def _estimate(blocks: Sequence[Block], distance: Float64[np.ndarray, "N c"], times: int) -> float:
-    """T_k with this many times `NEIGHBOURS`."""
-    k = times * NEIGHBOURS
-    return _from_psi(_psi_sum(blocks, distance[:, k]), blocks, k)
 
 
 def _psi_sum(blocks: Sequence[Block], radius: Rows) -> Rows:
