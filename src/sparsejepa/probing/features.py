@@ -8,9 +8,7 @@ from sparsejepa.data.batches import to_unit
 
 
 def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Features as every probe and measure takes them: half precision and integers become float32.
-
-    float32 and float64 stay as they are.
+    """Features as probes and measures take them: half precision and integers become float32.
 
     Raises:
         ValueError: the features contain NaN or infinity, or complex numbers.
@@ -35,19 +33,15 @@ def pooled_features(
     """Patch tokens after the final norm, averaged over the patches (I-JEPA, appendix A.2).
 
     Args:
-        encoder: maps Float["B 3 H W"] in [0, 1] to tokens Float["B N d"]; with `last` above 1 it
-            also needs `last_layers(images, last)`. It is put in evaluation mode and back.
-        images: on any device; batches move to the encoder's.
-        batch_size: images in a pass; changes memory and time only.
+        encoder: maps images in [0, 1] to tokens Float["B N d"]; with `last` above 1 it also needs
+            `last_layers(images, last)`. It is put in evaluation mode and back.
+        batch_size: images in a pass, moved to the encoder's device; memory and time only.
         last: 1 for the last block (D = d); n for the concatenation of the last n blocks (D = n d),
             the other protocol of I-JEPA's linear probe.
         autocast: precision of the pass, such as torch.bfloat16; None keeps the weights' own.
 
     Returns:
         float32 features on the CPU.
-
-    Raises:
-        ValueError: no images.
     """
     if len(images) == 0:
         raise ValueError("There are no images to compute features of; pass at least one.")
@@ -56,10 +50,8 @@ def pooled_features(
     encoder.eval()
     pooled = []
     try:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype=autocast, enabled=autocast is not None),
-        ):
+        precision = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
+        with torch.inference_mode(), precision:
             for batch in images.split(batch_size):
                 unit = to_unit(batch.to(device))
                 tokens = encoder(unit) if last == 1 else encoder.last_layers(unit, last)

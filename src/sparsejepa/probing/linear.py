@@ -12,6 +12,7 @@ from sparsejepa.randomness import generator
 
 LEARNING_RATES = (1e-2, 3e-2)
 WEIGHT_DECAYS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+BATCH = 512  # rows of a step
 _ROWS = 4096  # of features in float64 at a time
 VALIDATION_FRACTION = 0.1  # of the training rows, drawn by the seed
 
@@ -40,22 +41,20 @@ def linear_probe(
     learning_rates: tuple[float, ...] = LEARNING_RATES,
     weight_decays: tuple[float, ...] = WEIGHT_DECAYS,
     steps: int = 1500,
-    batch_size: int = 512,
     whitening: "Whitening | None" = None,
 ) -> LinearProbeResult:
     """Trains all learning rates x weight decays together, keeps the best on held-out training rows.
 
     Multinomial logistic regression, the linear evaluation of I-JEPA (Assran et al. 2023, appendix
-    A.2). The test rows are read once, after the choice. Features are standardised by the training
-    rows' mean and standard deviation. Classes are 0 to the largest training label. Runs on the
-    device of `train_x`; the seed fixes the split and the order of batches.
+    A.2), on features standardised by the training rows. The test rows are read once, after the
+    choice. Classes are 0 to the largest training label. Runs on the device of `train_x`; the seed
+    fixes the split and the order of batches.
 
     Args:
         train_x, test_x: features of any floating type, a row an image; computed in float32, or
             float64 if `train_x` is.
-        steps: of Adam, each on `batch_size` rows.
-        whitening: `whiten(train_x)` if it is known already, as when one representation is probed
-            for several labels.
+        steps: of Adam, each on 512 rows.
+        whitening: `whiten(train_x)` if it is known already.
 
     Raises:
         ValueError: features and labels of different length, features that are not finite, labels
@@ -75,16 +74,11 @@ def linear_probe(
     test_x = test_x.to(train_x)
     classes = check_labels(train_y, test_y)
     train_y, test_y = train_y.long().to(device), test_y.long().to(device)
-    rates, decays = (
-        grid.flatten().to(device)
-        for grid in torch.meshgrid(
-            torch.tensor(learning_rates), torch.tensor(weight_decays), indexing="ij"
-        )
-    )
+    grid = torch.cartesian_prod(torch.tensor(learning_rates), torch.tensor(weight_decays))
+    rates, decays = grid.to(device).unbind(dim=1)
     order = torch.randperm(len(train_x), generator=generator(seed, "probe split")).to(device)
     held, rest = order.tensor_split([max(1, round(VALIDATION_FRACTION * len(order)))])
-    options = {"classes": classes, "steps": steps, "batch_size": batch_size, "seed": seed}
-
+    options = {"classes": classes, "steps": steps, "seed": seed}
     # One change of coordinates for both fits: it reads no label, and costs a d x d eigenproblem.
     whitening = whiten(train_x) if whitening is None else whitening
     x = whitening(train_x)
@@ -92,9 +86,7 @@ def linear_probe(
     predicted = scores(weights, x[held]).argmax(dim=-1)
     validation = (predicted == train_y[held, None]).double().mean(dim=0)
     best = int(validation.argmax())
-    chosen = slice(best, best + 1)
-
-    weights = train(whitening, x, train_y, order, rates[chosen], decays[chosen], **options)
+    weights = train(whitening, x, train_y, order, rates[[best]], decays[[best]], **options)
     logits = scores(weights, whitening(test_x))[:, 0]
     predictions = logits.argmax(dim=1)
     top5 = logits.topk(min(5, classes), dim=1).indices.eq(test_y[:, None]).any(dim=1)
@@ -112,14 +104,7 @@ def linear_probe(
 
 
 def check_labels(train_y: Int64[Tensor, "N"], test_y: Int64[Tensor, "M"]) -> int:
-    """The number of classes, after refusing labels that no probe can be trained or scored on.
-
-    To be asked before an encoder is trained for hours: a probe asks it afterwards.
-
-    Raises:
-        ValueError: labels that are no integers, are negative, all the same, or, of the test rows,
-            above all training labels; fewer than two training rows or no test row.
-    """
+    """The number of classes, after refusing labels that no probe can be trained or scored on."""
     if len(train_y) < 2 or len(test_y) < 1:
         raise ValueError(
             f"A probe needs 2 training and 1 test rows, not {len(train_y)} and {len(test_y)}."
@@ -152,23 +137,21 @@ def train(
     *,
     classes: int,
     steps: int,
-    batch_size: int,
     seed: int,
 ) -> Float[Tensor, "D P C"]:
     """Adam on cross-entropy + decay / 2 |W|^2, cosine to zero, for P probes at once.
 
-    The penalty, on the weights of the standardised features, is part of the loss and not decoupled
-    from it: every learning rate aims at the minimum of logistic regression. Probes lie side by
-    side, so that a step is two matrix products.
+    The penalty, on the weights of the standardised features, is part of the loss: every learning
+    rate aims at the minimum of logistic regression. A step is two matrix products.
     """
     weights = x.new_zeros(x.shape[1], len(rates), classes)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     penalty = whitening.penalty[:, None, None] * decays[:, None]
     beta1, beta2 = 0.9, 0.99
-    step, epochs = 0, math.ceil(steps / math.ceil(len(used) / batch_size))
+    step, epochs = 0, math.ceil(steps / math.ceil(len(used) / BATCH))
     for epoch in range(epochs):
         order = torch.randperm(len(used), generator=generator(seed, "probe order", epoch))
-        for rows in used[order.to(x.device)].split(batch_size)[: steps - step]:
+        for rows in used[order.to(x.device)].split(BATCH)[: steps - step]:
             batch = x[rows]
             # Softmax minus one-hot is the gradient of cross-entropy: no graph is needed.
             error = scores(weights, batch).softmax(dim=-1)

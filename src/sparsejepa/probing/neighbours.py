@@ -1,6 +1,7 @@
 """k-nearest-neighbour probe: cosine similarity and a temperature-weighted vote (Wu et al. 2018)."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +17,11 @@ VALIDATION_FRACTION = 0.1  # of the bank, drawn by the seed
 CHUNK_BYTES = 1 << 26  # of similarities at a time
 
 
-@dataclass(frozen=True)
-class NeighbourChoice:
-    """The vote that did best on held-out rows of the bank."""
+class NeighbourChoice(NamedTuple):
+    """The vote that did best on held-out rows of the bank: of k neighbours, at a temperature."""
 
-    k: int  # neighbours that vote
-    temperature: float  # of exp(similarity / temperature)
-    validation_top1: float  # share of held-out rows predicted right, 0 to 1
+    k: int
+    temperature: float
 
 
 def knn_accuracy(
@@ -33,15 +32,7 @@ def knn_accuracy(
     k: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Share of queries, 0 to 1, whose label is voted for by their k nearest rows of the bank.
-
-    Cosine similarity and the vote of Wu et al. (2018, arXiv 1805.01978), see `knn_predict`.
-
-    Args:
-        bank, queries: features of any floating type, a row an image; computed in float32.
-
-    Raises:
-        ValueError: as `knn_predict`.
+    """Share of queries, 0 to 1, whose label `knn_predict` gets right.
 
     Example:
         >>> bank, labels = torch.eye(2), torch.tensor([0, 1])
@@ -59,10 +50,11 @@ def knn_predict(
     k: int = 20,
     temperature: float = 0.07,
 ) -> Int64[Tensor, "Q"]:
-    """Each query's label by the vote of its k most similar rows of the bank.
+    """Each query's label by the vote of its k most similar rows of the bank (arXiv 1805.01978).
 
     A neighbour votes with exp(cosine similarity / temperature); an infinite temperature counts
-    every neighbour alike. Of equal votes the smallest label wins.
+    every neighbour alike. Of equal votes the smallest label wins. Features are of any floating
+    type, a row an image; computed in float32.
 
     Raises:
         ValueError: k outside 1 to N, a temperature that is not positive, features that are not
@@ -77,7 +69,7 @@ def choose_knn(
     bank_labels: Int64[Tensor, "N"],
     *,
     seed: int,
-    ks: tuple[int, ...] = KS,
+    ks: Sequence[int] = KS,
 ) -> NeighbourChoice:
     """The k and temperature that predict random held-out rows of the bank best from the rest.
 
@@ -91,13 +83,12 @@ def choose_knn(
     out, rest = order[:held], order[held:]
     similarities, neighbours = nearest(bank[rest], bank[out], max(ks))
     voters = labels[rest][neighbours]
-    choices = []
-    for k in ks:
-        for temperature in TEMPERATURES:
-            predicted = vote(similarities[:, :k], voters[:, :k], temperature)
-            top1 = (predicted == labels[out]).double().mean().item()
-            choices.append(NeighbourChoice(k, temperature, top1))
-    return max(choices, key=lambda choice: choice.validation_top1)
+
+    def right(choice: NeighbourChoice) -> int:
+        k, temperature = choice
+        return int((vote(similarities[:, :k], voters[:, :k], temperature) == labels[out]).sum())
+
+    return max((NeighbourChoice(k, t) for k in ks for t in TEMPERATURES), key=right)
 
 
 def nearest(

@@ -16,9 +16,9 @@ _ROUNDING = 1e-9
 
 
 def spectrum(z: Float[Tensor, "N d"]) -> Float64[Tensor, "d"]:
-    """Eigenvalues of the covariance (divided by N) of the features, largest first, on the CPU.
+    """Eigenvalues of the covariance (divided by N) of the features, largest first.
 
-    Eigenvalues below what rounding can tell from zero are zero.
+    Those that rounding cannot tell from zero are zero.
 
     Raises:
         ValueError: fewer than two rows, or values that are not finite.
@@ -35,13 +35,7 @@ def rankme(z: Float[Tensor, "N d"]) -> float:
 
     sigma are the singular values of the centred features, not the covariance's eigenvalues
     (their squares, which would give a smaller number). From 1 for one direction to d for isotropic
-    features; 0, the rank of a constant, for total collapse.
-
-    Args:
-        z: features of any floating type, a row an image; computed in float64.
-
-    Raises:
-        ValueError: fewer than two rows, or values that are not finite.
+    features; 0, the rank of a constant, for total collapse. Raises as `spectrum`.
 
     Example:
         >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
@@ -70,16 +64,16 @@ def lidar(
 ) -> float:
     """Effective rank of linear discriminants between groups (Thilak et al. 2023, arXiv 2312.04000).
 
-    exp(-sum p_i log p_i), p_i = lambda_i / sum lambda, where lambda are the eigenvalues of
-    S_w^-1/2 S_b S_w^-1/2: covariance S_b of the group means, in units of the covariance S_w inside
-    groups. From 1 for one direction that tells groups apart to min(d, groups - 1); 0 if none does.
-    The eigenvalues themselves are shares here, not their roots as in `rankme`.
+    exp(-sum p_i log p_i), p_i = lambda_i / sum lambda (not their roots, as in `rankme`), lambda
+    the eigenvalues of S_w^-1/2 S_b S_w^-1/2: covariance S_b of the group means, in units of the
+    covariance S_w inside groups. From 1 for one direction that tells groups apart to
+    min(d, groups - 1); 0 if none does.
 
     Args:
         groups: of each row, the number of its image (rows are augmented views, the paper's choice)
             or of its class.
-        regularisation: added to S_w, times the mean variance of a feature. In the paper it is 1e-4
-            without that factor, so that features of small numbers seem to have a small rank.
+        regularisation: added to S_w, times the mean variance of a feature, a factor that the paper
+            lacks, so that features of small numbers seem to have a small rank there.
     """
     if len(groups) != len(z):
         raise ValueError(f"There are {len(z)} rows of features but {len(groups)} group numbers.")
@@ -106,28 +100,21 @@ def lidar(
     return _effective_number(_without_rounding(eigenvalues, eigenvalues.abs().max()))
 
 
-def alpha_req(z: Float[Tensor, "N d"], first: int = 1, last: int | None = None) -> float:
+def alpha_req(z: Float[Tensor, "N d"]) -> float:
     """Exponent alpha of the power law lambda_i ~ i^-alpha of the eigenvalues (α-ReQ).
 
     Agrawal et al. 2022 find the best representations near alpha = 1; isotropic features have 0,
     collapsing ones a large one. The line is fitted to log lambda_i over log i, with weight 1 / i:
     every doubling of i counts alike, where plain least squares would see the tail alone.
-
-    Args:
-        first, last: the ranks i that are fitted, from 1; all eigenvalues unless given. Those that
-            float32 cannot tell from zero are left out.
+    Eigenvalues that float32 cannot tell from zero are left out.
     """
     values = spectrum(z)
     alive = _directions(values)
-    last = alive if last is None else min(last, alive)
-    if not 1 <= first < last:
-        raise ValueError(
-            f"A power law needs 2 non-zero eigenvalues or more; of ranks {first} to {last} of "
-            f"{alive} there are {max(0, last - first + 1)}."
-        )
-    rank = torch.arange(first, last + 1, dtype=torch.float64)
+    if alive < 2:
+        raise ValueError(f"A power law needs 2 non-zero eigenvalues or more, not {alive}.")
+    rank = torch.arange(1, alive + 1, dtype=torch.float64)
     weight = 1 / rank
-    x, y = rank.log(), values[first - 1 : last].log()
+    x, y = rank.log(), values[:alive].log()
     x, y = x - (weight * x).sum() / weight.sum(), y - (weight * y).sum() / weight.sum()
     return -((weight * x * y).sum() / (weight * x * x).sum()).item()
 
@@ -136,14 +123,11 @@ def channel_spread(z: Float[Tensor, "N d"]) -> float:
     """Share of channels that carry the variance, (sum v)² / (d sum v²) of the channel variances v.
 
     1 when all channels vary alike, k / d when k vary alike and the others not at all, 0 for total
-    collapse. Unlike a rank it depends on the axes, which is what a penalty on groups of channels
-    acts on.
+    collapse. Unlike a rank it depends on the axes, on which a penalty on groups of channels acts.
     """
     variance = _channel_deviation(z).square()
-    total = variance.sum()
-    if total == 0:
-        return 0.0
-    return (total.square() / variance.square().sum() / len(variance)).item()
+    share = variance.sum().square() / variance.square().sum() / len(variance)
+    return share.nan_to_num(0.0).item()
 
 
 def dead_channels(z: Float[Tensor, "N d"]) -> float:
@@ -155,10 +139,7 @@ def dead_channels(z: Float[Tensor, "N d"]) -> float:
 def structure(
     z: Float[Tensor, "N d"], views: Float[Tensor, "M d"], groups: Int64[Tensor, "M"]
 ) -> dict[str, float]:
-    """Every measure of features z, and LiDAR of grouped `views`.
-
-    Only `alpha` may be missing: features of a single direction have no power law.
-    """
+    """Every measure of features z, and LiDAR of grouped `views`; no alpha of a single direction."""
     measures = {
         "rankme": rankme(z),
         "lidar": lidar(views, groups),
