@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from sparsejepa.data.image_set import ImageSet
 from sparsejepa.data.scenes import FEWEST, MOST
-from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.features import Images, TestX, TestY, TrainX, TrainY, pooled_features
 from sparsejepa.probing.linear import LinearProbeResult, check_labels, linear_probe, whiten
 from sparsejepa.probing.neighbours import KS, choose_knn, knn_accuracy, nearest, vote
 from sparsejepa.probing.spectrum import feature_spread, rankme
@@ -52,32 +52,27 @@ def label_to_probe(train: ImageSet, test: ImageSet) -> str | None:
             f"{test.name} {test.split} has no label {label!r} as {train.split} has: give it one, "
             "or load both without labels."
         )
-    if len(train.images) < 6 or len(test.images) < 2:
+    sizes = len(train.images), len(test.images)
+    if sizes[0] < 6 or sizes[1] < 2:
         raise ValueError(
-            "Probes need 6 training and 2 test images, not "
-            f"{len(train.images)} and {len(test.images)}."
+            f"Probes need 6 training and 2 test images, not {sizes[0]} and {sizes[1]}."
         )
     check_labels(train.labels[label], test.labels[label])
     return label
 
 
 def evaluate(
-    train_x: Float[Tensor, "N d"],
-    test_x: Float[Tensor, "M d"],
-    train_y: Int64[Tensor, "N"],
-    test_y: Int64[Tensor, "M"],
-    *,
-    seed: int,
+    train_x: TrainX, test_x: TestX, train_y: TrainY, test_y: TestY, *, seed: int
 ) -> Evaluation:
     """Linear probe and kNN; the test images are scored once, after every choice."""
     return evaluate_labels(train_x, test_x, {"": train_y}, {"": test_y}, seed=seed)[""]
 
 
 def evaluate_labels(
-    train_x: Float[Tensor, "N d"],
-    test_x: Float[Tensor, "M d"],
-    train_y: Mapping[str, Int64[Tensor, "N"]],
-    test_y: Mapping[str, Int64[Tensor, "M"]],
+    train_x: TrainX,
+    test_x: TestX,
+    train_y: Mapping[str, TrainY],
+    test_y: Mapping[str, TestY],
     *,
     seed: int,
     voters: int = 20_000,
@@ -100,20 +95,20 @@ def evaluate_labels(
     similarities, neighbours = nearest(train_x, test_x, max(ks))
     found = {}
     for label, y in train_y.items():
-        options = {"seed": seed, "whitening": whitening, **sweep}
-        linear = linear_probe(train_x, y, test_x, test_y[label], **options)
+        data = (train_x, y, test_x, test_y[label])
+        linear = linear_probe(*data, seed=seed, whitening=whitening, **sweep)
         rule = choose_knn(train_x[:voters], y[:voters], seed=seed, ks=ks)
         voted = vote(similarities[:, : rule.k], y[neighbours[:, : rule.k]], rule.temperature)
         chosen = {name: getattr(linear, name) for name in ("learning_rate", "weight_decay")}
-        chosen |= {"k": rule.k, "temperature": rule.temperature}
+        chosen |= rule._asdict()
         correct = {LINEAR: linear.correct, KNN: voted == test_y[label]}
         found[label] = Evaluation(correct, linear.correct5, chosen)
     return found
 
 
 def online_watch(
-    images: UInt8[Tensor, "N H W 3"],
-    labels: Int64[Tensor, "N"] | None,
+    images: Images,
+    labels: TrainY | None,
     queries: int = 2000,
     bank: int = 8000,
     autocast: torch.dtype | None = None,
@@ -147,7 +142,7 @@ def online_watch(
     return watch
 
 
-def stratified_subset(labels: Int64[Tensor, "N"], fraction: float, seed: int) -> Int64[Tensor, "n"]:
+def stratified_subset(labels: TrainY, fraction: float, seed: int) -> Int64[Tensor, "n"]:
     """Rows of a random `fraction` of each class, one at least, in ascending order.
 
     Of one seed, a smaller fraction's rows are among a larger one's.
@@ -163,10 +158,10 @@ def stratified_subset(labels: Int64[Tensor, "N"], fraction: float, seed: int) ->
 
 
 def data_efficiency(
-    train_x: Float[Tensor, "N d"],
-    train_y: Int64[Tensor, "N"],
-    test_x: Float[Tensor, "M d"],
-    test_y: Int64[Tensor, "M"],
+    train_x: TrainX,
+    train_y: TrainY,
+    test_x: TestX,
+    test_y: TestY,
     *,
     seed: int,
     fractions: Sequence[float] = FRACTIONS,
@@ -184,7 +179,7 @@ def data_efficiency(
     return found
 
 
-def low_level_labels(images: ImageSet) -> dict[str, Int64[Tensor, "N"]]:
+def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
     """Classes of `count` and, where it is known, `distance`, of scenes or of CLEVR's layout.
 
     As in VTAB (Zhai et al. 2019), and so in I-JEPA's tables, both are classifications: counts of 3
@@ -223,9 +218,7 @@ class CrossValidation:
     majority: Bool[Tensor, "N"]  # the most frequent class of the other folds
 
 
-def cross_validate(
-    x: Float[Tensor, "N d"], y: Int64[Tensor, "N"], *, seed: int, **sweep: object
-) -> CrossValidation:
+def cross_validate(x: TrainX, y: TrainY, *, seed: int, **sweep: object) -> CrossValidation:
     """Each image is predicted by a linear probe trained, settings chosen, on the other folds.
 
     For sets too small to part once, such as a few hundred images of CLEVR. The folds' probes share

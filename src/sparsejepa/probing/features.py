@@ -1,10 +1,15 @@
 """Frozen features: one vector for each image, from an encoder or of its pixels."""
 
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor, nn
 
 from sparsejepa.data.batches import to_unit
+
+# Features, a row an image, and labels; what is trained on and what is asked.
+TrainX, TrainY = Float[Tensor, "N d"], Int64[Tensor, "N"]
+TestX, TestY = Float[Tensor, "M d"], Int64[Tensor, "M"]
+Images = UInt8[Tensor, "N H W 3"]
 
 
 def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -13,10 +18,10 @@ def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     Raises:
         ValueError: the features contain NaN or infinity, or complex numbers.
     """
-    features = torch.as_tensor(features).detach()
+    features = features.detach()
+    if features.is_complex():
+        raise ValueError("Features must be real numbers; these are complex.")
     if features.dtype not in (torch.float32, torch.float64):
-        if features.is_complex():
-            raise ValueError("Features must be real numbers; these are complex.")
         features = features.float()
     if not features.isfinite().all():
         raise ValueError("Features contain NaN or infinity: the encoder's weights are damaged.")
@@ -25,7 +30,7 @@ def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def pooled_features(
     encoder: nn.Module,
-    images: UInt8[Tensor, "N H W 3"],
+    images: Images,
     batch_size: int = 512,
     last: int = 1,
     autocast: torch.dtype | None = None,
@@ -63,9 +68,7 @@ def pooled_features(
     return torch.cat(pooled).clone()
 
 
-def pixel_features(
-    train: UInt8[Tensor, "N H W 3"], test: UInt8[Tensor, "M H W 3"]
-) -> tuple[Float[Tensor, "N d"], Float[Tensor, "M d"]]:
+def pixel_features(train: Images, test: UInt8[Tensor, "M H W 3"]) -> tuple[TrainX, TestX]:
     """Raw pixels as features, centred by the training images' mean: the control of every probe."""
     train_x, test_x = (to_unit(images).flatten(1) for images in (train, test))
     mean = train_x.mean(0)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sparsejepa.probing.features import as_float
+from sparsejepa.probing.features import TestX, TestY, TrainX, TrainY, as_float
 from sparsejepa.randomness import generator
 
 KS = (5, 10, 20, 50, 100)
@@ -25,10 +25,10 @@ class NeighbourChoice(NamedTuple):
 
 
 def knn_accuracy(
-    bank: Float[Tensor, "N d"],
-    bank_labels: Int64[Tensor, "N"],
-    queries: Float[Tensor, "Q d"],
-    query_labels: Int64[Tensor, "Q"],
+    bank: TrainX,
+    bank_labels: TrainY,
+    queries: TestX,
+    query_labels: TestY,
     k: int = 20,
     temperature: float = 0.07,
 ) -> float:
@@ -44,12 +44,8 @@ def knn_accuracy(
 
 
 def knn_predict(
-    bank: Float[Tensor, "N d"],
-    bank_labels: Int64[Tensor, "N"],
-    queries: Float[Tensor, "Q d"],
-    k: int = 20,
-    temperature: float = 0.07,
-) -> Int64[Tensor, "Q"]:
+    bank: TrainX, bank_labels: TrainY, queries: TestX, k: int = 20, temperature: float = 0.07
+) -> TestY:
     """Each query's label by the vote of its k most similar rows of the bank (arXiv 1805.01978).
 
     A neighbour votes with exp(cosine similarity / temperature); an infinite temperature counts
@@ -57,19 +53,15 @@ def knn_predict(
     type, a row an image; computed in float32.
 
     Raises:
-        ValueError: k outside 1 to N, a temperature that is not positive, features that are not
-            finite, or a negative label.
+        ValueError: k outside 1 to N, a temperature that is not positive, a negative label, or features
+            that are not finite.
     """
     similarities, neighbours = nearest(bank, queries, k)
     return vote(similarities, bank_labels.to(neighbours.device)[neighbours], temperature)
 
 
 def choose_knn(
-    bank: Float[Tensor, "N d"],
-    bank_labels: Int64[Tensor, "N"],
-    *,
-    seed: int,
-    ks: Sequence[int] = KS,
+    bank: TrainX, bank_labels: TrainY, *, seed: int, ks: Sequence[int] = KS
 ) -> NeighbourChoice:
     """The k and temperature that predict random held-out rows of the bank best from the rest.
 
@@ -79,8 +71,7 @@ def choose_knn(
     if held == 0:
         raise ValueError(f"{len(bank)} rows leave none to hold out; a choice needs 6 or more.")
     order = torch.randperm(len(bank), generator=generator(seed, "knn validation")).to(bank.device)
-    labels = bank_labels.to(bank.device)
-    out, rest = order[:held], order[held:]
+    labels, out, rest = bank_labels.to(bank.device), order[:held], order[held:]
     similarities, neighbours = nearest(bank[rest], bank[out], max(ks))
     voters = labels[rest][neighbours]
 
@@ -92,8 +83,8 @@ def choose_knn(
 
 
 def nearest(
-    bank: Float[Tensor, "N d"], queries: Float[Tensor, "Q d"], k: int
-) -> tuple[Float[Tensor, "Q k"], Int64[Tensor, "Q k"]]:
+    bank: TrainX, queries: TestX, k: int
+) -> tuple[Float[Tensor, "M k"], Int64[Tensor, "M k"]]:
     """Cosine similarities and indices of the k most similar rows, most similar first."""
     if not 1 <= k <= len(bank):
         raise ValueError(f"k must be from 1 to the {len(bank)} rows of the bank, not {k}.")
@@ -106,8 +97,8 @@ def nearest(
 
 
 def vote(
-    similarities: Float[Tensor, "Q k"], labels: Int64[Tensor, "Q k"], temperature: float
-) -> Int64[Tensor, "Q"]:
+    similarities: Float[Tensor, "M k"], labels: Int64[Tensor, "M k"], temperature: float
+) -> TestY:
     """The label with the largest sum of exp(similarity / temperature)."""
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}.")

@@ -5,17 +5,17 @@ spectrum (isotropic 64-dimensional features plus a constant 5 would get a small 
 """
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from sparsejepa.probing.features import as_float
+from sparsejepa.probing.features import TestX, TestY, TrainX, TrainY, as_float
 
 # Of the largest eigenvalue; below it float32 features hold rounding only. Behind a LayerNorm the
 # last eigenvalue always is such: the channels' mean has been taken off.
 _ROUNDING = 1e-9
 
 
-def spectrum(z: Float[Tensor, "N d"]) -> Float64[Tensor, "d"]:
+def spectrum(z: TrainX) -> Float64[Tensor, "d"]:
     """Eigenvalues of the covariance (divided by N) of the features, largest first.
 
     Those that rounding cannot tell from zero are zero.
@@ -30,7 +30,7 @@ def spectrum(z: Float[Tensor, "N d"]) -> Float64[Tensor, "d"]:
     return _without_rounding(values, wide.square().mean())
 
 
-def rankme(z: Float[Tensor, "N d"]) -> float:
+def rankme(z: TrainX) -> float:
     """Effective rank exp(-sum p_i log p_i), p_i = sigma_i / sum sigma (Garrido et al. 2023, eq. 1).
 
     sigma are the singular values of the centred features, not the covariance's eigenvalues
@@ -45,7 +45,7 @@ def rankme(z: Float[Tensor, "N d"]) -> float:
     return _effective_number(spectrum(z).sqrt())
 
 
-def feature_spread(z: Float[Tensor, "N d"]) -> float:
+def feature_spread(z: TrainX) -> float:
     """Standard deviation (divided by N) over images, averaged over dimensions; 0 is collapse."""
     return _wide(z).std(dim=0, correction=0).mean().item()
 
@@ -59,9 +59,7 @@ def token_spread(tokens: Float[Tensor, "B N d"]) -> float:
     return wide.std(dim=1, correction=0).mean().item()
 
 
-def lidar(
-    z: Float[Tensor, "N d"], groups: Int64[Tensor, "N"], regularisation: float = 1e-4
-) -> float:
+def lidar(z: TrainX, groups: TrainY, regularisation: float = 1e-4) -> float:
     """Effective rank of linear discriminants between groups (Thilak et al. 2023, arXiv 2312.04000).
 
     exp(-sum p_i log p_i), p_i = lambda_i / sum lambda (not their roots, as in `rankme`), lambda
@@ -75,8 +73,6 @@ def lidar(
         regularisation: added to S_w, times the mean variance of a feature, a factor that the paper
             lacks, so that features of small numbers seem to have a small rank there.
     """
-    if len(groups) != len(z):
-        raise ValueError(f"There are {len(z)} rows of features but {len(groups)} group numbers.")
     total = spectrum(z).sum() / z.shape[1]
     names, group, sizes = groups.cpu().unique(return_inverse=True, return_counts=True)
     if len(names) < 2:
@@ -100,7 +96,7 @@ def lidar(
     return _effective_number(_without_rounding(eigenvalues, eigenvalues.abs().max()))
 
 
-def alpha_req(z: Float[Tensor, "N d"]) -> float:
+def alpha_req(z: TrainX) -> float:
     """Exponent alpha of the power law lambda_i ~ i^-alpha of the eigenvalues (α-ReQ).
 
     Agrawal et al. 2022 find the best representations near alpha = 1; isotropic features have 0,
@@ -119,7 +115,7 @@ def alpha_req(z: Float[Tensor, "N d"]) -> float:
     return -((weight * x * y).sum() / (weight * x * x).sum()).item()
 
 
-def channel_spread(z: Float[Tensor, "N d"]) -> float:
+def channel_spread(z: TrainX) -> float:
     """Share of channels that carry the variance, (sum v)² / (d sum v²) of the channel variances v.
 
     1 when all channels vary alike, k / d when k vary alike and the others not at all, 0 for total
@@ -130,15 +126,13 @@ def channel_spread(z: Float[Tensor, "N d"]) -> float:
     return share.nan_to_num(0.0).item()
 
 
-def dead_channels(z: Float[Tensor, "N d"]) -> float:
+def dead_channels(z: TrainX) -> float:
     """Share of channels whose standard deviation is at most a hundredth of the largest one."""
     deviation = _channel_deviation(z)
     return (deviation <= 0.01 * deviation.max()).double().mean().item()
 
 
-def structure(
-    z: Float[Tensor, "N d"], views: Float[Tensor, "M d"], groups: Int64[Tensor, "M"]
-) -> dict[str, float]:
+def structure(z: TrainX, views: TestX, groups: TestY) -> dict[str, float]:
     """Every measure of features z, and LiDAR of grouped `views`; no alpha of a single direction."""
     measures = {
         "rankme": rankme(z),
@@ -152,7 +146,7 @@ def structure(
     return measures
 
 
-def _wide(z: Float[Tensor, "N d"]) -> Float64[Tensor, "N d"]:
+def _wide(z: TrainX) -> Float64[Tensor, "N d"]:
     if len(z) < 2:
         raise ValueError(f"Spread and rank need at least 2 rows of features, not {len(z)}.")
     return as_float(z).double().cpu()
@@ -162,7 +156,7 @@ def _directions(values: Float64[Tensor, "d"]) -> int:
     return int((values > _ROUNDING * values[0]).sum())
 
 
-def _channel_deviation(z: Float[Tensor, "N d"]) -> Float64[Tensor, "d"]:
+def _channel_deviation(z: TrainX) -> Float64[Tensor, "d"]:
     """Standard deviation of every channel over rows; zero where it is rounding only."""
     wide = _wide(z)
     deviation = wide.std(dim=0, correction=0)
