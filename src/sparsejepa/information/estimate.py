@@ -71,15 +71,11 @@ class Term:
 
 
 class Estimator:
-    """A method bound to its data, of N rows and d columns."""
+    """A method bound to its data.
 
-    def entropy(self, columns: Columns) -> Term:
-        """Entropy in nats of some columns, up to what cancels in every multiinformation."""
-        raise NotImplementedError
-
-    def entropy_value(self, columns: Columns) -> float:
-        """Its value alone, which takes a small part of the time."""
-        raise NotImplementedError
+    A subclass has `entropy(columns)`, a Term in nats up to what cancels in every multiinformation,
+    and `entropy_value(columns)`, its value alone, which takes a small part of the time.
+    """
 
     def between(self, blocks: Blocks) -> Term:
         """Multiinformation between disjoint blocks of columns, each taken as one vector."""

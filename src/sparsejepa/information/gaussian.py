@@ -1,7 +1,6 @@
 """Gaussian plug-in estimate: -½ ln det R of the correlation matrix R, without its bias.
 
-Valid at any width for Gaussian columns. Of other columns it estimates that functional of their
-correlation matrix, which is neither an upper nor a lower bound of their multiinformation, and
+Valid at any width for Gaussian columns. Of others it is neither an upper nor a lower bound, and
 misses all dependence without correlation. Undefined where it would rest on a single row.
 """
 
@@ -29,7 +28,6 @@ class GaussianEstimator(Estimator):
     """The plug-in estimate of columns that `usable_columns` and `columns_of_one_row` let pass."""
 
     def __init__(self, x: Float64[np.ndarray, "N d"]) -> None:
-        """Reads the moments of the columns as they are."""
         self.x = x
         self.mean, covariance = moments(x)
         self.scale = np.sqrt(np.diag(covariance))

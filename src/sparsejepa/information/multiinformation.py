@@ -60,10 +60,7 @@ class AmongRandom:
 
     @property
     def rank(self) -> float:
-        """Share of random choices that have less, ties counting half, 0 to 1.
-
-        Of a partition, near 0: its groups gather dependent columns more than chance does.
-        """
+        """Share of random choices that have less, ties counting half: 0 for telling groups."""
         less, equal = (self.random < self.own).mean(), (self.random == self.own).mean()
         return float(less + equal / 2)
 
@@ -71,8 +68,7 @@ class AmongRandom:
     def p_value(self) -> float:
         """Of the two-sided permutation test of "this choice is a random one".
 
-        At least 2 / (draws + 1) (Davison & Hinkley 1997, section 4.3): 200 draws cannot show less
-        than 0.01.
+        At least 2 / (draws + 1) (Davison & Hinkley 1997, section 4.3).
         """
         tails = ((self.random <= self.own).sum(), (self.random >= self.own).sum())
         return float(min(1.0, 2 * (1 + min(tails)) / (len(self.random) + 1)))
@@ -84,12 +80,11 @@ def total_correlation(
     """I(Z_1; ...; Z_d) = sum_i H(Z_i) - H(Z_1, ..., Z_d), in nats, without its known bias.
 
     Args:
-        x: [N, d], rows are independent draws. The patches of one image are not: pool them first.
-            Numbers of any format are converted to float64.
+        x: [N, d] of any number format, rows are independent draws. The patches of one image are
+            not: pool them first.
         method: "gaussian" (Gaussian columns, any d), "copula" (monotone functions of Gaussian
-            columns; else a lower bound), "ksg" (any density, d up to 3; Kraskov, Stögbauer &
-            Grassberger 2004) or "discrete" (few distinct rows; Miller 1955). The first lines of
-            each module in `sparsejepa.information` say where its method holds.
+            columns; else a lower bound), "ksg" (any density, d up to 3) or "discrete" (few
+            distinct rows). The first lines of each module say where its method holds.
         drop: leave out constant columns, and as many as are linearly dependent, instead of
             refusing them. What was left out stands in the result.
         seed: breaks ties, halves the sample (copula, ksg), resamples it (discrete).
@@ -123,11 +118,10 @@ def decompose(
     """Total correlation of columns = between groups + within groups, in nats (Watanabe 1960).
 
     Args:
-        x: [N, d], and `method`, `drop`, `seed` as in `total_correlation`.
         groups: the columns of each group, counted from 0.
-        overlapping: ask for the counterexample. Groups that share a column are dependent whatever
-            the columns are: between is infinite for continuous columns, and for discrete ones it
-            counts the shared entropy. Then total is not between + within.
+        overlapping: ask for the counterexample: groups that share a column are dependent whatever
+            the columns are (infinitely, or by the shared entropy of discrete ones), so that total
+            is not between + within.
 
     Raises:
         ValueError: groups that overlap, leave a column out, are empty or name a column that does
@@ -160,16 +154,12 @@ def decompose(
 def shuffled_null(
     x: Array, method: Method, draws: int, generator: torch.Generator
 ) -> Float64[np.ndarray, "draws"]:
-    """Estimates, in nats, of columns that the generator shuffles independently of each other.
-
-    The truth is 0 then, with the margins as they are: what is left is the estimator's own error.
-    """
+    """Estimates, in nats, of columns that are shuffled independently: truth 0, the same margins."""
     values, kept, _ = _usable(x, method, False)
     nulls, shuffled = [], np.empty_like(values)
     for _ in range(draws):
-        for column in range(len(kept)):
-            order = torch.randperm(len(x), generator=generator).numpy()
-            shuffled[:, column] = values[order, column]
+        for column, into in zip(values.T, shuffled.T, strict=True):
+            into[:] = column[torch.randperm(len(x), generator=generator).numpy()]
         nulls.append(ESTIMATORS[method](shuffled, generator).between_value(_singles(kept)))
     return np.array(nulls)
 
@@ -177,10 +167,7 @@ def shuffled_null(
 def random_partitions(
     x: Array, groups: Groups, method: Method, draws: int, generator: torch.Generator, seed: int = 0
 ) -> AmongRandom:
-    """Multiinformation between the groups, and between random groups of the same sizes.
-
-    The generator deals the columns anew for each draw. Raises as `decompose`.
-    """
+    """Multiinformation between the groups, and between random groups of the same sizes."""
     own = _checked_groups(groups, x.shape[1])
     return _among_random(x, own, method, draws, generator, seed)
 
@@ -193,10 +180,7 @@ def random_subsets(
     generator: torch.Generator,
     seed: int = 0,
 ) -> AmongRandom:
-    """Total correlation of some columns, and of as many random ones out of all.
-
-    What leaving columns out explains by their number alone.
-    """
+    """Total correlation of some columns, and of as many random ones out of all."""
     (own,) = _checked_groups([columns], x.shape[1], cover=False)
     return _among_random(x, list(own[:, None]), method, draws, generator, seed)
 

@@ -83,8 +83,8 @@ def ksg(blocks: Sequence[Block]) -> Term:
     distance, index = _neighbours(blocks, COARSEST * k)
     nearest, radius, next_radius = index[:, 1 : k + 1], distance[:, k], distance[:, k + 1]
 
+    # Whether a row's ball in this block holds each of its nearest rows.
     def holds(block: Block, radius: Rows) -> np.ndarray:
-        """Whether a row's ball in this block holds each of its nearest rows."""
         return np.abs(block[nearest] - block[:, None]).max(axis=2) < radius[:, None]
 
     psi_sum, lost, psi_next = np.zeros(n), np.zeros(n), np.zeros((n, k))
@@ -103,8 +103,8 @@ def ksg(blocks: Sequence[Block]) -> Term:
     wider, widest = (_psi_sum(blocks, distance[:, c * k]) for c in (COARSER, COARSEST))
     value = _from_psi(psi_sum, blocks, k)
 
+    # By how much T_k lies above the truth, if that of so many times the neighbours exceeds it.
     def bias(excess: float, times: int) -> float:
-        """By how much T_k lies above the truth, if T_ck exceeds it by so much."""
         return excess / (times ** (2 / width) - 1)
 
     coarse = bias(_from_psi(wider, blocks, COARSER * k) - value, COARSER)

@@ -36,8 +36,6 @@ class Evaluation:
 def label_to_probe(train: ImageSet, test: ImageSet) -> str | None:
     """The label that probes are trained and scored on; None for a set without labels.
 
-    To be asked before an encoder is trained for hours.
-
     Raises:
         ValueError: it is unclear which column is the label, the test split lacks it, `check_labels`
             refuses it, or there are too few images for a choice or an interval.
@@ -117,8 +115,7 @@ def online_watch(
 
     The last `queries` training images are classified by their nearest neighbours among the first
     `bank` others. Where fewer than half of their classes occur there, as in a set that is sorted by
-    class, both are drawn from all images instead, the same ones every time. Without labels there is
-    no kNN accuracy. No test image is touched.
+    class, both are drawn from all images, the same ones every time.
     """
     bank = min(bank, len(images) - queries)
     if bank < 1:
@@ -185,9 +182,6 @@ def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
     As in VTAB (Zhai et al. 2019), and so in I-JEPA's tables, both are classifications: counts of 3
     to 10 objects are 8 classes, the smallest distance falls into one of 6 bins. `scenes` is drawn
     with both; CLEVR has columns `image, count, closest_distance, closest_distance_label`.
-
-    Raises:
-        ValueError: there is no count, or one outside 3 to 10 objects.
     """
     if "count" in images.label_names:
         return {t: images.labels[t] for t in ("count", "distance") if t in images.labels}
@@ -221,10 +215,9 @@ class CrossValidation:
 def cross_validate(x: TrainX, y: TrainY, *, seed: int, **sweep: object) -> CrossValidation:
     """Each image is predicted by a linear probe trained, settings chosen, on the other folds.
 
-    For sets too small to part once, such as a few hundred images of CLEVR. The folds' probes share
-    most of their training rows, so that a bootstrap interval of `correct` is somewhat too narrow.
-    A class of a single image is in no other fold: that image counts as wrong. Where the other folds
-    have one class only, it is the answer.
+    The folds' probes share most of their training rows, so that a bootstrap interval of `correct`
+    is somewhat too narrow. A class of a single image is in no other fold: that image counts as
+    wrong. Where the other folds have one class only, it is the answer.
     """
     # Random folds over which every class is spread evenly.
     order = torch.randperm(len(y), generator=generator(seed, "folds"))

@@ -13,11 +13,7 @@ Images = UInt8[Tensor, "N H W 3"]
 
 
 def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Features as probes and measures take them: half precision and integers become float32.
-
-    Raises:
-        ValueError: the features contain NaN or infinity, or complex numbers.
-    """
+    """Features as probes and measures take them, finite; half precision becomes float32."""
     features = features.detach()
     if features.is_complex():
         raise ValueError("Features must be real numbers; these are complex.")
@@ -40,7 +36,7 @@ def pooled_features(
     Args:
         encoder: maps images in [0, 1] to tokens Float["B N d"]; with `last` above 1 it also needs
             `last_layers(images, last)`. It is put in evaluation mode and back.
-        batch_size: images in a pass, moved to the encoder's device; memory and time only.
+        batch_size: images in a pass; memory and time only.
         last: 1 for the last block (D = d); n for the concatenation of the last n blocks (D = n d),
             the other protocol of I-JEPA's linear probe.
         autocast: precision of the pass, such as torch.bfloat16; None keeps the weights' own.

@@ -47,12 +47,10 @@ def linear_probe(
 
     Multinomial logistic regression, the linear evaluation of I-JEPA (Assran et al. 2023, appendix
     A.2), on features standardised by the training rows. The test rows are read once, after the
-    choice. Classes are 0 to the largest training label. Runs on the device of `train_x`; the seed
-    fixes the split and the order of batches.
+    choice. Classes are 0 to the largest training label. Runs on the device of `train_x`, in float32
+    or, if that is its type, float64; the seed fixes the split and the order of batches.
 
     Args:
-        train_x, test_x: features of any floating type, a row an image; computed in float32, or
-            float64 if `train_x` is.
         steps: of Adam, each on 512 rows.
         whitening: `whiten(train_x)` if it is known already.
 
@@ -171,9 +169,8 @@ def _logits(weights: Float[Tensor, "D P C"], x: Float[Tensor, "N D"]) -> Float[T
 class Whitening:
     """An affine change of coordinates of features, and what it does to the penalty |W|^2.
 
-    The features of a vision transformer are so correlated that first-order steps on them, however
-    scaled, need thousands of epochs. In uncorrelated coordinates of unit variance the same loss,
-    with the penalty of direction i divided by its variance, takes tens.
+    The features of a vision transformer are so correlated that first-order steps on them need
+    thousands of epochs. In uncorrelated coordinates of unit variance the same loss takes tens.
     """
 
     mean: Float[Tensor, "d"]  # of the training features

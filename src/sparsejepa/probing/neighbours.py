@@ -53,8 +53,8 @@ def knn_predict(
     type, a row an image; computed in float32.
 
     Raises:
-        ValueError: k outside 1 to N, a temperature that is not positive, a negative label, or features
-            that are not finite.
+        ValueError: k outside 1 to N, a temperature that is not positive, a negative label, or
+            features that are not finite.
     """
     similarities, neighbours = nearest(bank, queries, k)
     return vote(similarities, bank_labels.to(neighbours.device)[neighbours], temperature)

@@ -51,10 +51,7 @@ def feature_spread(z: TrainX) -> float:
 
 
 def token_spread(tokens: Float[Tensor, "B N d"]) -> float:
-    """Standard deviation over the tokens of an image, averaged over dimensions and images.
-
-    Zero while `feature_spread` is not: all patches of an image have the same token.
-    """
+    """Standard deviation over the tokens of an image, averaged over dimensions and images."""
     wide = _wide(tokens.flatten(0, 1)).view(tokens.shape)
     return wide.std(dim=1, correction=0).mean().item()
 
@@ -99,10 +96,9 @@ def lidar(z: TrainX, groups: TrainY, regularisation: float = 1e-4) -> float:
 def alpha_req(z: TrainX) -> float:
     """Exponent alpha of the power law lambda_i ~ i^-alpha of the eigenvalues (α-ReQ).
 
-    Agrawal et al. 2022 find the best representations near alpha = 1; isotropic features have 0,
-    collapsing ones a large one. The line is fitted to log lambda_i over log i, with weight 1 / i:
-    every doubling of i counts alike, where plain least squares would see the tail alone.
-    Eigenvalues that float32 cannot tell from zero are left out.
+    Agrawal et al. 2022 find the best representations near alpha = 1; isotropic features have 0. The
+    line is fitted to log lambda_i over log i with weight 1 / i, so that every doubling of i counts
+    alike, without the eigenvalues that float32 cannot tell from zero.
     """
     values = spectrum(z)
     alive = _directions(values)
@@ -118,8 +114,7 @@ def alpha_req(z: TrainX) -> float:
 def channel_spread(z: TrainX) -> float:
     """Share of channels that carry the variance, (sum v)² / (d sum v²) of the channel variances v.
 
-    1 when all channels vary alike, k / d when k vary alike and the others not at all, 0 for total
-    collapse. Unlike a rank it depends on the axes, on which a penalty on groups of channels acts.
+    k / d when k channels vary alike and the others not at all. Unlike a rank it depends on axes.
     """
     variance = _channel_deviation(z).square()
     share = variance.sum().square() / variance.square().sum() / len(variance)
@@ -134,13 +129,9 @@ def dead_channels(z: TrainX) -> float:
 
 def structure(z: TrainX, views: TestX, groups: TestY) -> dict[str, float]:
     """Every measure of features z, and LiDAR of grouped `views`; no alpha of a single direction."""
-    measures = {
-        "rankme": rankme(z),
-        "lidar": lidar(views, groups),
-        "feature_spread": feature_spread(z),
-        "channel_spread": channel_spread(z),
-        "dead_channels": dead_channels(z),
-    }
+    measures = {"rankme": rankme(z), "lidar": lidar(views, groups)}
+    for measure in (feature_spread, channel_spread, dead_channels):
+        measures[measure.__name__] = measure(z)
     if _directions(spectrum(z)) > 1:
         measures["alpha"] = alpha_req(z)
     return measures
