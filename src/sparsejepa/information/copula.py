@@ -36,7 +36,6 @@ class CopulaEstimator(Estimator):
     """
 
     def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
-        """Breaks ties and draws halves; ValueError: a column is a monotone function of another."""
         self.ranks = independent_ranks(x, generator)
         n, self.correlation = len(x), _products(self.ranks)
         smallest = float(np.linalg.eigvalsh(self.correlation)[0])
@@ -95,8 +94,8 @@ class CopulaEstimator(Estimator):
         halves = self.in_halves[np.ix_(columns, columns)]
         white = scipy.linalg.solve_triangular(factor, halves, lower=True)
         white = scipy.linalg.solve_triangular(factor, white.T, lower=True)
-        left = 2 - np.linalg.eigvalsh(white)
-        return float(0.5 * np.log(np.maximum(left, LEAST_SHARE)).sum())
+        left = np.maximum(2 - np.linalg.eigvalsh(white), LEAST_SHARE)
+        return float(0.5 * np.log(left).sum())
 
 
 def independent_ranks(x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> Ranks:
@@ -135,7 +134,7 @@ def _products(ranks: Ranks) -> Matrix:
     for rows in row_chunks(n, d):
         z = scores[ranks[rows]]
         products += z.T @ z
-    # The diagonal is 1 but for rounding; exactly 1 makes a column alone exactly independent.
     products /= n
+    # Exactly 1, without rounding, so that a column alone is exactly independent.
     np.fill_diagonal(products, 1.0)
     return products

@@ -17,7 +17,6 @@ class DiscreteEstimator(Estimator):
     """Counts of the distinct rows, and what resampling the rows makes of them."""
 
     def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
-        """Raises ValueError for fewer than `ROWS_PER_VALUE` rows for each distinct row."""
         numbered = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in x.T]
         values, counts = np.unique(np.stack(numbered, axis=1), axis=0, return_counts=True)
         n = len(x)

@@ -102,8 +102,8 @@ def total_correlation(
         >>> low < 0.5 * math.log(2) < high
         True
     """
-    estimator, kept, dropped = _bound(x, method, drop, seed)
-    return _between(estimator, _singles(kept), method, len(x), dropped)
+    _, kept, between = _bound(x, method, drop, seed)
+    return between(_singles(kept))
 
 
 def decompose(
@@ -134,21 +134,16 @@ def decompose(
         True
     """
     named = _checked_groups(groups, x.shape[1], overlapping)
-    estimator, kept, dropped = _bound(x, method, drop, seed)
+    _, kept, between = _bound(x, method, drop, seed)
     blocks = [np.flatnonzero(np.isin(kept, group)) for group in named]
     if empty := [number for number, block in enumerate(blocks) if len(block) == 0]:
-        raise ValueError(
-            f"Of group {empty[0]} no column is left after dropping; leave that group out."
-        )
-    about = (method, len(x), dropped)
-    total = _between(estimator, _singles(kept), *about)
-    d = sum(map(len, blocks))
+        raise ValueError(f"Of group {empty[0]} no column is left; leave that group out.")
+    total, d = between(_singles(kept)), sum(map(len, blocks))
     if d > len(kept) and method != "discrete":
-        between = replace(total, value=math.inf, standard_error=0.0, d=d)
+        apart = replace(total, value=math.inf, standard_error=0.0, d=d)
     else:
-        between = _between(estimator, blocks, *about)
-    within = tuple(_between(estimator, list(block[:, None]), *about) for block in blocks)
-    return Decomposition(total, between, within)
+        apart = between(blocks)
+    return Decomposition(total, apart, tuple(between(list(block[:, None])) for block in blocks))
 
 
 def shuffled_null(
@@ -165,11 +160,25 @@ def shuffled_null(
 
 
 def random_partitions(
-    x: Array, groups: Groups, method: Method, draws: int, generator: torch.Generator, seed: int = 0
+    x: Array,
+    groups: Groups,
+    method: Method,
+    draws: int,
+    generator: torch.Generator,
+    seed: int = 0,
+    cover: bool = True,
 ) -> AmongRandom:
-    """Multiinformation between the groups, and between random groups of the same sizes."""
-    own = _checked_groups(groups, x.shape[1])
-    return _among_random(x, own, method, draws, generator, seed)
+    """Multiinformation between the groups, and between random groups of the same sizes.
+
+    The generator deals the columns anew for each draw. Without `cover`, groups may leave some out.
+    """
+    own = _checked_groups(groups, x.shape[1], cover=cover)
+    estimator, kept, _ = _bound(x, method, False, seed)
+    ends, drawn = np.cumsum([len(block) for block in own]), []
+    for _ in range(draws):
+        order = torch.randperm(len(kept), generator=generator).numpy()
+        drawn.append(estimator.between_value(np.split(order[: ends[-1]], ends[:-1])))
+    return AmongRandom(estimator.between_value(own), np.array(drawn))
 
 
 def random_subsets(
@@ -181,8 +190,8 @@ def random_subsets(
     seed: int = 0,
 ) -> AmongRandom:
     """Total correlation of some columns, and of as many random ones out of all."""
-    (own,) = _checked_groups([columns], x.shape[1], cover=False)
-    return _among_random(x, list(own[:, None]), method, draws, generator, seed)
+    alone = [[column] for column in columns]
+    return random_partitions(x, alone, method, draws, generator, seed, cover=False)
 
 
 def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
@@ -191,24 +200,18 @@ def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
     return [torch.nonzero(labels == group).flatten().tolist() for group in present]
 
 
-def _among_random(
-    x: Array, own: Blocks, method: Method, draws: int, generator: torch.Generator, seed: int
-) -> AmongRandom:
-    """Between these blocks, and between blocks of the same sizes of columns in random order."""
-    estimator, kept, _ = _bound(x, method, False, seed)
-    ends, drawn = np.cumsum([len(block) for block in own]), []
-    for _ in range(draws):
-        order = torch.randperm(len(kept), generator=generator).numpy()
-        drawn.append(estimator.between_value(np.split(order[: ends[-1]], ends[:-1])))
-    return AmongRandom(estimator.between_value(own), np.array(drawn))
-
-
 def _bound(
     x: Array, method: Method, drop: bool, seed: int
-) -> tuple[Estimator, Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
-    """The estimator of the usable columns of `x`, their indices, and what was dropped."""
+) -> tuple[Estimator, Int64[np.ndarray, "k"], Callable[[Blocks], TotalCorrelation]]:
+    """The estimator of the usable columns of `x`, their indices, and results between blocks."""
     values, kept, dropped = _usable(x, method, drop)
-    return ESTIMATORS[method](values, generator_of(seed, "multiinformation")), kept, dropped
+    estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
+
+    def between(blocks: Blocks) -> TotalCorrelation:
+        term, d = estimator.between(blocks), sum(map(len, blocks))
+        return TotalCorrelation(term.value, term.standard_error(), method, len(x), d, dropped)
+
+    return estimator, kept, between
 
 
 def _usable(x: Array, method: str, drop: bool) -> Usable:
@@ -230,13 +233,6 @@ def _usable(x: Array, method: str, drop: bool) -> Usable:
         left = np.array([j for j in range(len(kept)) if j not in lone])
         values, kept = values[:, left], kept[left]
     return values, kept, dropped
-
-
-def _between(
-    estimator: Estimator, blocks: Blocks, method: str, n: int, dropped: tuple[DroppedColumn, ...]
-) -> TotalCorrelation:
-    term, d = estimator.between(blocks), sum(map(len, blocks))
-    return TotalCorrelation(term.value, term.standard_error(), method, n, d, dropped)
 
 
 def _singles(kept: Int64[np.ndarray, "k"]) -> Blocks:

@@ -48,12 +48,10 @@ class NearestNeighbourEstimator(Estimator):
     """T* of normal scores, which make it invariant under monotone maps of single columns."""
 
     def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
-        """Breaks ties, so that no two rows are at distance zero; raises as `CopulaEstimator`."""
         self.copula = CopulaEstimator(x, generator)
         self.scores = normal_scores(len(x))[self.copula.ranks]
 
     def between(self, blocks: Blocks) -> Term:
-        """As `ksg`, wide enough to hold the copula's estimate too."""
         term = ksg([self.scores[:, block] for block in blocks])
         missing = self.copula.between_value(blocks) - term.value
         return replace(term, systematic=max(term.systematic, missing))
@@ -63,17 +61,13 @@ class NearestNeighbourEstimator(Estimator):
 
 
 def ksg_value(blocks: Sequence[Block]) -> float:
-    """The estimate T_k between blocks of columns, in nats, of the values as they are.
-
-    Raises:
-        ValueError: rows that coincide, of which the estimate is undefined.
-    """
+    """The estimate T_k between blocks of columns, in nats, of the values as they are."""
     distance, _ = _neighbours(blocks, NEIGHBOURS)
     return _from_psi(_psi_sum(blocks, distance[:, NEIGHBOURS]), blocks, NEIGHBOURS)
 
 
 def ksg(blocks: Sequence[Block]) -> Term:
-    """T* with its uncertainty; raises as `ksg_value`.
+    """T* with its uncertainty.
 
     The sampling error is the exact jackknife of T_k: leaving row i out takes it from the counts of
     all that hold it in their strips, and moves those of which it is one of the k nearest to their

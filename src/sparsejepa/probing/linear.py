@@ -89,14 +89,12 @@ def linear_probe(
     top5 = logits.topk(min(5, classes), dim=1).indices.eq(test_y[:, None]).any(dim=1)
     correct = predictions == test_y
     return LinearProbeResult(
-        top1=correct.double().mean().item(),
-        top5=top5.double().mean().item(),
-        learning_rate=learning_rates[best // len(weight_decays)],
-        weight_decay=weight_decays[best % len(weight_decays)],
-        validation_top1=validation[best].item(),
-        predictions=predictions.cpu(),
-        correct=correct.cpu(),
-        correct5=top5.cpu(),
+        correct.double().mean().item(),
+        top5.double().mean().item(),
+        learning_rates[best // len(weight_decays)],
+        weight_decays[best % len(weight_decays)],
+        validation[best].item(),
+        *(found.cpu() for found in (predictions, correct, top5)),
     )
 
 

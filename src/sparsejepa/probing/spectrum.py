@@ -75,10 +75,8 @@ def lidar(z: TrainX, groups: TrainY, regularisation: float = 1e-4) -> float:
     if len(names) < 2:
         raise ValueError(f"LiDAR compares groups, but all {len(z)} rows are of one group.")
     if sizes.min() < 2:
-        raise ValueError(
-            f"Group {names[sizes.argmin()].item()} has a single row; LiDAR needs 2 or more of each "
-            "group, such as several augmented views of each image."
-        )
+        alone = names[sizes.argmin()].item()
+        raise ValueError(f"Group {alone} has a single row; LiDAR needs 2 or more of each group.")
     if total == 0:
         return 0.0
     wide = _wide(z)
@@ -148,7 +146,7 @@ def _directions(values: Float64[Tensor, "d"]) -> int:
 
 
 def _channel_deviation(z: TrainX) -> Float64[Tensor, "d"]:
-    """Standard deviation of every channel over rows; zero where it is rounding only."""
+    """Zero where it is rounding only."""
     wide = _wide(z)
     deviation = wide.std(dim=0, correction=0)
     return torch.where(deviation > 1e-12 * wide.abs().amax(dim=0), deviation, 0.0)
