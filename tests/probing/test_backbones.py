@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,23 @@ def timm_file(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
     return tmp_path / "weights.safetensors", model
 
 
-def test_a_timm_model_brings_its_preprocessing() -> None:
-    backbone = load_backbone("test_vit", pretrained=False)
-    shown = images(160)
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("test_vit", lambda tokens: tokens[:, 1:]),
+        ("test_resnet", lambda maps: maps.flatten(2).mT),
+        ("test_mambaout", lambda maps: maps.flatten(1, 2)),
+    ],
+)
+def test_a_timm_model_brings_its_preprocessing(name: str, places: Callable) -> None:
+    """The average is over the patches of tokens, or the places of the last map."""
+    backbone = load_backbone(name, pretrained=False)
     settings = timm.data.resolve_model_data_config(backbone.network)
     mean, std = (torch.tensor(settings[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
-        tokens = backbone.network.forward_features((to_unit(shown) - mean) / std)
-    assert tokens.shape[1] == 101
-    torch.testing.assert_close(pooled_features(backbone, shown), tokens[:, 1:].mean(1))
+        found = backbone.network.forward_features((to_unit(images(160)) - mean) / std)
+    expected = places(found).mean(1)
+    torch.testing.assert_close(pooled_features(backbone, images(160)), expected)
 
 
 @torch.no_grad()
@@ -57,17 +66,6 @@ def test_class_tokens_are_left_out() -> None:
             load_backbone(name, pretrained=False, resize=True)(torch.rand(1, 3, 224, 224))
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_mambaout"])
-def test_convolutional_features_are_averaged_over_places(name: str) -> None:
-    backbone = load_backbone(name, pretrained=False)
-    with torch.no_grad():
-        maps = backbone.network.forward_features(
-            (to_unit(images(160)) - backbone.mean) / backbone.std
-        )
-    expected = maps.mean((1, 2) if name == "test_mambaout" else (2, 3))
-    torch.testing.assert_close(pooled_features(backbone, images(160)), expected)
-
-
 def test_a_file_of_ours_gives_our_features(own_file: Path) -> None:
     """With the encoder's own normalisation, to the bit; its embedding is their mean."""
     backbone, encoder = load_backbone(str(own_file)), load_encoder(own_file)
@@ -77,16 +75,13 @@ def test_a_file_of_ours_gives_our_features(own_file: Path) -> None:
         torch.testing.assert_close(backbone.embedding()(to_unit(images(8))), expected)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pth"])
-def test_a_file_of_timm_weights(kind: str, tmp_path: Path, timm_file) -> None:
+def test_a_file_of_timm_weights(tmp_path: Path, timm_file) -> None:
+    """Of either format; the classifier is left out."""
     file, model = timm_file
-    if kind == "pth":
-        file = tmp_path / "weights.pth"
-        torch.save(model.state_dict(), file)
-    backbone = load_backbone("test_vit", file)
-    with torch.no_grad():
-        tokens = model.forward_features((to_unit(images(160)) - backbone.mean) / backbone.std)
-    torch.testing.assert_close(pooled_features(backbone, images(160)), tokens[:, 1:].mean(1))
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    for weights in (file, tmp_path / "weights.pth"):
+        found = load_backbone("test_vit", weights).network.state_dict()
+        assert all(torch.equal(model.state_dict()[key], found[key]) for key in found)
 
 
 def test_another_image_size_is_one_sentence(own_file: Path) -> None:

@@ -27,11 +27,11 @@ from sparsejepa.randomness import generator
 OPTIONS = {"steps": 60, "weight_decays": (1e-4, 1e-2)}
 
 
-def nested(count: int = 700, train: int = 400):
+def nested(count: int = 700, train: int = 400, noise: float = 0.5):
     """Clusters with a fine label of 12 classes and a coarse one of 3."""
     draw = generator(0, "clusters")
     fine = torch.randint(12, (count,), generator=draw)
-    x = torch.randn(12, 6, generator=draw)[fine] + 0.5 * torch.randn(count, 6, generator=draw)
+    x = torch.randn(12, 6, generator=draw)[fine] + noise * torch.randn(count, 6, generator=draw)
     labels = {"fine": fine, "coarse": fine // 4}
     first = {name: y[:train] for name, y in labels.items()}
     return x[:train], x[train:], first, {name: y[train:] for name, y in labels.items()}
@@ -54,14 +54,6 @@ def test_each_label_is_read_as_if_alone() -> None:
         evaluate_labels(train_x, test_x, train_y, {"coarse": test_y["coarse"]}, seed=0)
 
 
-def clusters(count: int, classes: int, noise: float):
-    draw = generator(0, "clusters")
-    y = torch.arange(count) % classes
-    y = y[torch.randperm(count, generator=draw)]
-    centres = torch.randn(classes, 8, generator=draw)
-    return centres[y] + noise * torch.randn(count, 8, generator=draw), y
-
-
 shares = st.floats(0.001, 1.0)
 
 
@@ -81,8 +73,8 @@ def test_subsets_are_stratified_and_nested(classes, count, one, two, seed) -> No
 
 def test_the_curve_rises_and_ends_at_the_full_probe() -> None:
     """More labels help where there is noise, and the last point is the probe on all rows."""
-    x, y = clusters(3000, 10, noise=0.9)
-    data = (x[:2000], y[:2000], x[2000:], y[2000:])
+    train_x, test_x, train_y, test_y = nested(3000, 2000, noise=0.9)
+    data = (train_x, train_y["fine"], test_x, test_y["fine"])
     curve = data_efficiency(*data, seed=0, **OPTIONS)
     assert list(curve) == [0.01, 0.1, 1.0]
     top1 = [result.top1 for result in curve.values()]
@@ -115,17 +107,20 @@ def test_a_class_of_one_image_counts_as_wrong() -> None:
     assert torch.equal(found.majority, y == 0) and not found.correct[29]
 
 
-def photographs(**columns: list[int]) -> ImageSet:
-    factors = {name: torch.tensor(values) for name, values in columns.items()}
-    images = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
-    return ImageSet("clevr", "train", images, {}, {}, "", "local Parquet", factors)
+def split(name: str, count: int, candidates: tuple[str, ...] = (), **labels) -> ImageSet:
+    known = {key: torch.tensor(values) for key, values in labels.items()}
+    images = torch.zeros(count, 8, 8, 3, dtype=torch.uint8)
+    return ImageSet("toy", name, images, known, {}, "", "local Parquet", {}, candidates)
 
 
 def test_clevr_columns_become_vtab_classes() -> None:
-    clevr = photographs(count=[3, 10, 7, 4])
-    clevr.labels["closest_distance_label"] = torch.tensor([0, 0, 4, 5])
+    clevr = split("train", 4, count=[3, 10, 7, 4], closest_distance_label=[0, 0, 4, 5])
     labels = {name: classes.tolist() for name, classes in low_level_labels(clevr).items()}
     assert labels == {"count": [0, 7, 4, 1], "distance": [0, 0, 4, 5]}
+    with pytest.raises(ValueError, match="3 to 10 objects, but toy has 2 to 5"):
+        low_level_labels(split("train", 4, count=[3, 2, 5, 5]))
+    with pytest.raises(ValueError, match="no column 'count'; it has size"):
+        low_level_labels(split("train", 4, size=[1, 2, 3, 4]))
 
 
 def test_scenes_bring_both_tasks() -> None:
@@ -136,32 +131,14 @@ def test_scenes_bring_both_tasks() -> None:
     assert labels["distance"].min() >= 0 and labels["distance"].max() <= 5
 
 
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"count": [3, 2, 5, 5]}, "3 to 10 objects, but clevr has 2 to 5"),
-        ({"size": [1, 2, 3, 4]}, "no column 'count'; it has size"),
-    ],
-)
-def test_a_column_that_is_no_count_is_refused(columns, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        low_level_labels(photographs(**columns))
-
-
-def coloured(count: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    y = torch.arange(count) * classes // count
-    noise = torch.randint(20, (count, 8, 8, 3), generator=generator(8))
-    tint = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]])
-    return (tint[y][:, None, None] * 0.9 + noise).byte(), y
-
-
-ENCODER = EncoderConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2)
-
-
 def test_the_watch_reads_a_set_that_is_sorted_by_class() -> None:
     """Its last images are of a class that the first ones lack: both are drawn, else as they are."""
-    encoder = Encoder(ENCODER, generator(0, "weights"))
-    images, y = coloured(80, 4)
+    config = EncoderConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2)
+    encoder = Encoder(config, generator(0, "weights"))
+    y = torch.arange(80) * 4 // 80
+    tint = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]])[y]
+    noise = torch.randint(20, (80, 8, 8, 3), generator=generator(8))
+    images = (tint[:, None, None] * 0.9 + noise).byte()
     assert online_watch(images, y, queries=20)(encoder)["knn"] > 0.9
     order = torch.randperm(80, generator=generator(9))
     images, y = images[order], y[order]
@@ -180,14 +157,6 @@ def test_wide_features_get_a_smaller_sweep() -> None:
     x = torch.randn(60, 1200, generator=generator(10)) + 3 * y[:, None]
     found = evaluate(x[:40], x[40:], y[:40], y[40:], seed=0)
     assert found.correct[LINEAR].all() and found.chosen["learning_rate"] == 1e-2
-    many = evaluate_labels(x[:40], x[40:], {"a": y[:40]}, {"a": y[40:]}, seed=0)["a"]
-    assert torch.equal(many.correct[KNN], found.correct[KNN]) and many.chosen == found.chosen
-
-
-def split(name: str, count: int, candidates: tuple[str, ...] = (), **labels) -> ImageSet:
-    known = {key: torch.tensor(values) for key, values in labels.items()}
-    images = torch.zeros(count, 8, 8, 3, dtype=torch.uint8)
-    return ImageSet("toy", name, images, known, {}, "", "local Parquet", {}, candidates)
 
 
 def test_labels_are_checked_before_training() -> None:

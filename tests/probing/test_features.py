@@ -34,40 +34,29 @@ class Dropping(nn.Module):
 
 
 def test_pools_over_patches() -> None:
+    """Whatever the size of batches; of the last n blocks, the last numbers are the last block's."""
     model = encoder()
     with torch.no_grad():
         tokens = model(to_unit(images()))
-    features = pooled_features(model, images())
-    assert features.shape == (7, 8) and features.dtype == torch.float32
-    torch.testing.assert_close(features, sum(tokens[:, i] for i in range(4)) / 4)
-
-
-def test_last_layers_are_concatenated() -> None:
-    model = encoder()
-    features = pooled_features(model, images(), last=3)
-    assert features.shape == (7, 24)
-    torch.testing.assert_close(features[:, -8:], pooled_features(model, images()))
-
-
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_batch_size_changes_nothing(batch_size: int) -> None:
-    features = pooled_features(encoder(), images(), batch_size)
-    torch.testing.assert_close(features, pooled_features(encoder(), images()))
+    expected = sum(tokens[:, i] for i in range(4)) / 4
+    torch.testing.assert_close(pooled_features(model, images()), expected)
+    torch.testing.assert_close(pooled_features(model, images(), batch_size=3), expected)
+    three = pooled_features(model, images(), last=3)
+    assert three.shape == (7, 24)
+    torch.testing.assert_close(three[:, -8:], expected)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_reads_in_evaluation_mode_and_restores(training: bool) -> None:
     """Dropout is off while features are computed, and the mode is as before, after an error too."""
-    model = Dropping().train(training)
+    model, broken = Dropping().train(training), encoder().train(training)
     features = pooled_features(model, images())
     torch.testing.assert_close(features, to_unit(images()).mean((2, 3)))
     # A probe trained on them by autograd works: they are no inference tensors.
     assert not features.requires_grad and not features.is_inference()
-    assert model.training == model.drop.training == training
-    broken = encoder().train(training)
     with pytest.raises(AssertionError):
         pooled_features(broken, torch.zeros(2, 12, 12, 3, dtype=torch.uint8))
-    assert broken.training == training
+    assert broken.training == model.training == model.drop.training == training
 
 
 def test_autocast_is_close_and_float32() -> None:
