@@ -74,9 +74,6 @@ def columns_of_one_row(x: Float64[np.ndarray, "N d"]) -> dict[int, str]:
     """Column -> why no Gaussian estimate with it has a standard error: it would rest on one row.
 
     Without that row the column is constant, as a unit that is active for one image, or dependent.
-
-    Raises:
-        ValueError: outliers leave nothing of a correlation matrix but rounding.
     """
     median, spread = centre_and_spread(x)
     apart = [np.flatnonzero(column / 2 != half) for column, half in zip(x.T, median, strict=True)]
@@ -90,9 +87,8 @@ def columns_of_one_row(x: Float64[np.ndarray, "N d"]) -> dict[int, str]:
         with np.errstate(over="ignore"):
             farthest = np.abs((x / 2 - median) / spread).max(axis=1).argmax()
         raise ValueError(
-            f"Outliers, the farthest in row {farthest}, leave a correlation matrix that is "
-            f"singular but for rounding (smallest eigenvalue {smallest:.1e}): leave such rows out, "
-            "or use method 'copula' or 'ksg', which see ranks."
+            f"Outliers, the farthest in row {farthest}, leave nothing of a correlation matrix but "
+            "rounding: leave such rows out, or use method 'copula' or 'ksg', which see ranks."
         )
     noise = as_float64(x)[2]
     for row in np.flatnonzero(estimator.leverages(np.arange(len(others))) > 1 - LEAST_LEFT):

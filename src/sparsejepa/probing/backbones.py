@@ -1,8 +1,7 @@
 """Frozen networks of timm's and of ours: tokens for probes, one vector an image for scores.
 
 A network gets images in [0, 1] and brings its own mean, standard deviation and image size. Images
-of another size are refused unless resizing is asked for: features of images blown up from 32 to
-224 pixels are a choice that a table's caption has to name.
+of another size are refused unless resizing is asked for, a choice that a caption has to name.
 """
 
 import difflib
@@ -92,10 +91,7 @@ class Backbone(nn.Module):
         grids = {-(-height // r) * -(-width // r) for r in range(1, min(self.size))} - {1}
         if found := [prefix for prefix in (0, 1, 2) if count - prefix in grids]:
             return found[0]
-        raise ValueError(
-            f"{self.name} has {count} tokens for an image of {width}x{height} pixels, which are no "
-            "grid of patches: choose another network."
-        )
+        raise ValueError(f"{self.name} has {count} tokens, no grid of patches: choose another.")
 
 
 class _Embedding(nn.Module):
@@ -123,9 +119,8 @@ def load_backbone(
             "hf-hub:owner/name"; or a .safetensors file: of `save_encoder`, or of timm with its
             config.json beside it.
         weights: file of the named timm model's weights (safetensors or torch's own format).
-        pretrained: without `weights`, fetch timm's; False gives the untrained control.
+        pretrained: without `weights`, fetch timm's; False gives the untrained control, by `seed`.
         resize: resize images of another size, bicubic with antialiasing, the whole image.
-        seed: of the untrained control's weights.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -169,9 +164,7 @@ def _own(file: Path, weights: dict[str, Tensor], described: str, resize: bool) -
         config = from_mapping(EncoderConfig, json.loads(described))
         encoder = Encoder(config, generator(0, "replaced"))
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{file} holds an encoder configuration that cannot be built ({_short(error)})."
-        ) from error
+        raise ValueError(f"{file}: its encoder cannot be built ({_short(error)}).") from error
     _load(encoder.vit, weights, file)
     # It normalises by itself. `heads` and the like do not show in weights.
     cfg = {"input_size": (3, config.image_size, config.image_size), "config": described}
@@ -196,9 +189,8 @@ def _timm_model(name: str, fetch: bool, seed: int, saved: dict[str, Any]) -> nn.
             if not fetch and not name.startswith(HUB):
                 raise ValueError(f"timm cannot build {name} ({_short(error)}).") from error
             raise ConnectionError(
-                f"The weights of {name} are not on this machine and could not be fetched "
-                f"({_short(error)}): give the command once where there is a network, or give a "
-                "file as --weights."
+                f"The weights of {name} are not here and could not be fetched ({_short(error)}): "
+                "give the command once where there is a network, or give a file as --weights."
             ) from error
 
 
@@ -219,18 +211,14 @@ def _check_name(name: str, fetch: bool) -> None:
         choice = f": choose the tag {' or '.join(tags)}" if tags else ", nor any others of it"
         raise ValueError(f"timm has no weights {tag!r} of {architecture}{choice}.")
     if fetch and not timm.models.get_pretrained_cfg(name).has_weights:
-        raise ValueError(
-            f"timm has no weights for {name}: give a file as --weights, or choose another model."
-        )
+        raise ValueError(f"timm has no weights for {name}: give a file as --weights.")
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata. From bytes: the reader of files refuses names that are not UTF-8."""
     content = file.read_bytes()
     if content.startswith(b"version https://git-lfs"):
-        raise ValueError(
-            f"{file} is a Git LFS pointer, not the weights themselves: fetch them by git lfs pull."
-        )
+        raise ValueError(f"{file} is a Git LFS pointer, not the weights: run git lfs pull.")
     own = file.suffix.lower() in TORCH
     try:
         if own:
@@ -254,9 +242,8 @@ def _load(network: nn.Module, state: dict[str, Tensor], file: Path) -> None:
             {k: v for k, v in state.items() if k.rpartition(".")[0] not in heads}
         )
     except (RuntimeError, AttributeError) as error:
-        raise ValueError(
-            f"The weights in {file} are not those of the network ({_short(error)})."
-        ) from error
+        reason = f"are not those of the network ({_short(error)})"
+        raise ValueError(f"The weights in {file} {reason}.") from error
 
 
 def _short(error: Exception) -> str:

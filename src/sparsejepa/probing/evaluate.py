@@ -50,11 +50,9 @@ def label_to_probe(train: ImageSet, test: ImageSet) -> str | None:
             f"{test.name} {test.split} has no label {label!r} as {train.split} has: give it one, "
             "or load both without labels."
         )
-    sizes = len(train.images), len(test.images)
-    if sizes[0] < 6 or sizes[1] < 2:
-        raise ValueError(
-            f"Probes need 6 training and 2 test images, not {sizes[0]} and {sizes[1]}."
-        )
+    n, m = len(train.images), len(test.images)
+    if n < 6 or m < 2:
+        raise ValueError(f"Probes need 6 training and 2 test images, not {n} and {m}.")
     check_labels(train.labels[label], test.labels[label])
     return label
 
@@ -83,10 +81,8 @@ def evaluate_labels(
         sweep: passed to `linear_probe`.
     """
     if train_y.keys() != test_y.keys():
-        raise ValueError(
-            f"Training and test rows need the same labels, not {', '.join(train_y)} and "
-            f"{', '.join(test_y)}."
-        )
+        one, two = ", ".join(train_y), ", ".join(test_y)
+        raise ValueError(f"Training and test rows need the same labels, not {one} and {two}.")
     sweep = (_WIDE_SWEEP if train_x.shape[1] > _WIDE else {}) | sweep
     whitening = whiten(train_x)
     ks = tuple(k for k in KS if k <= len(train_x) // 2) or (1,)
@@ -97,10 +93,9 @@ def evaluate_labels(
         linear = linear_probe(*data, seed=seed, whitening=whitening, **sweep)
         rule = choose_knn(train_x[:voters], y[:voters], seed=seed, ks=ks)
         voted = vote(similarities[:, : rule.k], y[neighbours[:, : rule.k]], rule.temperature)
-        chosen = {name: getattr(linear, name) for name in ("learning_rate", "weight_decay")}
-        chosen |= rule._asdict()
+        chosen = {"learning_rate": linear.learning_rate, "weight_decay": linear.weight_decay}
         correct = {LINEAR: linear.correct, KNN: voted == test_y[label]}
-        found[label] = Evaluation(correct, linear.correct5, chosen)
+        found[label] = Evaluation(correct, linear.correct5, chosen | rule._asdict())
     return found
 
 
@@ -187,10 +182,8 @@ def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
         return {t: images.labels[t] for t in ("count", "distance") if t in images.labels}
     known = images.factors | images.labels
     if "count" not in known:
-        raise ValueError(
-            f"{images.name} {images.split} has no column 'count'; it has "
-            f"{', '.join(known) or 'none of numbers'}."
-        )
+        names = ", ".join(known) or "none of numbers"
+        raise ValueError(f"{images.name} {images.split} has no column 'count'; it has {names}.")
     objects = known["count"]
     if objects.min() < FEWEST or objects.max() > MOST:
         raise ValueError(
