@@ -137,7 +137,7 @@ def decompose(
     _, kept, between = _bound(x, method, drop, seed)
     blocks = [np.flatnonzero(np.isin(kept, group)) for group in named]
     if empty := [number for number, block in enumerate(blocks) if len(block) == 0]:
-        raise ValueError(f"Of group {empty[0]} no column is left; leave that group out.")
+        raise ValueError(f"Of group {empty[0]} no column is left after dropping; leave it out.")
     total, d = between(_singles(kept)), sum(map(len, blocks))
     if d > len(kept) and method != "discrete":
         apart = replace(total, value=math.inf, standard_error=0.0, d=d)
