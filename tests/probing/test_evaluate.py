@@ -107,9 +107,9 @@ def test_a_class_of_one_image_counts_as_wrong() -> None:
     assert torch.equal(found.majority, y == 0) and not found.correct[29]
 
 
-def split(name: str, count: int, candidates: tuple[str, ...] = (), **labels) -> ImageSet:
+def split(name: str, rows: int, candidates: tuple[str, ...] = (), **labels) -> ImageSet:
     known = {key: torch.tensor(values) for key, values in labels.items()}
-    images = torch.zeros(count, 8, 8, 3, dtype=torch.uint8)
+    images = torch.zeros(rows, 8, 8, 3, dtype=torch.uint8)
     return ImageSet("toy", name, images, known, {}, "", "local Parquet", {}, candidates)
 
 
