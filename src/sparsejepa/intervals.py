@@ -4,7 +4,7 @@ One rule for all chapters: Student over the seeds from `SEEDS_NEEDED` on, else t
 test images.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ from scipy import stats
 # Two seeds give a Student interval 13 times as wide as their spread, one seed none.
 SEEDS_NEEDED = 3
 
-Bounds = tuple[int | float, int | float] | None
+Seed = int | np.random.Generator  # a generator is drawn from
+Bounds = tuple[int | float, int | float] | None  # least and largest value that a mean can have
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,18 @@ class Estimate(Interval):
 
 def bootstrap_interval(
     values: ArrayLike,
-    seed: int | np.random.Generator,
+    seed: Seed,
     level: float = 0.95,
     draws: int = 10_000,
     within: Bounds = None,
 ) -> Interval:
     """Percentile bootstrap interval of the mean (Efron & Tibshirani 1993, ch. 13).
 
-    It covers the choice of test images only, not the seed of training: for that, see
-    `seed_interval`.
+    It covers the choice of test images only; for the seed of training, see `seed_interval`.
 
     Args:
         values: [N], one number an image, such as whether it was classified right.
-        seed: an integer, or a numpy Generator to draw from.
-        within: least and largest value that the mean can have; the ends are clipped to them.
+        within: the ends are clipped to these bounds.
 
     Raises:
         ValueError: fewer than two values, values that are not finite or not a list of numbers, or
@@ -85,7 +84,7 @@ def bootstrap_interval(
 def paired_difference(
     correct_a: ArrayLike,
     correct_b: ArrayLike,
-    seed: int | np.random.Generator,
+    seed: Seed,
     level: float = 0.95,
     draws: int = 10_000,
 ) -> Interval:
@@ -93,9 +92,6 @@ def paired_difference(
 
     Images are drawn in pairs: what is hard for both methods cancels, and the interval is narrower
     than that of two independent test sets.
-
-    Raises:
-        ValueError: different lengths, or as `bootstrap_interval`.
     """
     a, b = np.asarray(correct_a, dtype=float), np.asarray(correct_b, dtype=float)
     if a.shape != b.shape:
@@ -104,101 +100,48 @@ def paired_difference(
 
 
 def seed_interval(values: ArrayLike, level: float = 0.95, within: Bounds = None) -> Interval:
-    """Student-t interval of the mean over independently seeded runs, which are few.
-
-    Raises:
-        ValueError: as `bootstrap_interval`.
-    """
+    """Student-t interval of the mean over independently seeded runs, which are few."""
     sample = _checked(values, level)
-    half = stats.t.ppf((1 + level) / 2, len(sample) - 1) * (
-        sample.std(ddof=1) / np.sqrt(len(sample))
-    )
-    mean = sample.mean()
+    error = sample.std(ddof=1) / np.sqrt(len(sample))
+    half, mean = stats.t.ppf((1 + level) / 2, len(sample) - 1) * error, sample.mean()
     return _clipped(mean, mean - half, mean + half, level, within)
 
 
-def over_runs(
-    values: ArrayLike, seed: int | np.random.Generator, level: float = 0.95, within: Bounds = None
-) -> Estimate:
-    """The mean of several runs, given each run's number for each test image.
+def over_runs(values: ArrayLike, seed: Seed, within: Bounds = None) -> Estimate:
+    """The mean of several runs from a table [runs, images] of each run's number for each image.
 
     From `SEEDS_NEEDED` runs on the interval is Student's over their means; below, it is the
     bootstrap over test images of each image's mean over the runs.
-
-    Args:
-        values: [S, N], a row a run; for a difference of methods, the differences.
-
-    Raises:
-        ValueError: values that are not a table, or as `bootstrap_interval`.
     """
     table = np.asarray(values, dtype=float)
-    if table.ndim != 2 or not len(table):
-        raise ValueError(f"Runs make a table [runs, images], not one of shape {table.shape}.")
-    found = (
-        seed_interval(table.mean(axis=1), level, within)
-        if len(table) >= SEEDS_NEEDED
-        else bootstrap_interval(table.mean(axis=0), seed, level, within=within)
-    )
-    return Estimate(found.value, found.low, found.high, level, len(table))
-
-
-def over_intervals(runs: Sequence[Interval], within: Bounds = None) -> Estimate:
-    """The mean of several runs, where of each only its interval over test images is known.
-
-    From `SEEDS_NEEDED` runs on the interval is Student's over their values; below, its ends are the
-    means of the runs' ends. That covers at least as often as they say, whether the runs saw the
-    same images or not.
-
-    Raises:
-        ValueError: no runs, different levels, or as `bootstrap_interval`.
-    """
-    levels = {run.level for run in runs}
-    if len(levels) != 1:
-        raise ValueError(f"Intervals to be averaged need one level, not {sorted(levels)}.")
-    (level,) = levels
-    value, low, high = np.mean([(run.value, run.low, run.high) for run in runs], axis=0)
-    if len(runs) >= SEEDS_NEEDED:
-        found = seed_interval([run.value for run in runs], level, within)
+    if len(table) >= SEEDS_NEEDED:
+        found = seed_interval(table.mean(axis=1), within=within)
     else:
-        found = _clipped(value, low, high, level, within)
-    return Estimate(found.value, found.low, found.high, level, len(runs))
+        found = bootstrap_interval(table.mean(axis=0), seed, within=within)
+    return Estimate(found.value, found.low, found.high, found.level, len(table))
 
 
 def estimate(correct: Mapping[int, ArrayLike], seed: int) -> Estimate:
-    """Accuracy over runs, given for each run's seed which test images were right; see `over_runs`.
-
-    Raises:
-        ValueError: there are no runs, or they were tested on different numbers of images.
-    """
-    return over_runs(_stacked(correct), seed, within=(0, 1))
+    """Accuracy over runs, given for each run's seed which test images were right."""
+    return over_runs(_stacked([correct[s] for s in sorted(correct)]), seed, within=(0, 1))
 
 
 def paired_estimate(
     a: Mapping[int, ArrayLike], b: Mapping[int, ArrayLike], seed: int
 ) -> Estimate | None:
-    """Accuracy of `a` minus that of `b`, of the same images and seeds; None without a common seed.
-
-    Raises:
-        ValueError: as `estimate`.
-    """
+    """Accuracy of `a` minus that of `b`, of common seeds and the same images; None without any."""
     common = sorted(a.keys() & b.keys())
     if not common:
         return None
-    one, two = (_stacked({s: runs[s] for s in common}) for runs in (a, b))
-    if one.shape != two.shape:
-        raise ValueError(
-            f"Paired runs need the same images, not {one.shape[1]} and {two.shape[1]}."
-        )
+    one, two = np.split(_stacked([*map(a.get, common), *map(b.get, common)]), 2)
     return over_runs(one - two, seed, within=(-1, 1))
 
 
-def _stacked(correct: Mapping[int, ArrayLike]) -> np.ndarray:
-    rows = [np.asarray(correct[s], dtype=float) for s in sorted(correct)]
-    if not rows or len({len(row) for row in rows}) > 1:
-        raise ValueError(
-            f"Runs must be tested on the same images, not on {[len(row) for row in rows]}."
-        )
-    return np.stack(rows)
+def _stacked(runs: list[ArrayLike]) -> np.ndarray:
+    sizes = [len(run) for run in runs]
+    if len(set(sizes)) != 1:
+        raise ValueError(f"Runs must be tested on the same images, not on {sizes}.")
+    return np.array(runs, dtype=float)
 
 
 def _clipped(value: float, low: float, high: float, level: float, within: Bounds) -> Interval:

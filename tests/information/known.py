@@ -8,17 +8,14 @@ from sparsejepa.randomness import generator
 
 
 def gaussian_rows(n: int, correlation: torch.Tensor, *path: int | str) -> torch.Tensor:
-    """n draws of N(0, R)."""
     return known_laws.gaussian_rows(n, correlation, generator(0, *path))
 
 
 def student_rows(n: int, d: int, degrees: int, *path: int | str) -> torch.Tensor:
-    """n draws of the Student t with R = I."""
     return known_laws.student_rows(n, d, degrees, generator(0, *path))
 
 
 def random_correlation(d: int, *path: int | str) -> torch.Tensor:
-    """A correlation matrix without structure."""
     factor = torch.randn(d, d, generator=generator(0, *path), dtype=torch.float64)
     covariance = factor @ factor.T + 0.5 * torch.eye(d)
     scale = covariance.diagonal().sqrt()
@@ -26,7 +23,6 @@ def random_correlation(d: int, *path: int | str) -> torch.Tensor:
 
 
 def warp(x: torch.Tensor) -> torch.Tensor:
-    """A different increasing map of every column."""
     maps = (torch.exp, lambda z: z**3, torch.atan, lambda z: 2 * z.sinh() - 5, torch.tanh)
     return torch.stack([maps[j % len(maps)](column) for j, column in enumerate(x.T)], dim=1)
 

@@ -20,11 +20,11 @@ def rows(n: int = 400, d: int = 4) -> torch.Tensor:
     return gaussian_rows(n, equicorrelation(d, 0.4), "columns")
 
 
-def normalised(d: int = 16, weight: bool = True) -> torch.Tensor:
+def normalised() -> torch.Tensor:
     """Features behind a LayerNorm with learned scales, averaged over 8 patches, in float32."""
-    z = torch.randn(900, 8, d, generator=generator(0, "tokens"))
-    scale = 0.5 + torch.rand(d, generator=generator(0, "scale")) if weight else torch.ones(d)
-    return (layer_norm(z, (d,)) * scale + 2).mean(1)
+    z = torch.randn(900, 8, 16, generator=generator(0, "tokens"))
+    scale = 0.5 + torch.rand(16, generator=generator(0, "scale"))
+    return (layer_norm(z, (16,)) * scale + 2).mean(1)
 
 
 @pytest.mark.parametrize("method", [*CONTINUOUS, "discrete"])
@@ -36,50 +36,31 @@ def test_what_is_not_finite_is_refused(method: str, bad: float):
         total_correlation(x, method)
 
 
-@pytest.mark.parametrize("method", CONTINUOUS)
-def test_too_few_rows_are_refused(method: str):
-    """Below 5 rows a column, or 20 in all."""
-    with pytest.raises(ValueError, match="99 rows are too few for 20 columns: at least 100"):
-        total_correlation(gaussian_rows(99, torch.eye(20).double()), method)
-    with pytest.raises(ValueError, match="19 rows are too few for 2 columns: at least 20"):
-        total_correlation(gaussian_rows(19, torch.eye(2).double()), method)
+@pytest.mark.parametrize(("n", "d"), [(99, 20), (19, 2)])
+def test_too_few_rows_are_refused(n: int, d: int):
+    with pytest.raises(ValueError, match=f"{n} rows are too few for {d} columns: at least {n + 1}"):
+        total_correlation(gaussian_rows(n, torch.eye(d).double()))
 
 
 @pytest.mark.parametrize("method", CONTINUOUS)
-@pytest.mark.parametrize("value", [0.0, 0.1, -1e6])
+@pytest.mark.parametrize("value", [0.1, -1e6])
 def test_dead_units_are_refused_or_dropped(method: str, value: float):
     """A constant has no density; without it, the estimate is that of the others, and says so."""
     x = rows()
     dead = torch.cat([x[:, :1], torch.full((400, 1), value), x[:, 1:]], dim=1)
     with pytest.raises(ValueError, match=r"Column 1 is constant \(a dead unit\); pass drop=True"):
         total_correlation(dead, method)
-    result = total_correlation(dead, method, drop=True)
-    assert result.value == total_correlation(x, method).value
-    assert result.d == 4
-    assert [(c.column, c.reason) for c in result.dropped] == [(1, "constant")]
-
-
-def test_nothing_but_dead_units_is_refused():
+    result, others = total_correlation(dead, method, drop=True), total_correlation(x, method)
+    assert (result.value, result.d) == (others.value, 4)
+    assert result.dropped == (DroppedColumn(1, "constant"),)
     with pytest.raises(ValueError, match="Every column is constant"):
-        total_correlation(torch.ones(50, 3), drop=True)
-
-
-@pytest.mark.parametrize("method", CONTINUOUS)
-def test_the_null_direction_of_a_layer_norm_is_refused_or_dropped(method: str):
-    """One column less is full rank, whatever float32 rounding left of the eigenvalue."""
-    x = normalised()
-    with pytest.raises(ValueError, match="linearly dependent .* final LayerNorm .* leave out 1"):
-        total_correlation(x, method)
-    result = total_correlation(x, method, drop=True)
-    assert result.d == 15
-    assert [c.reason for c in result.dropped] == ["linearly dependent on the others"]
+        total_correlation(torch.ones(50, 3), method, drop=True)
 
 
 @pytest.mark.parametrize("method", CONTINUOUS)
 def test_a_duplicate_column_is_linear_dependence(method: str):
-    """A copy, to the rounding of its number format, has infinite multiinformation."""
     x = rows()
-    with pytest.raises(ValueError, match="infinite"):
+    with pytest.raises(ValueError, match="linearly dependent .* infinite.* leave out 1 and"):
         total_correlation(torch.cat([x, 3 - x[:, :1]], dim=1), method)
     near = torch.cat([x, x[:, :1] + 1e-3 * gaussian_rows(400, torch.eye(1).double())], dim=1)
     assert total_correlation(near, method).dropped == ()
@@ -89,9 +70,8 @@ def test_a_duplicate_column_is_linear_dependence(method: str):
 def test_a_monotone_function_of_a_column_is_dependence(method: str):
     """Not linear, yet exact: ranks show it, and the truth is infinite."""
     x = rows()
-    for twin in (x[:, 1].exp(), -(x[:, 1] ** 3)):
-        with pytest.raises(ValueError, match="monotone function of another .* infinite"):
-            total_correlation(torch.cat([x, twin[:, None]], dim=1), method)
+    with pytest.raises(ValueError, match="monotone function of another .* infinite"):
+        total_correlation(torch.cat([x, -(x[:, 1:2] ** 3)], dim=1), method)
 
 
 def test_which_column_is_left_out():
@@ -109,26 +89,22 @@ def test_which_column_is_left_out():
 
 
 def test_several_null_directions():
-    """Three columns that others determine: three are left out, the rest is full rank."""
     x = rows(600, 5)
     extra = x @ torch.randn(5, 3, generator=generator(1), dtype=torch.float64)
     result = total_correlation(torch.cat([x, extra], dim=1), "gaussian", drop=True)
-    assert len(result.dropped) == 3 and result.d == 5
-    assert math.isfinite(result.value)
+    assert (len(result.dropped), result.d) == (3, 5) and math.isfinite(result.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_a_number_format_neither_hides_nor_feigns_dependence(dtype: torch.dtype):
-    """Correlated features pass in every format; a constant is one in every format."""
     x = rows(2000).to(dtype)
     assert interval_hit(total_correlation(x), total_correlation(rows(2000)).value)
+    for method in (*CONTINUOUS, "discrete"):
+        few = x[:400, :2].round() if method == "discrete" else x[:400, :2]
+        assert total_correlation(few, method) == total_correlation(few.double(), method)
     x[:, 0] = 0.1
     with pytest.raises(ValueError, match="Column 0 is constant"):
         total_correlation(x)
-
-
-def offset_by(offset: float):
-    return lambda x: x + offset
 
 
 def first_row(value: float):
@@ -136,8 +112,8 @@ def first_row(value: float):
 
 
 UNITS = {
-    "offset 1e7": offset_by(1e7),
-    "offset -1e12": offset_by(-1e12),
+    "offset 1e7": lambda x: x + 1e7,
+    "offset -1e12": lambda x: x - 1e12,
     "an offset of half a million deviations in float32": lambda x: (x + 5e5).astype(np.float32),
     "time in seconds, of a few minutes": lambda x: x * [100, 1] + [1.7e9, 0],
     "time in whole nanoseconds": lambda x: (1e6 * x).astype(np.int64) + 1_700_000_000_123_456_789,
@@ -146,12 +122,11 @@ UNITS = {
     "huge": lambda x: x * [1e300, 1],
     "apart by all powers of ten": lambda x: x * [1e300, 1e-300],
 }
+LEAST = float(np.finfo(np.float32).min)
 SENTINELS = {
     "1e9": first_row(1e9),
-    "the least of float32": lambda x: first_row(float(np.finfo(np.float32).min))(x),
-    "the least of float32, in float32": lambda x: first_row(float(np.finfo(np.float32).min))(
-        x.astype(np.float32)
-    ).astype(np.float32),
+    "the least of float32": lambda x: first_row(LEAST)(x),
+    "the same, in float32": lambda x: first_row(LEAST)(x.astype(np.float32)).astype(np.float32),
     "both ends of float64": lambda x: first_row(1.79e308)(first_row(-1.79e308)(x)[::-1]),
     "-999 in 1 of 100 rows": lambda x: np.where(np.arange(len(x))[:, None] % 100 == 3, -9999.0, x),
 }
@@ -161,7 +136,6 @@ SENTINELS = {
 @pytest.mark.parametrize("drop", [False, True])
 @pytest.mark.parametrize("unit", UNITS)
 def test_no_unit_feigns_dependence(method: str, drop: bool, unit: str):
-    """The estimate is that of plain numbers, of all columns; rank methods see the same ranks."""
     x = gaussian_rows(500, equicorrelation(2, 0.8), "units").numpy()
     plain, found = (total_correlation(z, method, drop=drop) for z in (x, UNITS[unit](x)))
     rounded = "float32" in unit or "1e12" in unit
@@ -184,7 +158,6 @@ def test_a_sentinel_row_is_no_dependence(drop: bool, sentinel: str):
 
 
 def test_a_sentinel_row_does_not_hide_dependence():
-    """The null direction of a LayerNorm is that of the other rows."""
     x = normalised()
     expected = total_correlation(x, drop=True).dropped
     x[3] = 1e9
@@ -205,7 +178,6 @@ def test_dependence_to_the_rounding_of_the_format(dtype: torch.dtype, offset: fl
 
 
 def with_unit(active: int, seed: int) -> torch.Tensor:
-    """Two dependent columns, and a unit that is active for so many images."""
     x = torch.cat([gaussian_rows(80, equicorrelation(2, 0.8), "unit", seed), torch.zeros(80, 1)], 1)
     x[torch.randperm(80, generator=generator(seed))[:active], 2] = 1.0 + seed
     return x
@@ -213,7 +185,7 @@ def with_unit(active: int, seed: int) -> torch.Tensor:
 
 def test_a_unit_that_is_active_for_one_image():
     """The plug-in would rest on that image: refused, or left out and reported; ranks can do it."""
-    for seed in range(100):
+    for seed in range(30):
         x = with_unit(1, seed)
         with pytest.raises(ValueError, match="Column 2 is constant but for row .* drop=True"):
             total_correlation(x, "gaussian")
@@ -234,20 +206,3 @@ def test_columns_that_one_row_keeps_apart():
         total_correlation(twin, "gaussian")
     found = total_correlation(twin, "gaussian", drop=True)
     assert found.value == pytest.approx(total_correlation(x, "gaussian").value, abs=0.02)
-
-
-@pytest.mark.parametrize("method", [*CONTINUOUS, "discrete"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_converted(method: str, dtype: torch.dtype):
-    """To the last bit the estimate of the same numbers in float64."""
-    x = rows().round() if method == "discrete" else rows()
-    x = x[:, :2].to(dtype)
-    assert total_correlation(x, method) == total_correlation(x.double(), method)
-
-
-def test_an_unknown_method_is_refused():
-    """The tests' type checks would step in front of it, so the check is called on its own."""
-    from sparsejepa.information.multiinformation import _usable
-
-    with pytest.raises(ValueError, match="method 'mine' is unknown; choose gaussian or copula"):
-        _usable(rows(), "mine", False)

@@ -30,7 +30,6 @@ quick_and_long = pytest.mark.parametrize("draws", [40, pytest.param(150, marks=p
 
 
 def misses(draws: int, draw: Callable[[int], tuple[torch.Tensor, float]], method: str) -> int:
-    """How many of the intervals of samples do not hold the sample's truth."""
     samples = (draw(i) for i in range(draws))
     return sum(not interval_hit(total_correlation(x, method), truth) for x, truth in samples)
 

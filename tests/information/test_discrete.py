@@ -64,7 +64,6 @@ def test_the_correction_takes_out_the_bias():
 
 
 def test_names_of_values_do_not_matter():
-    """Neither which numbers stand for the values, nor a constant column."""
     x = bits(300, 3)
     x[:, 2] = x[:, 0] & x[:, 1]
     renamed = torch.stack([7 - x[:, 0], 100 * x[:, 1], x[:, 2] - 3], dim=1)
@@ -75,7 +74,6 @@ def test_names_of_values_do_not_matter():
 
 
 def test_rows_that_are_all_different_are_refused():
-    """Continuous columns are no matter for counts."""
     x = torch.randn(100, 2, generator=generator(2))
     with pytest.raises(ValueError, match="100 rows have 100 distinct values: .* at least 5 rows"):
         total_correlation(x, "discrete")

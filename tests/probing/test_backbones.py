@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,6 @@ def images(size: int, count: int = 2) -> torch.Tensor:
 
 @pytest.fixture
 def own_file(tmp_path: Path) -> Path:
-    """An encoder of ours, as a pretraining run leaves it."""
     save_encoder(tmp_path / "encoder.safetensors", Encoder(OURS, generator(0, "weights")))
     return tmp_path / "encoder.safetensors"
 
@@ -37,43 +37,33 @@ def timm_file(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
     return tmp_path / "weights.safetensors", model
 
 
-def test_a_timm_model_brings_its_preprocessing() -> None:
-    """Mean and standard deviation are the model's own; class tokens are not averaged in."""
-    backbone = load_backbone("test_vit", pretrained=False)
-    shown = images(160)
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("test_vit", lambda tokens: tokens[:, 1:]),
+        ("test_resnet", lambda maps: maps.flatten(2).mT),
+        ("test_mambaout", lambda maps: maps.flatten(1, 2)),
+    ],
+)
+def test_a_timm_model_brings_its_preprocessing(name: str, places: Callable) -> None:
+    """The average is over the patches of tokens, or the places of the last map."""
+    backbone = load_backbone(name, pretrained=False)
     settings = timm.data.resolve_model_data_config(backbone.network)
     mean, std = (torch.tensor(settings[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
-        tokens = backbone.network.forward_features((to_unit(shown) - mean) / std)
-    assert tokens.shape[1] == 101
-    torch.testing.assert_close(pooled_features(backbone, shown), tokens[:, 1:].mean(1))
-
-
-@pytest.mark.parametrize(("name", "patches"), [("coat_lite_tiny", 49), ("volo_d1_224", 196)])
-def test_class_tokens_are_left_out(name: str, patches: int) -> None:
-    """Of networks that do not say how many they have, too."""
-    backbone = load_backbone(name, pretrained=False, resize=True)
-    with torch.no_grad():
-        assert backbone(torch.rand(1, 3, 224, 224)).shape[1] == patches
-
-
-@pytest.mark.parametrize("name", ["pit_ti_224", "crossvit_tiny_240"])
-def test_networks_without_a_token_a_patch_are_refused(name: str) -> None:
-    """Their features are class tokens alone, or at several scales."""
-    with pytest.raises(ValueError, match=f"{name} has "):
-        load_backbone(name, pretrained=False, resize=True)(torch.rand(1, 3, 224, 224))
-
-
-@pytest.mark.parametrize("name", ["test_resnet", "test_mambaout"])
-def test_convolutional_features_are_averaged_over_places(name: str) -> None:
-    """Channels first or last: the average is over the places of the last map."""
-    backbone = load_backbone(name, pretrained=False)
-    with torch.no_grad():
-        maps = backbone.network.forward_features(
-            (to_unit(images(160)) - backbone.mean) / backbone.std
-        )
-    expected = maps.mean((1, 2) if name == "test_mambaout" else (2, 3))
+        found = backbone.network.forward_features((to_unit(images(160)) - mean) / std)
+    expected = places(found).mean(1)
     torch.testing.assert_close(pooled_features(backbone, images(160)), expected)
+
+
+@torch.no_grad()
+def test_class_tokens_are_left_out() -> None:
+    """Of a network that does not say how many it has, too; where no token a patch is, refused."""
+    backbone = load_backbone("coat_lite_tiny", pretrained=False, resize=True)
+    assert backbone(torch.rand(1, 3, 224, 224)).shape[1] == 49
+    for name in ("pit_ti_224", "crossvit_tiny_240"):
+        with pytest.raises(ValueError, match=f"{name} has "):
+            load_backbone(name, pretrained=False, resize=True)(torch.rand(1, 3, 224, 224))
 
 
 def test_a_file_of_ours_gives_our_features(own_file: Path) -> None:
@@ -85,33 +75,29 @@ def test_a_file_of_ours_gives_our_features(own_file: Path) -> None:
         torch.testing.assert_close(backbone.embedding()(to_unit(images(8))), expected)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pth"])
-def test_a_file_of_timm_weights(kind: str, tmp_path: Path, timm_file) -> None:
-    """The classifier is left out, all other weights are the file's."""
+def test_a_file_of_timm_weights(tmp_path: Path, timm_file) -> None:
+    """Of either format; the classifier is left out."""
     file, model = timm_file
-    if kind == "pth":
-        file = tmp_path / "weights.pth"
-        torch.save(model.state_dict(), file)
-    backbone = load_backbone("test_vit", file)
-    with torch.no_grad():
-        tokens = model.forward_features((to_unit(images(160)) - backbone.mean) / backbone.std)
-    torch.testing.assert_close(pooled_features(backbone, images(160)), tokens[:, 1:].mean(1))
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    for weights in (file, tmp_path / "weights.pth"):
+        found = load_backbone("test_vit", weights).network.state_dict()
+        assert all(torch.equal(model.state_dict()[key], found[key]) for key in found)
 
 
 def test_another_image_size_is_one_sentence(own_file: Path) -> None:
-    """Refused with both sizes and the way out, for timm's models and for ours."""
-    backbone = load_backbone("test_vit", pretrained=False)
-    with pytest.raises(ValueError, match="test_vit takes images of 160x160 pixels, not 32x32: lo"):
-        pooled_features(backbone, images(32))
+    """Refused with both sizes and the way out, for timm's models and for ours.
+
+    A convolutional network would run, on images that its weights have never seen the like of.
+    """
     with pytest.raises(ValueError, match="takes images of 8x8 pixels, not 12x12: load it with res"):
         pooled_features(load_backbone(str(own_file)), images(12))
-    # The convolutional network would run, on images that its weights have never seen the like of.
+    backbone = load_backbone("test_resnet", pretrained=False)
+    assert not backbone.training and not any(p.requires_grad for p in backbone.parameters())
     with pytest.raises(ValueError, match="160x160 pixels, not 32x32"):
-        pooled_features(load_backbone("test_resnet", pretrained=False), images(32))
+        pooled_features(backbone, images(32))
 
 
 def test_resizing_is_asked_for_and_explicit(own_file: Path) -> None:
-    """The whole image, bicubic with antialiasing, to the model's size."""
     small = load_backbone(str(own_file), resize=True)
     big = to_unit(images(24))
     expected = F.interpolate(big, (8, 8), mode="bicubic", antialias=True).clamp(0, 1)
@@ -120,7 +106,6 @@ def test_resizing_is_asked_for_and_explicit(own_file: Path) -> None:
 
 
 def test_the_untrained_control_depends_on_the_seed_alone() -> None:
-    """The same seed, the same weights, and the global generator is left as it was."""
     before = torch.get_rng_state()
     one, two, other = (
         load_backbone("test_vit", pretrained=False, seed=seed).network.state_dict()
@@ -131,14 +116,7 @@ def test_the_untrained_control_depends_on_the_seed_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_frozen() -> None:
-    """In evaluation mode, and nothing to train."""
-    backbone = load_backbone("test_resnet", pretrained=False)
-    assert not backbone.training and not any(p.requires_grad for p in backbone.parameters())
-
-
 def test_errors_of_names_and_files(tmp_path: Path, own_file: Path, timm_file) -> None:
-    """An unknown model, no file, a file of something else: one sentence each."""
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"nothing")
     for name, weights, message in (
@@ -155,8 +133,6 @@ def test_errors_of_names_and_files(tmp_path: Path, own_file: Path, timm_file) ->
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a network, one sentence that says what to do; for a model on the Hub, too."""
-
     def offline(*_: object, **__: object) -> None:
         raise RuntimeError("no route to host")
 

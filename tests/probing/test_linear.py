@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from sparsejepa.probing.linear import VALIDATION_FRACTION, check_labels, linear_probe, whiten
+from sparsejepa.probing.linear import VALIDATION_FRACTION, linear_probe, whiten
 from sparsejepa.randomness import generator
 
 
@@ -32,17 +32,8 @@ def scikit_learn(train_x, train_y, decay: float):
     return lambda test_x, test_y: model.score((test_x.double() - mean) / std, test_y)
 
 
-def test_planted_separable_features_give_100_percent() -> None:
-    """Classes that a hyperplane separates are separated."""
-    x, y = problem(600, 7, 16, gap=5.0)
-    result = linear_probe(*halves(x, y, 400), seed=0, steps=300)
-    assert result.top1 == result.top5 == result.validation_top1 == 1.0
-    assert result.correct.all() and torch.equal(result.predictions, y[400:])
-
-
 @pytest.mark.parametrize("decay", [1e-6, 1e-4, 1e-2])
 def test_one_probe_agrees_with_scikit_learn(decay: float) -> None:
-    """Equal weight decay, within 0.3 points of logistic regression on 10,000 test rows."""
     data = halves(*problem(14_000, 8, 24, gap=0.45), 4_000)
     result = linear_probe(*data, seed=0, learning_rates=(0.02,), weight_decays=(decay,))
     assert result.top1 == pytest.approx(scikit_learn(*data[:2], decay)(*data[2:]), abs=0.003)
@@ -69,7 +60,6 @@ def test_sweep_agrees_with_scikit_learn() -> None:
 
 
 def test_test_labels_do_not_influence_the_choice() -> None:
-    """Permuted test labels change the score and nothing else."""
     train_x, train_y, test_x, test_y = halves(*problem(500, 5, 8, gap=0.7), 400)
     options = {"seed": 0, "steps": 100}
     result = linear_probe(train_x, train_y, test_x, test_y, **options)
@@ -81,7 +71,6 @@ def test_test_labels_do_not_influence_the_choice() -> None:
 
 
 def test_deterministic_to_the_bit_and_by_seed() -> None:
-    """The same seed gives the same result; another splits and orders the rows otherwise."""
     data = halves(*problem(500, 5, 8, gap=0.5), 400)
     first, again, other = (linear_probe(*data, seed=s, steps=50) for s in (0, 0, 1))
     for field in dataclasses.fields(first):
@@ -90,28 +79,12 @@ def test_deterministic_to_the_bit_and_by_seed() -> None:
     assert first.validation_top1 != other.validation_top1
 
 
-def test_all_probes_in_one_pass_equal_each_alone() -> None:
-    """The sweep finds what the chosen probe, trained alone, gives: probes do not mix."""
-    data = halves(*problem(500, 5, 8, gap=0.7), 400)
-    sweep = linear_probe(*data, seed=0, steps=100)
-    alone = linear_probe(
-        *data,
-        seed=0,
-        steps=100,
-        learning_rates=(sweep.learning_rate,),
-        weight_decays=(sweep.weight_decay,),
-    )
-    assert torch.equal(alone.predictions, sweep.predictions)
-    assert alone.validation_top1 == sweep.validation_top1
-
-
 def test_units_of_features_do_not_matter() -> None:
-    """Features are standardised: other units and offsets leave the predictions as they are."""
     train_x, train_y, test_x, test_y = halves(*problem(500, 5, 8, gap=0.7), 400)
     scale, shift = torch.logspace(-2, 2, 8), torch.linspace(-3, 3, 8)
-    one = linear_probe(train_x, train_y, test_x, test_y, seed=0, steps=100)
-    two = linear_probe(
-        train_x * scale + shift, train_y, test_x * scale + shift, test_y, seed=0, steps=100
+    one, two = (
+        linear_probe(a * train_x + b, train_y, a * test_x + b, test_y, seed=0, steps=100)
+        for a, b in ((1, 0), (scale, shift))
     )
     assert (one.predictions == two.predictions).double().mean() >= 0.98
 
@@ -128,26 +101,14 @@ def test_constant_and_repeated_features_are_harmless() -> None:
     [
         (1, -1, "training label -1 is outside 0 to 3"),
         (3, 9, "test label 9 is outside 0 to 3"),
-        (3, -2, "test label -2 is outside 0 to 3"),
+        (1, 2, "All 40 training labels are 2; a probe needs at least 2"),
         (2, float("inf"), "Features contain NaN or infinity"),
     ],
 )
 def test_bad_values_are_refused(part: int, value: float, message: str) -> None:
-    """A label outside the range and features that are not finite, each by name."""
     data = [t.clone() for t in halves(*problem(60, 4, 3, gap=1.0), 40)]
-    data[part][7] = value
+    data[part][7 if "All" not in message else slice(None)] = value
     with pytest.raises(ValueError, match=message):
-        linear_probe(*data, seed=0)
-    if part in (1, 3):
-        with pytest.raises(ValueError, match=message):
-            check_labels(data[1], data[3])
-
-
-def test_a_single_class_is_refused() -> None:
-    """A probe that can only give one answer would be right on every image."""
-    data = [t.clone() for t in halves(*problem(60, 4, 3, gap=1.0), 40)]
-    data[1][:] = 2
-    with pytest.raises(ValueError, match="All 40 training labels are 2; a probe needs at least 2"):
         linear_probe(*data, seed=0)
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
-from sparsejepa.information.estimate import DroppedColumn
+from sparsejepa.information.estimate import DroppedColumn, Matrix
 
 # Fewer rows leave the correlation matrix so uncertain that no correction mends it.
 ROWS_PER_COLUMN = 5
@@ -16,22 +16,22 @@ FEWEST_ROWS = 20
 # Rows are handled a chunk at a time where a copy of 50,000 x 768 numbers would take 300 MB.
 CHUNK_BYTES = 32_000_000
 # An entry this many typical deviations from its column's median is an outlier or a sentinel, such
-# as 1e9 for "missing". Its row would hide what the others show of dependence.
+# as 1e9 for "missing", whose row would hide what the others show of dependence.
 FAR = 100
 EPS32, EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
 
+Array = Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"]
+Usable = tuple[Shaped[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]
 
-def usable_columns(
-    x: Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"], drop: bool
-) -> tuple[Float64[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
+
+def usable_columns(x: Array, drop: bool) -> Usable:
     """The columns of `x` that can enter, in float64, their indices, and what was dropped.
 
-    A constant column (a dead unit) has an entropy of minus infinity, and exact linear dependence
-    makes the multiinformation infinite. The final LayerNorm of a vision transformer causes one
-    such dependence: sum_i z_i / w_i is the same for every image. With `drop`, constant columns
-    are left out, and then as many others as there are null directions: those that leave the
-    largest determinant among what stays, hence the smallest multiinformation. Of one null
-    direction v that is argmax |v_i|, and leaving out column j instead would add ln |v_i / v_j|.
+    A constant column (a dead unit) has an entropy of minus infinity, and exact linear dependence,
+    such as a final LayerNorm causes (sum_i z_i / w_i is the same for every image), makes the
+    multiinformation infinite. With `drop`, constant columns are left out, and then as many others
+    as there are null directions: those that leave the largest determinant, hence the smallest
+    multiinformation. Of one null direction v that is argmax |v_i|; column j adds ln |v_i / v_j|.
 
     Raises:
         ValueError: NaN or infinity, fewer rows than `ROWS_PER_COLUMN` a column, constant columns
@@ -39,7 +39,6 @@ def usable_columns(
     """
     values, rounding, noise = as_float64(x)
     n, d = values.shape
-    refuse_nan(values)
     if n < _fewest_rows(d):
         raise ValueError(
             f"{n} rows are too few for {d} columns: at least {_fewest_rows(d)} are needed, and "
@@ -65,10 +64,9 @@ def usable_columns(
             f"{smallest:.1e}; a final LayerNorm causes one), so their total correlation is "
             f"infinite; pass drop=True to leave out {len(dependent)} and have that reported."
         )
-    if len(dependent):
-        reason = "linearly dependent on the others"
-        dropped += [DroppedColumn(int(kept[i]), reason) for i in dependent]
-        kept = np.delete(kept, dependent)
+    reason = "linearly dependent on the others"
+    dropped += [DroppedColumn(int(kept[i]), reason) for i in dependent]
+    kept = np.delete(kept, dependent)
     return values[:, kept] if dropped else values, kept, tuple(dropped)
 
 
@@ -79,10 +77,7 @@ def dependent_columns(
 
     The eigenvalues are those of the correlation matrix of the rows without far entries, after
     each column is centred at its median and scaled by its typical deviation: neither an offset,
-    nor a unit, nor a sentinel row changes them.
-
-    Args:
-        noise: variance that rounding adds to a number, as a share of the number's square.
+    nor a unit, nor a sentinel row changes them. `noise` is as in `as_float64`.
     """
     n, d = x.shape
     median, spread = centre_and_spread(x)
@@ -109,43 +104,28 @@ def dependent_columns(
     return np.sort(moving[pivots]), float(spectrum[0])
 
 
-def centre_and_spread(
-    x: Float64[np.ndarray, "N d"],
-) -> tuple[Float64[np.ndarray, "d"], Float64[np.ndarray, "d"]]:
+def centre_and_spread(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "2 d"]:
     """Half the median of every column, and half the median distance of other values from it."""
-    found = []
-    for column in x.T:
+    found = np.empty((2, x.shape[1]))
+    for j, column in enumerate(x.T):
         half = column / 2
-        median = np.median(half)
-        distance = np.abs(half - median)
-        found.append((median, np.median(distance[distance > 0])))
-    return np.array([m for m, _ in found]), np.array([s for _, s in found])
+        found[0, j] = np.median(half)
+        distance = np.abs(half - found[0, j])
+        found[1, j] = np.median(distance[distance > 0])
+    return found
 
 
-def refuse_nan(x: Shaped[np.ndarray, "N d"]) -> None:
-    """Raises ValueError where a number is NaN or infinite."""
-    floating = np.issubdtype(x.dtype, np.floating)
-    if floating and not all(np.isfinite(x[rows]).all() for rows in row_chunks(*x.shape)):
-        raise ValueError(
-            "The columns contain NaN or infinity, of which no multiinformation can be estimated; "
-            "check what computed them."
-        )
+def as_float64(x: Array) -> tuple[Float64[np.ndarray, "N d"], float, float]:
+    """`x` in float64, the rounding eps of its number format, and the variance of that rounding.
 
-
-def as_float64(
-    x: Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"],
-) -> tuple[Float64[np.ndarray, "N d"], float, float]:
-    """`x` in float64, the rounding of its number format, and the variance of that rounding.
-
-    The variance is a share of a number's square: half an eps² where only storage rounds, as in
-    half precision, and two eps² where arithmetic does, as measured behind LayerNorms in float32.
-    Numbers in float64 that float32 holds too were computed there.
+    The variance is a share of a number's square: eps² / 2 where only storage rounds, as in half
+    precision, and 2 eps² where arithmetic does, as measured behind LayerNorms in float32. Numbers
+    in float64 that float32 holds too were computed there.
     """
-    eps = EPS64
-    if x.dtype.is_floating_point if isinstance(x, Tensor) else np.issubdtype(x.dtype, np.floating):
+    array, eps = as_array(x), EPS64
+    if array.dtype.kind == "f":
         eps = float((torch if isinstance(x, Tensor) else np).finfo(x.dtype).eps)
-    array = as_array(x)
-    if np.issubdtype(array.dtype, np.integer):
+    elif np.issubdtype(array.dtype, np.integer):
         # Differences from the least are exact where 64 bits are more than float64 holds.
         whole = array.astype(np.int64, copy=False)
         array = (whole - whole.min(axis=0)).view(np.uint64)
@@ -160,23 +140,27 @@ def as_float64(
     return values, eps, 2 * (EPS32 if coarse else EPS64) ** 2
 
 
-def as_array(
-    x: Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"],
-) -> Shaped[np.ndarray, "N d"]:
-    """`x` as a NumPy array; half precision, which NumPy has in part only, in float64."""
-    if not isinstance(x, Tensor):
-        return x
-    x = x.detach().cpu()
-    return (x.double() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
+def as_array(x: Array) -> Shaped[np.ndarray, "N d"]:
+    """`x` as a NumPy array; half precision, which NumPy has in part only, in float64.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
+    if isinstance(x, Tensor):
+        x = x.detach().cpu()
+        x = (x.double() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
+    if x.dtype.kind == "f" and not all(np.isfinite(x[r]).all() for r in row_chunks(*x.shape)):
+        raise ValueError(
+            "The columns contain NaN or infinity, of which no multiinformation can be estimated; "
+            "check what computed them."
+        )
+    return x
 
 
-def moments(
-    x: Float64[np.ndarray, "N d"],
-) -> tuple[Float64[np.ndarray, "d"], Float64[np.ndarray, "d d"]]:
+def moments(x: Float64[np.ndarray, "N d"]) -> tuple[Float64[np.ndarray, "d"], Matrix]:
     """Mean and covariance (divided by N)."""
     n, d = x.shape
-    mean = x.mean(axis=0)
-    covariance = np.zeros((d, d))
+    mean, covariance = x.mean(axis=0), np.zeros((d, d))
     for rows in row_chunks(n, d):
         centred = x[rows] - mean
         covariance += centred.T @ centred
@@ -187,17 +171,6 @@ def row_chunks(n: int, d: int) -> Iterator[slice]:
     """Slices over n rows of d numbers, each of some `CHUNK_BYTES` in float64."""
     size = max(1, CHUNK_BYTES // (8 * max(d, 1)))
     return (slice(start, start + size) for start in range(0, n, size))
-
-
-def shuffled_columns(
-    x: Shaped[np.ndarray, "N d"], generator: torch.Generator
-) -> Shaped[np.ndarray, "N d"]:
-    """Every column in a random order of its own: the same margins, no dependence."""
-    shuffled = np.empty_like(x)
-    for column in range(x.shape[1]):
-        order = torch.randperm(len(x), generator=generator).numpy()
-        shuffled[:, column] = x[order, column]
-    return shuffled
 
 
 def _fewest_rows(d: int) -> int:

@@ -7,58 +7,65 @@ multiinformation, because it has the largest entropy. Dependence that leaves nor
 uncorrelated, such as that of the tails of a Student t, is missed altogether.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy.linalg
 import torch
-from jaxtyping import Bool, Float64, Int, Int32, Shaped
+from jaxtyping import Bool, Float64, Int32, Shaped
 from scipy.special import ndtri
 
 from sparsejepa.information.columns import EPS64, row_chunks
-from sparsejepa.information.estimate import Estimator, Term
-from sparsejepa.information.gaussian import (
-    cholesky,
-    excess,
-    half_log_determinant,
-    null_variance,
-)
+from sparsejepa.information.estimate import Columns, Estimator, Matrix, Term
+from sparsejepa.information.gaussian import cholesky, excess, half_log_determinant, null_variance
 
 # Random splits into halves, from which the bias is extrapolated.
 SPLITS = 4
 # Least share of a direction's variance that extrapolation leaves; 1/100 adds 2.3 nats.
 LEAST_SHARE = 0.01
 
+Ranks = Int32[np.ndarray, "N d"]
 
-@dataclass(frozen=True, eq=False)
+
 class CopulaEstimator(Estimator):
     """The estimate bound to the ranks of its columns.
 
     Ranks displace the scores of a row by about 1 / sqrt(N), differently in every column. That
     blurs near-deterministic dependence: with S the scores' correlation matrix, E S(N) = R + B / N
     to first order. So the estimate is of 2 S(N) - S(N/2), where S(N/2) is the mean over random
-    halves, in which the blur cancels, and the size of that correction is its systematic
-    uncertainty. Where a column follows from the others to within 1 / sqrt(N) of its deviation,
-    ranks cannot tell how closely: the correction, and with it the interval, becomes wide.
+    halves and the blur cancels; the size of that correction is its systematic uncertainty, large
+    where a column follows from the others to within 1 / sqrt(N) of its deviation.
     """
 
-    method = "copula"
-    ranks: Int32[np.ndarray, "N d"]  # 0 to N - 1, each once in every column
-    correlation: Float64[np.ndarray, "d d"]  # of the normal scores of all rows
-    in_halves: Float64[np.ndarray, "d d"]  # mean of the correlation matrices of random halves
+    def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
+        self.ranks = independent_ranks(x, generator)
+        n, self.correlation = len(x), _products(self.ranks)
+        smallest = float(np.linalg.eigvalsh(self.correlation)[0])
+        if smallest <= 10 * len(self.correlation) * EPS64:
+            raise ValueError(
+                "The ranks of the columns are linearly dependent (smallest eigenvalue of the "
+                f"correlation matrix of their normal scores {smallest:.1e}; a column that is a "
+                "monotone function of another causes that), so their total correlation is "
+                "infinite; leave such a column out."
+            )
+        self.in_halves = np.zeros_like(self.correlation)
+        for _ in range(SPLITS):
+            order = torch.randperm(n, generator=generator).numpy()
+            for part in (order[: n // 2], order[n // 2 :]):
+                member = np.zeros(n, dtype=bool)
+                member[part] = True
+                self.in_halves += _products(_ranks_within(self.ranks, member)) / (2 * SPLITS)
 
-    def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
+    def entropy_value(self, columns: Columns) -> float:
         factor = cholesky(self.correlation, columns)
         whole = half_log_determinant(factor) - excess(len(self.ranks), len(columns))
         return whole + self._correction(columns, factor)
 
-    def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
+    def entropy(self, columns: Columns) -> Term:
         """With the influence function of -½ ln det R for its sampling error.
 
         A row moves R by z z' and, through the margins, by the empirical distribution function's
         error at each of its scores: Klaassen & Wellner 1997, section 3, here summed over R⁻¹.
         """
-        n, k = self.ranks.shape[0], len(columns)
+        n, k = len(self.ranks), len(columns)
         factor = cholesky(self.correlation, columns)
         precision = scipy.linalg.cho_solve((factor, True), np.eye(k))
         scores = normal_scores(n)
@@ -78,80 +85,30 @@ class CopulaEstimator(Estimator):
                 above = (by_rank * slope)[::-1].cumsum()[::-1]
                 influence += 0.5 * scores[rank] * pull + above[rank]
         correction = self._correction(columns, factor)
-        return Term(
-            half_log_determinant(factor) - excess(n, k) + correction,
-            (influence - influence.mean()) / np.sqrt(n),
-            null_variance(n, k),
-            correction,
-        )
+        value = half_log_determinant(factor) - excess(n, k) + correction
+        deviations = (influence - influence.mean()) / np.sqrt(n)
+        return Term(value, deviations, null_variance(n, k), correction)
 
-    def _correction(
-        self, columns: Int[np.ndarray, "k"], factor: Float64[np.ndarray, "k k"]
-    ) -> float:
+    def _correction(self, columns: Columns, factor: Matrix) -> float:
         """½ ln det (2 S(N) - S(N/2)) - ½ ln det S(N), bounded in each direction."""
         halves = self.in_halves[np.ix_(columns, columns)]
         white = scipy.linalg.solve_triangular(factor, halves, lower=True)
         white = scipy.linalg.solve_triangular(factor, white.T, lower=True)
-        left = 2 - np.linalg.eigvalsh(white)
-        return float(0.5 * np.log(np.maximum(left, LEAST_SHARE)).sum())
+        left = np.maximum(2 - np.linalg.eigvalsh(white), LEAST_SHARE)
+        return float(0.5 * np.log(left).sum())
 
 
-def copula_estimator(
-    ranks: Int32[np.ndarray, "N d"], generator: torch.Generator
-) -> CopulaEstimator:
-    """From ranks in which every tie is broken; the generator draws halves.
-
-    Raises:
-        ValueError: a column is a monotone function of another.
-    """
-    n, correlation = len(ranks), _products(ranks)
-    smallest = float(np.linalg.eigvalsh(correlation)[0])
-    if smallest <= 10 * len(correlation) * EPS64:
-        raise ValueError(
-            "The ranks of the columns are linearly dependent (smallest eigenvalue of the "
-            f"correlation matrix of their normal scores {smallest:.1e}; a column that is a "
-            "monotone function of another causes that), so their total correlation is infinite; "
-            "leave such a column out."
-        )
-    in_halves = np.zeros_like(correlation)
-    for _ in range(SPLITS):
-        order = torch.randperm(n, generator=generator).numpy()
-        for part in (order[: n // 2], order[n // 2 :]):
-            member = np.zeros(n, dtype=bool)
-            member[part] = True
-            in_halves += _products(ranks_within(ranks, member)) / (2 * SPLITS)
-    return CopulaEstimator(ranks, correlation, in_halves)
-
-
-def independent_ranks(
-    x: Shaped[np.ndarray, "N d"], generator: torch.Generator
-) -> Int32[np.ndarray, "N d"]:
+def independent_ranks(x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> Ranks:
     """Ranks 0 to N - 1 of every column, equal values in random order.
 
-    Independent random order within equal values adds noise to each column on its own, from which
-    the value can be read back: by the data processing inequality in both directions this leaves
-    the multiinformation exactly as it is, and makes every margin continuous.
+    That makes every margin continuous and, by the data processing inequality in both directions,
+    leaves the multiinformation exactly as it is: the value can be read back.
     """
-    n, d = x.shape
-    ranks = np.empty((n, d), dtype=np.int32)
-    for column in range(d):
-        order = torch.randperm(n, generator=generator).numpy()
-        order = order[np.argsort(x[order, column], kind="stable")]
-        ranks[order, column] = np.arange(n, dtype=np.int32)
+    ranks = np.empty(x.shape, dtype=np.int32)
+    for rank, column in zip(ranks.T, x.T, strict=True):
+        order = torch.randperm(len(x), generator=generator).numpy()
+        rank[order[np.argsort(column[order], kind="stable")]] = np.arange(len(x))
     return ranks
-
-
-def ranks_within(
-    ranks: Int32[np.ndarray, "N d"], member: Bool[np.ndarray, "N"]
-) -> Int32[np.ndarray, "n d"]:
-    """Ranks among the members alone, without sorting again."""
-    found = np.empty((int(member.sum()), ranks.shape[1]), dtype=np.int32)
-    for column in range(ranks.shape[1]):
-        rank = ranks[:, column]
-        by_rank = np.empty(len(ranks), dtype=bool)
-        by_rank[rank] = member
-        found[:, column] = by_rank.cumsum()[rank[member]] - 1
-    return found
 
 
 def normal_scores(n: int) -> Float64[np.ndarray, "n"]:
@@ -160,14 +117,24 @@ def normal_scores(n: int) -> Float64[np.ndarray, "n"]:
     return scores / np.sqrt(np.mean(scores**2))
 
 
-def _products(ranks: Int32[np.ndarray, "N d"]) -> Float64[np.ndarray, "d d"]:
+def _ranks_within(ranks: Ranks, member: Bool[np.ndarray, "N"]) -> Int32[np.ndarray, "n d"]:
+    """Ranks among the members alone, without sorting again."""
+    found = np.empty((int(member.sum()), ranks.shape[1]), dtype=np.int32)
+    by_rank = np.empty(len(ranks), dtype=bool)
+    for column, rank in enumerate(ranks.T):
+        by_rank[rank] = member
+        found[:, column] = by_rank.cumsum()[rank[member]] - 1
+    return found
+
+
+def _products(ranks: Ranks) -> Matrix:
     """Correlation matrix of the columns' normal scores."""
     n, d = ranks.shape
     scores, products = normal_scores(n), np.zeros((d, d))
     for rows in row_chunks(n, d):
         z = scores[ranks[rows]]
         products += z.T @ z
-    # The diagonal is 1 but for rounding; exactly 1 makes a column alone exactly independent.
     products /= n
+    # Exactly 1, without rounding, so that a column alone is exactly independent.
     np.fill_diagonal(products, 1.0)
     return products

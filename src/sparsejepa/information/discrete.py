@@ -3,79 +3,59 @@
 Valid where the joint values are few: N at least 5 times their number.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from jaxtyping import Float64, Int, Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 
-from sparsejepa.information.columns import refuse_nan
-from sparsejepa.information.estimate import Estimator, Term
+from sparsejepa.information.estimate import Columns, Estimator, Term
 
 ROWS_PER_VALUE = 5
 RESAMPLINGS = 200
 
 
-@dataclass(frozen=True, eq=False)
 class DiscreteEstimator(Estimator):
     """Counts of the distinct rows, and what resampling the rows makes of them."""
 
-    method = "discrete"
-    values: Int64[np.ndarray, "K d"]  # the distinct rows, each column numbered from 0
-    counts: Int64[np.ndarray, "K"]
-    resampled: Int64[np.ndarray, "B K"]
+    def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
+        numbered = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in x.T]
+        values, counts = np.unique(np.stack(numbered, axis=1), axis=0, return_counts=True)
+        n = len(x)
+        if n < ROWS_PER_VALUE * len(values):
+            raise ValueError(
+                f"{n} rows have {len(values)} distinct values: the discrete estimate needs at "
+                f"least {ROWS_PER_VALUE} rows for each; use fewer columns, coarser values or "
+                "another method."
+            )
+        self.values, self.counts = values, counts[None]
+        # NumPy draws counts at once; torch would draw the rows one by one.
+        draw = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        self.resampled = draw.multinomial(n, counts / n, size=RESAMPLINGS)
 
-    def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
-        counts = self._merged(columns, self.counts[None])
+    def entropy_value(self, columns: Columns) -> float:
+        counts = self._merged(columns, self.counts)
         return _plug_in(counts).item() + self._correction(counts)
 
-    def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
+    def entropy(self, columns: Columns) -> Term:
         """With the bootstrap over rows for its sampling error.
 
         The correction is right to order 1 / N and where no value is rare: its size is suspected.
         """
         drawn = _plug_in(self._merged(columns, self.resampled))
-        correction = self._correction(self._merged(columns, self.counts[None]))
+        correction = self._correction(self._merged(columns, self.counts))
         return Term(self.entropy_value(columns), drawn - drawn.mean(), systematic=correction)
 
     def _correction(self, counts: Int64[np.ndarray, "1 C"]) -> float:
         return (counts.shape[1] - 1) / (2 * int(self.counts.sum()))
 
-    def _merged(
-        self, columns: Int[np.ndarray, "k"], counts: Int64[np.ndarray, "B K"]
-    ) -> Int64[np.ndarray, "B C"]:
+    def _merged(self, columns: Columns, counts: Int64[np.ndarray, "B K"]) -> np.ndarray:
         """Counts of the distinct values of some columns, from those of all."""
-        _, cell = np.unique(self.values[:, columns], axis=0, return_inverse=True)
-        cell = cell.reshape(-1)
+        cell = np.unique(self.values[:, columns], axis=0, return_inverse=True)[1].reshape(-1)
         merged = np.zeros((cell.max() + 1, len(counts)), dtype=np.int64)
         np.add.at(merged, cell, counts.T)
         return merged.T
 
 
-def discrete_estimator(
-    x: Shaped[np.ndarray, "N d"], generator: torch.Generator
-) -> DiscreteEstimator:
-    """Counts equal rows; a constant column is a value like any other.
-
-    Raises:
-        ValueError: NaN, or fewer than `ROWS_PER_VALUE` rows for each distinct row.
-    """
-    refuse_nan(x)
-    numbered = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in x.T]
-    values, counts = np.unique(np.stack(numbered, axis=1), axis=0, return_counts=True)
-    n = len(x)
-    if n < ROWS_PER_VALUE * len(values):
-        raise ValueError(
-            f"{n} rows have {len(values)} distinct values: the discrete estimate needs at least "
-            f"{ROWS_PER_VALUE} rows for each; use fewer columns, coarser values or another method."
-        )
-    # NumPy draws counts at once; torch would draw the rows one by one.
-    draw = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    resampled = draw.multinomial(n, counts / n, size=RESAMPLINGS)
-    return DiscreteEstimator(values.astype(np.int64), counts.astype(np.int64), resampled)
-
-
 def _plug_in(counts: Int64[np.ndarray, "B K"]) -> Float64[np.ndarray, "B"]:
     """Entropy in nats of each row of counts."""
     share = counts / counts.sum(axis=1, keepdims=True)
-    return -np.where(share > 0, share * np.log(np.where(share > 0, share, 1.0)), 0.0).sum(axis=1)
+    return -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64, Int
 from scipy.special import ndtri
+
+Columns = Int[np.ndarray, "_"]
+Matrix = Float64[np.ndarray, "_ _"]
+Blocks = Sequence[Int[np.ndarray, "_"]]
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,11 @@ class TotalCorrelation:
         return self.value / max(self.d - 1, 1)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Lower and upper end, in nats, of the interval of that coverage.
+        """Lower and upper end, in nats, of the interval of that coverage, between 0 and 1.
 
-        Near independence the variance of the estimate grows by 2 / n for each nat that the truth
-        is larger (that of a chi-square / 2n). So, as in Wilson's interval of a proportion, the
-        upper end t solves (t - value)² = z² (standard_error² + 2 (t - value) / n): without that,
-        intervals of weakly dependent columns would end too low. The lower end is that of the
-        normal distribution.
-
-        Raises:
-            ValueError: `level` is not between 0 and 1.
+        Near independence the variance grows by 2 / n for each nat that the truth is larger (that of
+        a chi-square / 2n). So, as in Wilson's interval of a proportion, the upper end t solves
+        (t - value)² = z² (standard_error² + 2 (t - value) / n); the lower end is the normal one.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, not {level}.")
@@ -66,27 +64,20 @@ class Term:
     def standard_error(self) -> float:
         """Sampling error and suspected bias, in nats.
 
-        The variance at independence is a lower bound; the jackknife overestimates by up to 2x,
-        because it counts twice what is left of it at independence (Efron & Stein 1981).
+        The variance at independence is a lower bound; the jackknife overestimates by up to 2x.
         """
         variance = max(float(np.mean(np.square(self.deviations))), self.null_variance)
         return float(np.sqrt(variance + self.systematic**2))
 
 
 class Estimator:
-    """A method bound to its data, of N rows and d columns."""
+    """A method bound to its data.
 
-    method: ClassVar[str]
+    A subclass has `entropy(columns)`, a Term in nats up to what cancels in every multiinformation,
+    and `entropy_value(columns)`, its value alone, which takes a small part of the time.
+    """
 
-    def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
-        """Entropy of some columns, up to what cancels in every multiinformation."""
-        raise NotImplementedError
-
-    def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
-        """Its value alone, which takes a small part of the time."""
-        raise NotImplementedError
-
-    def between(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> Term:
+    def between(self, blocks: Blocks) -> Term:
         """Multiinformation between disjoint blocks of columns, each taken as one vector."""
         whole = self.entropy(np.concatenate(blocks))
         value, systematic, null = -whole.value, -whole.systematic, whole.null_variance
@@ -97,12 +88,7 @@ class Estimator:
             null -= part.null_variance
         return Term(value, deviations, max(null, 0.0), systematic)
 
-    def between_value(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> float:
+    def between_value(self, blocks: Blocks) -> float:
         """The value of `between` alone."""
         whole = self.entropy_value(np.concatenate(blocks))
         return sum(self.entropy_value(block) for block in blocks) - whole
-
-
-def single_columns(d: int) -> list[Int[np.ndarray, "1"]]:
-    """The finest partition: every column a block of its own."""
-    return [np.array([column]) for column in range(d)]

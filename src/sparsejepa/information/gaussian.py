@@ -1,15 +1,12 @@
 """Gaussian plug-in estimate: -½ ln det R of the correlation matrix R, without its bias.
 
-Valid at any width for Gaussian columns. Of other columns it estimates that functional of their
-correlation matrix, which is neither an upper nor a lower bound of their multiinformation, and
+Valid at any width for Gaussian columns. Of others it is neither an upper nor a lower bound, and
 misses all dependence without correlation. Undefined where it would rest on a single row.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 from scipy.special import polygamma, psi
 
 from sparsejepa.information.columns import (
@@ -20,45 +17,41 @@ from sparsejepa.information.columns import (
     moments,
     row_chunks,
 )
-from sparsejepa.information.estimate import Estimator, Term
+from sparsejepa.information.estimate import Columns, Estimator, Matrix, Term
 
 # Where a row leaves less of the determinant than this share, the formula of the jackknife loses
 # its digits, and the row is left out in fact.
 LEAST_LEFT = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
 class GaussianEstimator(Estimator):
-    """The plug-in estimate bound to its columns, which are only read."""
+    """The plug-in estimate of columns that `usable_columns` and `columns_of_one_row` let pass."""
 
-    method = "gaussian"
-    x: Float64[np.ndarray, "N d"]
-    mean: Float64[np.ndarray, "d"]
-    scale: Float64[np.ndarray, "d"]  # standard deviations
-    correlation: Float64[np.ndarray, "d d"]
+    def __init__(self, x: Float64[np.ndarray, "N d"]) -> None:
+        self.x = x
+        self.mean, covariance = moments(x)
+        self.scale = np.sqrt(np.diag(covariance))
+        self.correlation = covariance / self.scale / self.scale[:, None]
 
-    def entropy_value(self, columns: Int[np.ndarray, "k"]) -> float:
-        factor = cholesky(self.correlation, columns)
-        return half_log_determinant(factor) - excess(len(self.x), len(columns))
+    def entropy_value(self, columns: Columns) -> float:
+        half = half_log_determinant(cholesky(self.correlation, columns))
+        return half - excess(len(self.x), len(columns))
 
-    def entropy(self, columns: Int[np.ndarray, "k"]) -> Term:
+    def entropy(self, columns: Columns) -> Term:
         """With the exact jackknife: leaving row i out multiplies det R by 1 - leverage i."""
         n, k = len(self.x), len(columns)
         half = half_log_determinant(cholesky(self.correlation, columns))
         leverage = self.leverages(columns)
         left_out = 0.5 * np.log1p(-np.minimum(leverage, 1 - LEAST_LEFT))
         for row in np.flatnonzero(leverage > 1 - LEAST_LEFT):
-            rest = gaussian_estimator(np.delete(self.x[:, columns], row, axis=0))
+            rest = GaussianEstimator(np.delete(self.x[:, columns], row, axis=0))
             narrower = np.log(rest.scale / self.scale[columns]).sum() + 0.5 * k * np.log1p(-1 / n)
             of_rest = half_log_determinant(cholesky(rest.correlation, np.arange(k)))
             left_out[row] = of_rest + narrower - half
-        return Term(
-            half - excess(n, k),
-            np.sqrt(n - 1) * (left_out - left_out.mean()),
-            null_variance(n, k),
-        )
+        deviations = np.sqrt(n - 1) * (left_out - left_out.mean())
+        return Term(half - excess(n, k), deviations, null_variance(n, k))
 
-    def leverages(self, columns: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "N"]:
+    def leverages(self, columns: Columns) -> Float64[np.ndarray, "N"]:
         """h_i / (N - 1) with each row's squared Mahalanobis distance h_i from the mean."""
         n, k = len(self.x), len(columns)
         factor, leverage = cholesky(self.correlation, columns), np.empty(n)
@@ -69,18 +62,8 @@ class GaussianEstimator(Estimator):
         return leverage
 
 
-def gaussian_estimator(x: Float64[np.ndarray, "N d"]) -> GaussianEstimator:
-    """Reads the moments of columns that `usable_columns` and `columns_of_one_row` let pass."""
-    mean, covariance = moments(x)
-    scale = np.sqrt(np.diag(covariance))
-    return GaussianEstimator(x, mean, scale, covariance / scale / scale[:, None])
-
-
 def in_own_units(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "N d"]:
-    """Columns up to 1 in size, without the offset of those that lie far from zero.
-
-    Powers of two as units round nothing; products of the columns neither over- nor underflow.
-    """
+    """Columns up to 1 in size, by powers of two, without the offset of those far from zero."""
     median, spread = centre_and_spread(x)
     offset = np.where(np.abs(median) > 1000 * spread, 2 * median, 0.0)
     x = x - offset if offset.any() else x
@@ -91,9 +74,6 @@ def columns_of_one_row(x: Float64[np.ndarray, "N d"]) -> dict[int, str]:
     """Column -> why no Gaussian estimate with it has a standard error: it would rest on one row.
 
     Without that row the column is constant, as a unit that is active for one image, or dependent.
-
-    Raises:
-        ValueError: outliers leave nothing of a correlation matrix but rounding.
     """
     median, spread = centre_and_spread(x)
     apart = [np.flatnonzero(column / 2 != half) for column, half in zip(x.T, median, strict=True)]
@@ -101,15 +81,14 @@ def columns_of_one_row(x: Float64[np.ndarray, "N d"]) -> dict[int, str]:
     others = np.array([j for j in range(x.shape[1]) if j not in found], dtype=np.int64)
     if len(others) == 0:
         return found
-    estimator = gaussian_estimator(in_own_units(x[:, others]))
+    estimator = GaussianEstimator(in_own_units(x[:, others]))
     smallest = float(np.linalg.eigvalsh(estimator.correlation)[0])
     if smallest <= 10 * len(others) * EPS64:
         with np.errstate(over="ignore"):
             farthest = np.abs((x / 2 - median) / spread).max(axis=1).argmax()
         raise ValueError(
-            f"Outliers, the farthest in row {farthest}, leave a correlation matrix that is "
-            f"singular but for rounding (smallest eigenvalue {smallest:.1e}): leave such rows out, "
-            "or use method 'copula' or 'ksg', which see ranks."
+            f"Outliers, the farthest in row {farthest}, leave nothing of a correlation matrix but "
+            "rounding: leave such rows out, or use method 'copula' or 'ksg', which see ranks."
         )
     noise = as_float64(x)[2]
     for row in np.flatnonzero(estimator.leverages(np.arange(len(others))) > 1 - LEAST_LEFT):
@@ -118,14 +97,12 @@ def columns_of_one_row(x: Float64[np.ndarray, "N d"]) -> dict[int, str]:
     return found
 
 
-def cholesky(
-    correlation: Float64[np.ndarray, "d d"], columns: Int[np.ndarray, "k"]
-) -> Float64[np.ndarray, "k k"]:
+def cholesky(correlation: Matrix, columns: Columns) -> Matrix:
     """Lower factor of the correlation matrix of some columns."""
     return np.linalg.cholesky(correlation[np.ix_(columns, columns)])
 
 
-def half_log_determinant(factor: Float64[np.ndarray, "k k"]) -> float:
+def half_log_determinant(factor: Matrix) -> float:
     """½ ln det of the matrix with this Cholesky factor."""
     return float(np.log(np.diag(factor)).sum())
 
@@ -133,10 +110,9 @@ def half_log_determinant(factor: Float64[np.ndarray, "k k"]) -> float:
 def excess(n: int, k: int) -> float:
     """E[½ ln det S] - ½ ln det Sigma - k/2 ln 2 of the products S of n centred rows, k columns.
 
-    Exact for Gaussian columns, whatever their correlation: S's determinant is that of Sigma times
-    independent chi-squares of n - 1, ..., n - k degrees of freedom (Anderson 2003, theorem 7.5.3).
-    For all d columns minus one by one that is the bias ½ [d psi((n-1)/2) - sum_i psi((n-i)/2)] of
-    the multiinformation, about d (d - 1) / (4 n).
+    Exact for Gaussian columns: S's determinant is that of Sigma times independent chi-squares of
+    n - 1, ..., n - k degrees of freedom (Anderson 2003, theorem 7.5.3). It biases the
+    multiinformation of d columns by about d (d - 1) / (4 n).
     """
     return 0.5 * float(psi((n - 1 - np.arange(k)) / 2).sum())
 

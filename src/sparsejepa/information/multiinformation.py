@@ -8,32 +8,33 @@ so between <= total always holds; compare with random partitions instead.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from sparsejepa.information.columns import as_array, shuffled_columns, usable_columns
-from sparsejepa.information.copula import copula_estimator, independent_ranks
-from sparsejepa.information.discrete import discrete_estimator
-from sparsejepa.information.estimate import (
-    DroppedColumn,
-    Estimator,
-    TotalCorrelation,
-    single_columns,
-)
-from sparsejepa.information.gaussian import columns_of_one_row, gaussian_estimator, in_own_units
-from sparsejepa.information.nearest_neighbour import nearest_neighbour_estimator
+from sparsejepa.information.columns import Array, Usable, as_array, usable_columns
+from sparsejepa.information.copula import CopulaEstimator
+from sparsejepa.information.discrete import DiscreteEstimator
+from sparsejepa.information.estimate import Blocks, DroppedColumn, Estimator, TotalCorrelation
+from sparsejepa.information.gaussian import GaussianEstimator, columns_of_one_row, in_own_units
+from sparsejepa.information.nearest_neighbour import NearestNeighbourEstimator
 from sparsejepa.randomness import generator as generator_of
 
 Method = Literal["gaussian", "copula", "ksg", "discrete"]
-Array = Shaped[Tensor, "N d"] | Shaped[np.ndarray, "N d"]
-Blocks = Sequence[Int64[np.ndarray, "_"]]
 Groups = Iterable[Iterable[int]] | Int64[Tensor, "G p"]
+
+# Method -> the estimator of usable columns; the generator breaks ties, halves or resamples rows.
+ESTIMATORS: dict[str, Callable[[np.ndarray, torch.Generator], Estimator]] = {
+    "gaussian": lambda values, _: GaussianEstimator(in_own_units(values)),
+    "copula": CopulaEstimator,
+    "ksg": NearestNeighbourEstimator,
+    "discrete": DiscreteEstimator,
+}
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,7 @@ class AmongRandom:
 
     @property
     def rank(self) -> float:
-        """Share of random choices that have less, ties counting half, 0 to 1.
-
-        Of a partition, near 0: its groups gather dependent columns more than chance does.
-        """
+        """Share of random choices that have less, ties counting half: 0 for telling groups."""
         less, equal = (self.random < self.own).mean(), (self.random == self.own).mean()
         return float(less + equal / 2)
 
@@ -70,8 +68,7 @@ class AmongRandom:
     def p_value(self) -> float:
         """Of the two-sided permutation test of "this choice is a random one".
 
-        At least 2 / (draws + 1) (Davison & Hinkley 1997, section 4.3): 200 draws cannot show less
-        than 0.01.
+        At least 2 / (draws + 1) (Davison & Hinkley 1997, section 4.3).
         """
         tails = ((self.random <= self.own).sum(), (self.random >= self.own).sum())
         return float(min(1.0, 2 * (1 + min(tails)) / (len(self.random) + 1)))
@@ -80,21 +77,17 @@ class AmongRandom:
 def total_correlation(
     x: Array, method: Method = "copula", *, drop: bool = False, seed: int = 0
 ) -> TotalCorrelation:
-    """I(Z_1; ...; Z_d) = sum_i H(Z_i) - H(Z_1, ..., Z_d), in nats (Watanabe 1960).
+    """I(Z_1; ...; Z_d) = sum_i H(Z_i) - H(Z_1, ..., Z_d), in nats, without its known bias.
 
     Args:
-        x: [N, d], rows are independent draws. The patches of one image are not: pool them first.
-            Numbers of any format are converted to float64.
+        x: [N, d] of any number format, rows are independent draws. The patches of one image are
+            not: pool them first.
         method: "gaussian" (Gaussian columns, any d), "copula" (monotone functions of Gaussian
-            columns; else a lower bound), "ksg" (any density, d up to 3; Kraskov, Stögbauer &
-            Grassberger 2004) or "discrete" (few distinct rows; Miller 1955). The first lines of
-            each module in `sparsejepa.information` say where its method holds.
+            columns; else a lower bound), "ksg" (any density, d up to 3) or "discrete" (few
+            distinct rows). The first lines of each module say where its method holds.
         drop: leave out constant columns, and as many as are linearly dependent, instead of
             refusing them. What was left out stands in the result.
         seed: breaks ties, halves the sample (copula, ksg), resamples it (discrete).
-
-    Returns:
-        The estimate without its known bias, `interval()` and `per_unit`, in nats.
 
     Raises:
         ValueError: an unknown method, NaN or infinity, too few rows, constant columns or linear
@@ -103,15 +96,14 @@ def total_correlation(
 
     Example:
         >>> import math, torch
-        >>> from sparsejepa.information.multiinformation import total_correlation
         >>> x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
         >>> x[:, 1] += x[:, 0]
         >>> low, high = total_correlation(x).interval()
         >>> low < 0.5 * math.log(2) < high
         True
     """
-    estimator, kept, dropped = _bound(x, method, drop, seed)
-    return _result(estimator, single_columns(len(kept)), len(x), dropped)
+    _, kept, between = _bound(x, method, drop, seed)
+    return between(_singles(kept))
 
 
 def decompose(
@@ -126,11 +118,10 @@ def decompose(
     """Total correlation of columns = between groups + within groups, in nats (Watanabe 1960).
 
     Args:
-        x: [N, d], and `method`, `drop`, `seed` as in `total_correlation`.
         groups: the columns of each group, counted from 0.
-        overlapping: ask for the counterexample. Groups that share a column are dependent whatever
-            the columns are: between is infinite for continuous columns, and for discrete ones it
-            counts the shared entropy. Then total is not between + within.
+        overlapping: ask for the counterexample: groups that share a column are dependent whatever
+            the columns are (infinitely, or by the shared entropy of discrete ones), so that total
+            is not between + within.
 
     Raises:
         ValueError: groups that overlap, leave a column out, are empty or name a column that does
@@ -138,43 +129,34 @@ def decompose(
 
     Example:
         >>> import torch
-        >>> from sparsejepa.information.multiinformation import decompose
         >>> x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
-        >>> split = decompose(x, [[0, 1], [2, 3]])
-        >>> abs(split.total.value - split.between.value - sum(w.value for w in split.within)) < 1e-9
+        >>> abs(decompose(x, [[0, 1], [2, 3]]).remainder) < 1e-9
         True
     """
     named = _checked_groups(groups, x.shape[1], overlapping)
-    estimator, kept, dropped = _bound(x, method, drop, seed)
-    blocks = _positions(named, kept)
-
-    def result(parts: Blocks) -> TotalCorrelation:
-        return _result(estimator, parts, len(x), dropped)
-
-    d = sum(map(len, blocks))
+    _, kept, between = _bound(x, method, drop, seed)
+    blocks = [np.flatnonzero(np.isin(kept, group)) for group in named]
+    if empty := [number for number, block in enumerate(blocks) if len(block) == 0]:
+        raise ValueError(f"Of group {empty[0]} no column is left after dropping; leave it out.")
+    total, d = between(_singles(kept)), sum(map(len, blocks))
     if d > len(kept) and method != "discrete":
-        between = TotalCorrelation(math.inf, 0.0, method, len(x), d, dropped)
+        apart = replace(total, value=math.inf, standard_error=0.0, d=d)
     else:
-        between = result(blocks)
-    within = tuple(result([block[[i]] for i in range(len(block))]) for block in blocks)
-    return Decomposition(result(single_columns(len(kept))), between, within)
+        apart = between(blocks)
+    return Decomposition(total, apart, tuple(between(list(block[:, None])) for block in blocks))
 
 
 def shuffled_null(
     x: Array, method: Method, draws: int, generator: torch.Generator
 ) -> Float64[np.ndarray, "draws"]:
-    """Estimates, in nats, of columns that the generator shuffles independently of each other.
-
-    The truth is 0 then, with the margins as they are: what is left is the estimator's own error.
-
-    Raises:
-        ValueError: as `total_correlation`.
-    """
+    """Estimates, in nats, of columns that are shuffled independently: truth 0, the same margins."""
     values, kept, _ = _usable(x, method, False)
-    nulls = (
-        _estimator(shuffled_columns(values, generator), method, generator) for _ in range(draws)
-    )
-    return np.array([null.between_value(single_columns(len(kept))) for null in nulls])
+    nulls, shuffled = [], np.empty_like(values)
+    for _ in range(draws):
+        for column, into in zip(values.T, shuffled.T, strict=True):
+            into[:] = column[torch.randperm(len(x), generator=generator).numpy()]
+        nulls.append(ESTIMATORS[method](shuffled, generator).between_value(_singles(kept)))
+    return np.array(nulls)
 
 
 def random_partitions(
@@ -184,19 +166,19 @@ def random_partitions(
     draws: int,
     generator: torch.Generator,
     seed: int = 0,
+    cover: bool = True,
 ) -> AmongRandom:
     """Multiinformation between the groups, and between random groups of the same sizes.
 
-    The generator deals the columns anew for each draw.
-
-    Raises:
-        ValueError: as `decompose`.
+    The generator deals the columns anew for each draw. Without `cover`, groups may leave some out.
     """
-    blocks = _checked_groups(groups, x.shape[1])
-    ends = np.cumsum([len(block) for block in blocks])[:-1]
-    return _among_random(
-        x, method, seed, blocks, lambda order: np.split(order, ends), draws, generator
-    )
+    own = _checked_groups(groups, x.shape[1], cover=cover)
+    estimator, kept, _ = _bound(x, method, False, seed)
+    ends, drawn = np.cumsum([len(block) for block in own]), []
+    for _ in range(draws):
+        order = torch.randperm(len(kept), generator=generator).numpy()
+        drawn.append(estimator.between_value(np.split(order[: ends[-1]], ends[:-1])))
+    return AmongRandom(estimator.between_value(own), np.array(drawn))
 
 
 def random_subsets(
@@ -207,57 +189,34 @@ def random_subsets(
     generator: torch.Generator,
     seed: int = 0,
 ) -> AmongRandom:
-    """Total correlation of some columns, and of as many random ones out of all.
-
-    What leaving columns out explains by their number alone.
-
-    Raises:
-        ValueError: a column that does not exist, or as `total_correlation`.
-    """
-    (own,) = _checked_groups([columns], x.shape[1], cover=False)
-    blocks = list(own[:, None])
-    return _among_random(
-        x, method, seed, blocks, lambda order: list(order[: len(own), None]), draws, generator
-    )
+    """Total correlation of some columns, and of as many random ones out of all."""
+    alone = [[column] for column in columns]
+    return random_partitions(x, alone, method, draws, generator, seed, cover=False)
 
 
 def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
-    """The columns of each group, from the group of each column; -1: in none.
-
-    Groups without columns are left out.
-    """
+    """The columns of each group that has some, from the group of each column; -1: in none."""
     present = sorted(set(labels.tolist()) - {-1})
     return [torch.nonzero(labels == group).flatten().tolist() for group in present]
 
 
-def _among_random(
-    x: Array,
-    method: Method,
-    seed: int,
-    own: Blocks,
-    dealt: Callable[[Int64[np.ndarray, "d"]], Blocks],
-    draws: int,
-    generator: torch.Generator,
-) -> AmongRandom:
-    estimator, kept, _ = _bound(x, method, False, seed)
-    orders = (torch.randperm(len(kept), generator=generator).numpy() for _ in range(draws))
-    drawn = [estimator.between_value(dealt(order)) for order in orders]
-    return AmongRandom(estimator.between_value(own), np.array(drawn))
-
-
 def _bound(
     x: Array, method: Method, drop: bool, seed: int
-) -> tuple[Estimator, Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
-    """The estimator of the usable columns of `x`, their indices, and what was dropped."""
+) -> tuple[Estimator, Int64[np.ndarray, "k"], Callable[[Blocks], TotalCorrelation]]:
+    """The estimator of the usable columns of `x`, their indices, and results between blocks."""
     values, kept, dropped = _usable(x, method, drop)
-    return _estimator(values, method, generator_of(seed, "multiinformation")), kept, dropped
+    estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
+
+    def between(blocks: Blocks) -> TotalCorrelation:
+        term, d = estimator.between(blocks), sum(map(len, blocks))
+        return TotalCorrelation(term.value, term.standard_error(), method, len(x), d, dropped)
+
+    return estimator, kept, between
 
 
-def _usable(
-    x: Array, method: str, drop: bool
-) -> tuple[Shaped[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedColumn, ...]]:
-    if method not in get_args(Method):
-        raise ValueError(f"method {method!r} is unknown; choose {' or '.join(get_args(Method))}.")
+def _usable(x: Array, method: str, drop: bool) -> Usable:
+    if method not in ESTIMATORS:
+        raise ValueError(f"method {method!r} is unknown; choose {' or '.join(ESTIMATORS)}.")
     if method == "discrete":
         # A constant column and exact dependence are nothing special to counts.
         return as_array(x), np.arange(x.shape[1]), ()
@@ -276,27 +235,8 @@ def _usable(
     return values, kept, dropped
 
 
-def _estimator(
-    values: Shaped[np.ndarray, "N d"], method: Method, generator: torch.Generator
-) -> Estimator:
-    if method == "gaussian":
-        return gaussian_estimator(in_own_units(values))
-    if method == "discrete":
-        return discrete_estimator(values, generator)
-    ranks = independent_ranks(values, generator)
-    if method == "copula":
-        return copula_estimator(ranks, generator)
-    return nearest_neighbour_estimator(ranks, generator)
-
-
-def _result(
-    estimator: Estimator,
-    blocks: Blocks,
-    n: int,
-    dropped: tuple[DroppedColumn, ...],
-) -> TotalCorrelation:
-    term, d = estimator.between(blocks), sum(map(len, blocks))
-    return TotalCorrelation(term.value, term.standard_error(), estimator.method, n, d, dropped)
+def _singles(kept: Int64[np.ndarray, "k"]) -> Blocks:
+    return list(np.arange(len(kept))[:, None])
 
 
 def _checked_groups(
@@ -304,15 +244,13 @@ def _checked_groups(
 ) -> list[Int64[np.ndarray, "_"]]:
     """Groups as arrays of columns, after refusing those for which the split does not hold."""
     named = [np.array([int(i) for i in group], dtype=np.int64) for group in groups]
-    if not named or any(len(group) == 0 for group in named):
-        raise ValueError("Every group needs at least one column; leave empty groups out.")
+    if not named or any(len(np.unique(group)) < max(1, len(group)) for group in named):
+        raise ValueError("Every group needs at least one column, and names none of them twice.")
     every = np.concatenate(named)
     if every.min() < 0 or every.max() >= d:
         wrong = every[(every < 0) | (every >= d)][0]
         raise ValueError(f"Column {wrong} of a group does not exist: there are 0 to {d - 1}.")
     uses = np.bincount(every, minlength=d)
-    if any(len(np.unique(group)) < len(group) for group in named):
-        raise ValueError("A group names a column twice; name every column once.")
     if (uses > 1).any() and not overlapping:
         raise ValueError(
             f"Column {uses.argmax()} is in {uses.max()} groups: groups that share a column depend "
@@ -325,14 +263,3 @@ def _checked_groups(
             "pass only the columns that are in one."
         )
     return named
-
-
-def _positions(named: Blocks, kept: Int64[np.ndarray, "k"]) -> list[Int64[np.ndarray, "_"]]:
-    """Groups in terms of the kept columns."""
-    blocks = [np.flatnonzero(np.isin(kept, group)) for group in named]
-    for number, block in enumerate(blocks):
-        if len(block) == 0:
-            raise ValueError(
-                f"Of group {number} no column is left after dropping; leave that group out."
-            )
-    return blocks

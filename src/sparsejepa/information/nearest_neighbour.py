@@ -7,29 +7,29 @@ the number of other rows that lie strictly closer than eps_i in block m alone, o
 
 Exact at independence, it falls below the truth as dependence and width grow, because balls are
 large where the density bends. If that bias goes with the square of their radius, hence with
-k^(2/d), the estimate with c k neighbours shows how large it is:
+k^(2/d), the estimate with c k neighbours shows how large it is, and T* is returned:
 
     T* = T_k - b_4,   b_c = (T_ck - T_k) / (c^(2/d) - 1)
 
-T* is what is returned; the larger of |b_2| and |b_4|, with the noise of b_2, is its systematic
-uncertainty. Where a column follows from the others to within the size of a ball, b falls short,
-and the copula estimate, a lower bound of the truth, widens the interval. Valid for every law with
-a bounded density, at up to 3 columns and N >= 100 d. With more columns, dependence spread over
-tails, as in a Student t, is missed in part, and more rows help little.
+The larger of |b_2| and |b_4|, with the noise of b_2, is its systematic uncertainty. Where a column
+follows from the others to within the size of a ball, b falls short, and the copula estimate, a
+lower bound of the truth, widens the interval. Valid for every law with a bounded density, at up to
+3 columns and N >= 100 d. With more columns, dependence spread over tails, as in a Student t, is
+missed in part, and more rows help little.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int, Int32, Int64
+from jaxtyping import Float64, Int64, Shaped
 from scipy.spatial import cKDTree
 from scipy.special import psi
 
-from sparsejepa.information.copula import CopulaEstimator, copula_estimator, normal_scores
-from sparsejepa.information.estimate import Estimator, Term
+from sparsejepa.information.copula import CopulaEstimator, normal_scores
+from sparsejepa.information.estimate import Blocks, Estimator, Term
 
 NEIGHBOURS = 4
 # The bias is extrapolated from balls with so many times the neighbours.
@@ -39,73 +39,46 @@ PAIRS = 4_000_000
 
 Block = Float64[np.ndarray, "N _"]
 Rows = Float64[np.ndarray, "N"]
-# Weights of rows -> for every row the sum of the weights of those that hold it in their ball.
-Spread = Callable[[Rows], Rows]
+# Of a block and a radius for each row: how many rows, itself included, are strictly closer; and
+# weights of rows -> for every row the sum of the weights of those that hold it in their ball.
+Within = tuple[Int64[np.ndarray, "N"], Callable[[Rows], Rows]]
 
 
-@dataclass(frozen=True, eq=False)
 class NearestNeighbourEstimator(Estimator):
-    """KSG bound to its columns, as normal scores, with its bias extrapolated.
+    """T* of normal scores, which make it invariant under monotone maps of single columns."""
 
-    Multiinformation does not change under monotone maps of single columns, the distances that
-    KSG compares do: scores make it invariant as well, and columns of any unit comparable.
-    """
+    def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
+        self.copula = CopulaEstimator(x, generator)
+        self.scores = normal_scores(len(x))[self.copula.ranks]
 
-    method = "ksg"
-    scores: Float64[np.ndarray, "N d"]
-    copula: CopulaEstimator  # of the same columns
-
-    def between(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> Term:
+    def between(self, blocks: Blocks) -> Term:
         term = ksg([self.scores[:, block] for block in blocks])
         missing = self.copula.between_value(blocks) - term.value
         return replace(term, systematic=max(term.systematic, missing))
 
-    def between_value(self, blocks: Sequence[Int[np.ndarray, "_"]]) -> float:
-        columns, k = [self.scores[:, block] for block in blocks], NEIGHBOURS
-        distance, _ = _neighbours(columns, COARSEST * k)
-        fine, coarse = (_estimate(columns, distance[:, c * k], c * k) for c in (1, COARSEST))
-        return fine - _bias(fine, coarse, COARSEST, sum(map(len, blocks)))
+    def between_value(self, blocks: Blocks) -> float:
+        return ksg([self.scores[:, block] for block in blocks]).value
 
 
-def nearest_neighbour_estimator(
-    ranks: Int32[np.ndarray, "N d"], generator: torch.Generator
-) -> NearestNeighbourEstimator:
-    """From ranks in which every tie is broken, so that no two rows are at distance zero.
-
-    Raises:
-        ValueError: a column is a monotone function of another.
-    """
-    scores = normal_scores(len(ranks))[ranks]
-    return NearestNeighbourEstimator(scores, copula_estimator(ranks, generator))
+def ksg_value(blocks: Sequence[Block]) -> float:
+    """The estimate T_k between blocks of columns, in nats, of the values as they are."""
+    distance, _ = _neighbours(blocks, NEIGHBOURS)
+    return _from_psi(_psi_sum(blocks, distance[:, NEIGHBOURS]), blocks, NEIGHBOURS)
 
 
-def ksg_value(blocks: Sequence[Block], neighbours: int = NEIGHBOURS) -> float:
-    """The estimate T_k between blocks of columns, in nats, of the values as they are.
-
-    Raises:
-        ValueError: rows that coincide, of which the estimate is undefined.
-    """
-    distance, _ = _neighbours(blocks, neighbours)
-    return _estimate(blocks, distance[:, neighbours], neighbours)
-
-
-def ksg(blocks: Sequence[Block], neighbours: int = NEIGHBOURS) -> Term:
+def ksg(blocks: Sequence[Block]) -> Term:
     """T* with its uncertainty.
 
-    The sampling error is the exact jackknife of T_k: leaving row i out takes it from the counts
-    of all that hold it in their strips, and moves those of which it is one of the k nearest to
-    their next neighbour. It overstates the error (Efron & Stein 1981), by up to two thirds at
-    independence.
-
-    Raises:
-        ValueError: as `ksg_value`.
+    The sampling error is the exact jackknife of T_k: leaving row i out takes it from the counts of
+    all that hold it in their strips, and moves those of which it is one of the k nearest to their
+    next neighbour. It overstates the error (Efron & Stein 1981), at independence by two thirds.
     """
-    n, k, width = len(blocks[0]), neighbours, sum(block.shape[1] for block in blocks)
+    n, k, width = len(blocks[0]), NEIGHBOURS, sum(block.shape[1] for block in blocks)
     distance, index = _neighbours(blocks, COARSEST * k)
     nearest, radius, next_radius = index[:, 1 : k + 1], distance[:, k], distance[:, k + 1]
 
+    # Whether a row's ball in this block holds each of its nearest rows.
     def holds(block: Block, radius: Rows) -> np.ndarray:
-        """Whether a row's ball in this block holds each of its nearest rows."""
         return np.abs(block[nearest] - block[:, None]).max(axis=2) < radius[:, None]
 
     psi_sum, lost, psi_next = np.zeros(n), np.zeros(n), np.zeros((n, k))
@@ -121,24 +94,18 @@ def ksg(blocks: Sequence[Block], neighbours: int = NEIGHBOURS) -> Term:
     total = psi_sum.sum() - psi_sum - lost
     np.add.at(total, nearest, psi_next - psi_sum[:, None])
     left_out = (len(blocks) - 1) * psi(n - 1) - total / (n - 1)
-    wider = _psi_sum(blocks, distance[:, COARSER * k])
-    value, coarse = (_from_psi(p, len(blocks), c) for p, c in ((psi_sum, k), (wider, COARSER * k)))
-    coarsest = _estimate(blocks, distance[:, COARSEST * k], COARSEST * k)
-    bias = _bias(value, coarsest, COARSEST, width)
-    noise = _bias(0.0, float((wider - psi_sum).std()) / np.sqrt(n), COARSER, width)
-    return Term(
-        value - bias,
-        np.sqrt(n - 1) * (left_out - left_out.mean()),
-        systematic=np.hypot(max(abs(bias), abs(_bias(value, coarse, COARSER, width))), noise),
-    )
+    wider, widest = (_psi_sum(blocks, distance[:, c * k]) for c in (COARSER, COARSEST))
+    value = _from_psi(psi_sum, blocks, k)
 
+    # By how much T_k lies above the truth, if that of so many times the neighbours exceeds it.
+    def bias(excess: float, times: int) -> float:
+        return excess / (times ** (2 / width) - 1)
 
-def _bias(fine: float, coarse: float, times: int, width: int) -> float:
-    """By how much `fine` is expected to lie above the truth, of `width` columns, in nats.
-
-    `coarse` is the estimate with `times` as many neighbours.
-    """
-    return (coarse - fine) / (times ** (2 / width) - 1)
+    coarse = bias(_from_psi(wider, blocks, COARSER * k) - value, COARSER)
+    coarsest = bias(_from_psi(widest, blocks, COARSEST * k) - value, COARSEST)
+    noise = bias(float((wider - psi_sum).std()) / np.sqrt(n), COARSER)
+    systematic = np.hypot(max(abs(coarsest), abs(coarse)), noise)
+    return Term(value - coarsest, np.sqrt(n - 1) * (left_out - left_out.mean()), 0.0, systematic)
 
 
 def _neighbours(
@@ -146,11 +113,7 @@ def _neighbours(
 ) -> tuple[Float64[np.ndarray, "N c"], Int64[np.ndarray, "N c"]]:
     """Distances and indices of the nearest rows, the row itself first."""
     x = np.concatenate(blocks, axis=1)
-    tree = cKDTree(x)
-    # Asked in the order of the tree, rows of one neighbourhood find their data in the cache.
-    asked = tree.query(x[tree.indices], count + 1, p=np.inf, workers=-1)
-    distance, index = (np.empty_like(found) for found in asked)
-    distance[tree.indices], index[tree.indices] = asked
+    distance, index = cKDTree(x).query(x, count + 1, p=np.inf, workers=-1)
     if (distance[:, 1] == 0).any():
         raise ValueError(
             "Some rows coincide in every column, so that distances to neighbours vanish; break "
@@ -159,24 +122,19 @@ def _neighbours(
     return distance, index
 
 
-def _estimate(blocks: Sequence[Block], radius: Rows, k: int) -> float:
-    return _from_psi(_psi_sum(blocks, radius), len(blocks), k)
-
-
 def _psi_sum(blocks: Sequence[Block], radius: Rows) -> Rows:
     return np.sum([psi(_within(block, radius)[0]) for block in blocks], axis=0)
 
 
-def _from_psi(psi_sum: Rows, blocks: int, k: int) -> float:
-    return float(psi(k) + (blocks - 1) * psi(len(psi_sum)) - psi_sum.mean())
+def _from_psi(psi_sum: Rows, blocks: Sequence[Block], k: int) -> float:
+    return float(psi(k) + (len(blocks) - 1) * psi(len(psi_sum)) - psi_sum.mean())
 
 
-def _within(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], Spread]:
-    """How many rows, itself included, are strictly closer than the radius; and who holds whom."""
+def _within(block: Block, radius: Rows) -> Within:
     return (_within_strip if block.shape[1] == 1 else _within_ball)(block, radius)
 
 
-def _within_strip(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], Spread]:
+def _within_strip(block: Block, radius: Rows) -> Within:
     """In one dimension a strip is a range of the sorted values."""
     x = block[:, 0]
     order, n = np.argsort(x), len(x)
@@ -205,25 +163,21 @@ def _within_strip(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], S
     return count, spread
 
 
-def _within_ball(block: Block, radius: Rows) -> tuple[Int64[np.ndarray, "N"], Spread]:
+def _within_ball(block: Block, radius: Rows) -> Within:
     tree = cKDTree(block)
     # The tree counts distances up to the radius: of the next smaller number, those below it.
     below = np.nextafter(radius, 0)
     count = tree.query_ball_point(block, below, p=np.inf, return_length=True)
+    # Slices of rows that hold some `PAIRS` others together.
+    ends = np.flatnonzero(np.diff(count.cumsum() // PAIRS)) + 1
 
     def spread(weight: Rows) -> Rows:
         received = np.zeros(len(block))
-        for rows in _few_pairs(count):
+        for start, end in pairwise([0, *ends.tolist(), len(count)]):
+            rows = slice(start, end)
             held = tree.query_ball_point(block[rows], below[rows], p=np.inf)
             pairs = np.repeat(weight[rows], count[rows])
             received += np.bincount(np.concatenate(held), pairs, len(block))
         return received
 
     return count, spread
-
-
-def _few_pairs(count: Int64[np.ndarray, "N"]) -> Iterator[slice]:
-    """Slices of rows that hold some `PAIRS` others together."""
-    ends = np.flatnonzero(np.diff(count.cumsum() // PAIRS)) + 1
-    bounds = [0, *ends.tolist(), len(count)]
-    return (slice(start, end) for start, end in pairwise(bounds))

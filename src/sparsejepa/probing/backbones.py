@@ -1,8 +1,7 @@
 """Frozen networks of timm's and of ours: tokens for probes, one vector an image for scores.
 
 A network gets images in [0, 1] and brings its own mean, standard deviation and image size. Images
-of another size are refused unless resizing is asked for: features of images blown up from 32 to
-224 pixels are a choice that a table's caption has to name.
+of another size are refused unless resizing is asked for, a choice that a caption has to name.
 """
 
 import difflib
@@ -12,50 +11,45 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
 from sparsejepa.config import from_mapping
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator
 
-SAFE = ".safetensors"
 TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # torch's own formats
 HUB = ("hf-hub:", "hf_hub:")
-LFS = b"version https://git-lfs"
+WEIGHTS = "name the timm model as --backbone and give this file as --weights"
 
 
 class Backbone(nn.Module):
     """A network with its preprocessing: `forward` gives tokens, `embedding` one vector an image."""
 
     def __init__(self, network: nn.Module, name: str, cfg: dict[str, Any], resize: bool) -> None:
-        """Wraps `network`, whose `cfg` is as timm's `resolve_model_data_config` returns it."""
+        """Its `cfg` is as timm's `resolve_model_data_config` returns it."""
         super().__init__()
         self.network, self.name, self.cfg, self.resize = network, name, cfg, resize
         self.size = tuple(cfg["input_size"][1:])  # height, width
-        # What weights do not show and a cache of features has to know.
-        self.config = (name, self.size, resize)
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, -1, 1, 1))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N d"]:
         """Tokens after the final norm, without class and register tokens.
 
-        The tokens of a convolutional network are the places of its last feature map.
-
-        Raises:
-            ValueError: images of another size than `size` while `resize` is off, or a network
-                whose features are not one token a patch.
+        The tokens of a convolutional network are the places of its last feature map. ValueError:
+        images of another size while `resize` is off, or features that are not one token a patch.
         """
         given = tuple(images.shape[2:])
         if given != self.size:
             if not self.resize:
-                height, width = self.size
                 raise ValueError(
-                    f"{self.name} takes images of {width}x{height} pixels, not "
+                    f"{self.name} takes images of {self.size[1]}x{self.size[0]} pixels, not "
                     f"{given[1]}x{given[0]}: load it with resize=True to have images resized."
                 )
             images = F.interpolate(images, self.size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -64,26 +58,18 @@ class Backbone(nn.Module):
             return self.network(x)
         tokens = self.network.forward_features(x)
         if not isinstance(tokens, Tensor):
-            raise ValueError(
-                f"{self.name} has features at {len(tokens)} scales, not one token set."
-            )
+            raise ValueError(f"{self.name} has features at {len(tokens)} scales, not one.")
         if tokens.ndim == 4:
             last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
             return tokens.flatten(1, 2) if last else tokens.flatten(2).transpose(1, 2)
         return tokens[:, self._prefix(tokens.shape[1]) :]
 
     def embedding(self) -> nn.Module:
-        """The map from images of `size` in [0, 1] to what a classifier would read, [B, K].
-
-        Ours averages its tokens over the patches; a timm network has a pooling of its own.
-        """
+        """The map from images of `size` in [0, 1] to what a classifier would read, [B, K]."""
         return _Embedding(self).eval()
 
     def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
         """An RGB image in [0, 1], resized and cropped as timm does for the network's evaluation."""
-        # Slow to import.
-        from timm.data import create_transform
-
         crop = {key: self.cfg[key] for key in ("interpolation", "crop_pct", "crop_mode")}
         return create_transform((3, *self.size), mean=(0.0,) * 3, std=(1.0,) * 3, **crop)(image)
 
@@ -93,26 +79,19 @@ class Backbone(nn.Module):
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        kept = {key: self.cfg[key] for key in sorted(self.cfg)}
-        return {"weights": digest.hexdigest(), "preparation": json.loads(json.dumps(kept))}
+        preparation = json.loads(json.dumps(self.cfg, sort_keys=True))
+        return {"weights": digest.hexdigest(), "preparation": preparation}
 
     def _prefix(self, count: int) -> int:
-        """How many of `count` tokens stand before those of the patches.
-
-        Some of timm's networks do not say: there the patches must fill a grid.
-        """
+        """How many of `count` tokens stand before the patches; if unsaid, those fill a grid."""
         known = getattr(self.network, "num_prefix_tokens", None)
         if known is not None:
             return known
         height, width = self.size
         grids = {-(-height // r) * -(-width // r) for r in range(1, min(self.size))} - {1}
-        for prefix in (0, 1, 2):
-            if count - prefix in grids:
-                return prefix
-        raise ValueError(
-            f"{self.name} has {count} tokens for an image of {width}x{height} pixels, which are no "
-            "grid of patches: choose another network."
-        )
+        if found := [prefix for prefix in (0, 1, 2) if count - prefix in grids]:
+            return found[0]
+        raise ValueError(f"{self.name} has {count} tokens, no grid of patches: choose another.")
 
 
 class _Embedding(nn.Module):
@@ -140,141 +119,117 @@ def load_backbone(
             "hf-hub:owner/name"; or a .safetensors file: of `save_encoder`, or of timm with its
             config.json beside it.
         weights: file of the named timm model's weights (safetensors or torch's own format).
-        pretrained: without `weights`, fetch timm's; False gives the untrained control.
+        pretrained: without `weights`, fetch timm's; False gives the untrained control, by `seed`.
         resize: resize images of another size, bicubic with antialiasing, the whole image.
-        seed: of the untrained control's weights.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: timm has no such model or no weights for it, or a file's are not the model's.
         ConnectionError: the weights could not be fetched.
     """
-    file = Path(name).expanduser()
+    file, title, saved = Path(name).expanduser(), name, {}
     for given in (file, weights):
-        if given and given.suffix.lower() in (SAFE, *TORCH) and not given.is_file():
+        if given and given.suffix.lower() in (".safetensors", *TORCH) and not given.is_file():
             raise FileNotFoundError(f"There is no file of weights {given}.")
     if file.is_file():
-        return _from_file(file, resize, seed)
-    network = _timm_model(name, pretrained and weights is None, seed)
-    if weights is not None:
-        _load(network, _read(weights)[0], weights)
-    return _frozen(network, name, resize)
-
-
-def _from_file(file: Path, resize: bool, seed: int) -> Backbone:
-    if file.suffix.lower() in TORCH:
-        raise ValueError(
-            f"{file} is in torch's own format, which does not say of which network: name the timm "
-            f"model as --backbone and give this file as --weights."
-        )
-    weights, facts = _read(file)
-    if "encoder" in facts:
-        try:
-            config = from_mapping(EncoderConfig, json.loads(facts["encoder"]))
-            encoder = Encoder(config, generator(0, "replaced"))
-        except (ValueError, TypeError, KeyError) as error:
+        if file.suffix.lower() in TORCH:
             raise ValueError(
-                f"{file} holds an encoder configuration that cannot be built ({_short(error)})."
+                f"{file} is in torch's own format, which does not say of which network: {WEIGHTS}."
+            )
+        state, facts = _read(file)
+        if "encoder" in facts:
+            return _own(file, state, facts["encoder"], resize)
+        weights, title = file, file.name
+        try:
+            saved = json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
+            name = saved["architecture"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file} does not say of which network it holds weights: {WEIGHTS}, or put timm's "
+                "config.json beside it."
             ) from error
-        _load(encoder.vit, weights, file)
-        # It normalises by itself. `heads` and the like do not show in weights.
-        cfg = {"input_size": (3, config.image_size, config.image_size), "config": facts["encoder"]}
-        cfg |= {"mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic"}
-        cfg |= {"crop_pct": 1.0, "crop_mode": "center"}
-        return Backbone(encoder, file.name, cfg, resize).eval().requires_grad_(False)
+    elif weights is not None:
+        state, _ = _read(weights)
+    fetch = pretrained and weights is None
+    network = _timm_model(name.removeprefix("timm/"), fetch, seed, saved)
+    if weights is not None:
+        _load(network, state, weights)
+    cfg = resolve_model_data_config(network)
+    cfg["architecture"] = network.pretrained_cfg.get("architecture", "")
+    return Backbone(network, title, cfg, resize).eval().requires_grad_(False)
+
+
+def _own(file: Path, weights: dict[str, Tensor], described: str, resize: bool) -> Backbone:
     try:
-        saved = json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
-        name, overlay = saved["architecture"], saved.get("pretrained_cfg", {})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{file} does not say of which network it holds weights: name the timm model as "
-            "--backbone and give this file as --weights, or put timm's config.json beside it."
-        ) from error
-    network = _timm_model(name, False, seed, overlay, saved.get("model_args") or {})
-    _load(network, weights, file)
-    return _frozen(network, file.name, resize)
+        config = from_mapping(EncoderConfig, json.loads(described))
+        encoder = Encoder(config, generator(0, "replaced"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file}: its encoder cannot be built ({_short(error)}).") from error
+    _load(encoder.vit, weights, file)
+    # It normalises by itself. `heads` and the like do not show in weights.
+    cfg = {"input_size": (3, config.image_size, config.image_size), "config": described}
+    cfg |= {"mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic"}
+    cfg |= {"crop_pct": 1.0, "crop_mode": "center"}
+    return Backbone(encoder, file.name, cfg, resize).eval().requires_grad_(False)
 
 
-def _timm_model(
-    name: str,
-    fetch: bool,
-    seed: int,
-    overlay: dict[str, Any] | None = None,
-    options: dict[str, Any] | None = None,
-) -> nn.Module:
-    import timm
-
-    name = name.removeprefix("timm/")
+def _timm_model(name: str, fetch: bool, seed: int, saved: dict[str, Any]) -> nn.Module:
+    """The network, set up as the config.json of its weights says."""
     if not name.startswith(HUB):
         _check_name(name, fetch)
+    overlay, options = saved.get("pretrained_cfg") or None, saved.get("model_args") or {}
     # timm draws initial weights from the global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             return timm.create_model(
-                name,
-                pretrained=fetch,
-                num_classes=0,
-                pretrained_cfg_overlay=overlay or None,
-                **options or {},
+                name, pretrained=fetch, num_classes=0, pretrained_cfg_overlay=overlay, **options
             )
         except Exception as error:  # the clients of the Hub have some twenty types
             if not fetch and not name.startswith(HUB):
                 raise ValueError(f"timm cannot build {name} ({_short(error)}).") from error
             raise ConnectionError(
-                f"The weights of {name} are not on this machine and could not be fetched "
-                f"({_short(error)}): give the command once where there is a network, or give a "
-                "file as --weights."
+                f"The weights of {name} are not here and could not be fetched ({_short(error)}): "
+                "give the command once where there is a network, or give a file as --weights."
             ) from error
 
 
 def _check_name(name: str, fetch: bool) -> None:
     """timm itself does not say which models and which weights there are."""
-    import timm
-
+    architecture, tag = timm.models.split_model_name_tag(name)
     if not timm.is_model(name):
-        similar = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 3)
+        similar = difflib.get_close_matches(architecture, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(similar)}?" if similar else "see timm.list_models()."
         if Path(name).expanduser().is_dir():
             hint = "this is a folder: name a file of weights in it."
         elif name.count("/") == 1:
             hint = f"a model on the Hub is written hf-hub:{name}."
         raise ValueError(f"timm has no model {name!r}; {hint}")
-    architecture, tag = timm.models.split_model_name_tag(name)
     found = timm.models.get_arch_pretrained_cfgs(architecture)
     if tag and found and name not in found:
         tags = sorted(key.partition(".")[2] for key, cfg in found.items() if cfg.has_weights)
         choice = f": choose the tag {' or '.join(tags)}" if tags else ", nor any others of it"
         raise ValueError(f"timm has no weights {tag!r} of {architecture}{choice}.")
     if fetch and not timm.models.get_pretrained_cfg(name).has_weights:
-        raise ValueError(
-            f"timm has no weights for {name}: give a file as --weights, or choose another model."
-        )
+        raise ValueError(f"timm has no weights for {name}: give a file as --weights.")
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata. From bytes: the reader of files refuses names that are not UTF-8."""
     content = file.read_bytes()
-    if content.startswith(LFS):
-        raise ValueError(
-            f"{file} is a Git LFS pointer, not the weights themselves: fetch them by git lfs pull."
-        )
+    if content.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{file} is a Git LFS pointer, not the weights: run git lfs pull.")
+    own = file.suffix.lower() in TORCH
     try:
-        if file.suffix.lower() in TORCH:
-            from timm.models import load_state_dict
-
-            return load_state_dict(str(file)), {}
+        if own:
+            return timm.models.load_state_dict(str(file)), {}
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, header.get("__metadata__", {})
     except Exception as error:  # every format has its own errors
-        whose = (
-            "a whole file of weights"
-            if file.suffix.lower() in TORCH
-            else "a whole safetensors file"
-        )
         raise ValueError(
-            f"{file} is not {whose} ({_short(error)}): if it was copied, copy it again."
+            f"{file} is not a whole {'file of weights' if own else 'safetensors file'} "
+            f"({_short(error)}): if it was copied, copy it again."
         ) from error
 
 
@@ -282,21 +237,13 @@ def _load(network: nn.Module, state: dict[str, Tensor], file: Path) -> None:
     # A classifier's head is not part of the features.
     heads = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    state = {key: value for key, value in state.items() if key.rsplit(".", 1)[0] not in heads}
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(
+            {k: v for k, v in state.items() if k.rpartition(".")[0] not in heads}
+        )
     except (RuntimeError, AttributeError) as error:
-        raise ValueError(
-            f"The weights in {file} are not those of the network ({_short(error)})."
-        ) from error
-
-
-def _frozen(network: nn.Module, name: str, resize: bool) -> Backbone:
-    from timm.data import resolve_model_data_config
-
-    cfg = resolve_model_data_config(network)
-    cfg["architecture"] = network.pretrained_cfg.get("architecture", "")
-    return Backbone(network, name, cfg, resize).eval().requires_grad_(False)
+        reason = f"are not those of the network ({_short(error)})"
+        raise ValueError(f"The weights in {file} {reason}.") from error
 
 
 def _short(error: Exception) -> str:

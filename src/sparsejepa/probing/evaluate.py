@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from sparsejepa.data.image_set import ImageSet
 from sparsejepa.data.scenes import FEWEST, MOST
-from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.features import Images, TestX, TestY, TrainX, TrainY, pooled_features
 from sparsejepa.probing.linear import LinearProbeResult, check_labels, linear_probe, whiten
 from sparsejepa.probing.neighbours import KS, choose_knn, knn_accuracy, nearest, vote
 from sparsejepa.probing.spectrum import feature_spread, rankme
@@ -17,6 +17,7 @@ from sparsejepa.randomness import generator
 
 LINEAR, KNN = "linear probe", "kNN"
 FRACTIONS = (0.01, 0.1, 1.0)
+FOLDS = 5
 
 # Features wider than this get a smaller sweep: raw pixels would take minutes instead of seconds.
 _WIDE = 1024
@@ -32,26 +33,12 @@ class Evaluation:
     chosen: dict[str, float]  # settings chosen on held-out training images
 
 
-def evaluate(
-    train_x: Float[Tensor, "N d"],
-    test_x: Float[Tensor, "M d"],
-    train_y: Int64[Tensor, "N"],
-    test_y: Int64[Tensor, "M"],
-    *,
-    seed: int,
-) -> Evaluation:
-    """Linear probe and kNN; the test images are scored once, after every choice."""
-    return evaluate_labels(train_x, test_x, {"": train_y}, {"": test_y}, seed=seed)[""]
-
-
 def label_to_probe(train: ImageSet, test: ImageSet) -> str | None:
     """The label that probes are trained and scored on; None for a set without labels.
 
-    To be asked before an encoder is trained for hours.
-
     Raises:
-        ValueError: it is unclear which column is the label, the test split lacks it, there are
-            labels that `check_labels` refuses, or too few images for a choice or an interval.
+        ValueError: it is unclear which column is the label, the test split lacks it, `check_labels`
+            refuses it, or there are too few images for a choice or an interval.
     """
     if train.candidates:
         raise ValueError(train.why_no_labels())
@@ -63,60 +50,58 @@ def label_to_probe(train: ImageSet, test: ImageSet) -> str | None:
             f"{test.name} {test.split} has no label {label!r} as {train.split} has: give it one, "
             "or load both without labels."
         )
-    if len(train.images) < 6 or len(test.images) < 2:
-        raise ValueError(
-            "Probes need 6 training and 2 test images, not "
-            f"{len(train.images)} and {len(test.images)}."
-        )
+    n, m = len(train.images), len(test.images)
+    if n < 6 or m < 2:
+        raise ValueError(f"Probes need 6 training and 2 test images, not {n} and {m}.")
     check_labels(train.labels[label], test.labels[label])
     return label
 
 
+def evaluate(
+    train_x: TrainX, test_x: TestX, train_y: TrainY, test_y: TestY, *, seed: int
+) -> Evaluation:
+    """Linear probe and kNN; the test images are scored once, after every choice."""
+    return evaluate_labels(train_x, test_x, {"": train_y}, {"": test_y}, seed=seed)[""]
+
+
 def evaluate_labels(
-    train_x: Float[Tensor, "N d"],
-    test_x: Float[Tensor, "M d"],
-    train_y: Mapping[str, Int64[Tensor, "N"]],
-    test_y: Mapping[str, Int64[Tensor, "M"]],
+    train_x: TrainX,
+    test_x: TestX,
+    train_y: Mapping[str, TrainY],
+    test_y: Mapping[str, TestY],
     *,
     seed: int,
     voters: int = 20_000,
     **sweep: object,
 ) -> dict[str, Evaluation]:
-    """`evaluate` of every label, each as for that label alone.
-
-    The labels share the whitening of the features and the search for neighbours, which for wide
-    features take longer than the rest.
+    """`evaluate` of every label as if alone; they share the whitening and the search of neighbours.
 
     Args:
-        voters: training images on which the kNN vote is chosen, at most: it varies little with
-            more, and wide features are slow.
+        voters: training images on which the kNN vote is chosen, at most: wide features are slow.
         sweep: passed to `linear_probe`.
     """
     if train_y.keys() != test_y.keys():
-        raise ValueError(
-            f"Training and test rows need the same labels, not {', '.join(train_y)} and "
-            f"{', '.join(test_y)}."
-        )
+        one, two = ", ".join(train_y), ", ".join(test_y)
+        raise ValueError(f"Training and test rows need the same labels, not {one} and {two}.")
     sweep = (_WIDE_SWEEP if train_x.shape[1] > _WIDE else {}) | sweep
     whitening = whiten(train_x)
     ks = tuple(k for k in KS if k <= len(train_x) // 2) or (1,)
     similarities, neighbours = nearest(train_x, test_x, max(ks))
     found = {}
     for label, y in train_y.items():
-        options = {"seed": seed, "whitening": whitening, **sweep}
-        linear = linear_probe(train_x, y, test_x, test_y[label], **options)
+        data = (train_x, y, test_x, test_y[label])
+        linear = linear_probe(*data, seed=seed, whitening=whitening, **sweep)
         rule = choose_knn(train_x[:voters], y[:voters], seed=seed, ks=ks)
         voted = vote(similarities[:, : rule.k], y[neighbours[:, : rule.k]], rule.temperature)
-        chosen = {name: getattr(linear, name) for name in ("learning_rate", "weight_decay")}
-        chosen |= {"k": rule.k, "temperature": rule.temperature}
+        chosen = {"learning_rate": linear.learning_rate, "weight_decay": linear.weight_decay}
         correct = {LINEAR: linear.correct, KNN: voted == test_y[label]}
-        found[label] = Evaluation(correct, linear.correct5, chosen)
+        found[label] = Evaluation(correct, linear.correct5, chosen | rule._asdict())
     return found
 
 
 def online_watch(
-    images: UInt8[Tensor, "N H W 3"],
-    labels: Int64[Tensor, "N"] | None,
+    images: Images,
+    labels: TrainY | None,
     queries: int = 2000,
     bank: int = 8000,
     autocast: torch.dtype | None = None,
@@ -125,11 +110,7 @@ def online_watch(
 
     The last `queries` training images are classified by their nearest neighbours among the first
     `bank` others. Where fewer than half of their classes occur there, as in a set that is sorted by
-    class, both are drawn from all images instead, the same ones every time. Without labels there is
-    no kNN accuracy. No test image is touched: the test set is scored once, at the end.
-
-    Raises:
-        ValueError: there are too few images to leave any for the bank.
+    class, both are drawn from all images, the same ones every time.
     """
     bank = min(bank, len(images) - queries)
     if bank < 1:
@@ -144,23 +125,19 @@ def online_watch(
     def watch(encoder: nn.Module) -> dict[str, float]:
         z = pooled_features(encoder, images[asked], autocast=autocast)
         measures = {"rankme": rankme(z), "feature_spread": feature_spread(z)}
-        if labels is None:
-            return measures
-        rows = pooled_features(encoder, images[known], autocast=autocast)
-        right = knn_accuracy(rows, labels[known], z, labels[asked], k=min(20, bank))
-        return {"knn": right, **measures}
+        if labels is not None:
+            rows = pooled_features(encoder, images[known], autocast=autocast)
+            right = knn_accuracy(rows, labels[known], z, labels[asked], k=min(20, bank))
+            measures = {"knn": right, **measures}
+        return measures
 
     return watch
 
 
-def stratified_subset(labels: Int64[Tensor, "N"], fraction: float, seed: int) -> Int64[Tensor, "n"]:
+def stratified_subset(labels: TrainY, fraction: float, seed: int) -> Int64[Tensor, "n"]:
     """Rows of a random `fraction` of each class, one at least, in ascending order.
 
-    Of one seed, a smaller fraction's rows are among a larger one's: a curve over fractions sees
-    rows added, not exchanged.
-
-    Raises:
-        ValueError: a fraction outside 0 to 1.
+    Of one seed, a smaller fraction's rows are among a larger one's.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be above 0 and at most 1, not {fraction}.")
@@ -173,10 +150,10 @@ def stratified_subset(labels: Int64[Tensor, "N"], fraction: float, seed: int) ->
 
 
 def data_efficiency(
-    train_x: Float[Tensor, "N d"],
-    train_y: Int64[Tensor, "N"],
-    test_x: Float[Tensor, "M d"],
-    test_y: Int64[Tensor, "M"],
+    train_x: TrainX,
+    train_y: TrainY,
+    test_x: TestX,
+    test_y: TestY,
     *,
     seed: int,
     fractions: Sequence[float] = FRACTIONS,
@@ -184,37 +161,29 @@ def data_efficiency(
 ) -> dict[float, LinearProbeResult]:
     """The linear probe's result at every fraction of the labels, on the same test images.
 
-    Settings are chosen within the fraction: nothing is learnt from the labels that are left out.
-
-    Args:
-        sweep: passed to `linear_probe`.
+    Settings, save those of `sweep`, are chosen within the fraction.
     """
-    rows = {fraction: stratified_subset(train_y, fraction, seed) for fraction in fractions}
-    return {
-        fraction: linear_probe(train_x[some], train_y[some], test_x, test_y, seed=seed, **sweep)
-        for fraction, some in rows.items()
-    }
+    found = {}
+    for fraction in fractions:
+        some = stratified_subset(train_y, fraction, seed)
+        data = (train_x[some], train_y[some], test_x, test_y)
+        found[fraction] = linear_probe(*data, seed=seed, **sweep)
+    return found
 
 
-def low_level_labels(images: ImageSet) -> dict[str, Int64[Tensor, "N"]]:
+def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
     """Classes of `count` and, where it is known, `distance`, of scenes or of CLEVR's layout.
 
     As in VTAB (Zhai et al. 2019), and so in I-JEPA's tables, both are classifications: counts of 3
     to 10 objects are 8 classes, the smallest distance falls into one of 6 bins. `scenes` is drawn
-    with both; CLEVR is Parquet with the columns `image, count, closest_distance,
-    closest_distance_label`.
-
-    Raises:
-        ValueError: there is no count, or one outside 3 to 10 objects.
+    with both; CLEVR has columns `image, count, closest_distance, closest_distance_label`.
     """
     if "count" in images.label_names:
         return {t: images.labels[t] for t in ("count", "distance") if t in images.labels}
     known = images.factors | images.labels
     if "count" not in known:
-        raise ValueError(
-            f"{images.name} {images.split} has no column 'count'; it has "
-            f"{', '.join(known) or 'none of numbers'}."
-        )
+        names = ", ".join(known) or "none of numbers"
+        raise ValueError(f"{images.name} {images.split} has no column 'count'; it has {names}.")
     objects = known["count"]
     if objects.min() < FEWEST or objects.max() > MOST:
         raise ValueError(
@@ -230,34 +199,27 @@ def low_level_labels(images: ImageSet) -> dict[str, Int64[Tensor, "N"]]:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Answers of probes to images that they were not trained on."""
+    """Which images are answered right without the image's fold: by the probe, by the control."""
 
-    correct: Bool[Tensor, "N"]  # of the probe that was trained without the image's fold
-    majority: Bool[Tensor, "N"]  # of the most frequent class of the other folds, the control
+    correct: Bool[Tensor, "N"]
+    majority: Bool[Tensor, "N"]  # the most frequent class of the other folds
 
 
-def cross_validate(
-    x: Float[Tensor, "N d"],
-    y: Int64[Tensor, "N"],
-    *,
-    seed: int,
-    folds: int = 5,
-    **sweep: object,
-) -> CrossValidation:
+def cross_validate(x: TrainX, y: TrainY, *, seed: int, **sweep: object) -> CrossValidation:
     """Each image is predicted by a linear probe trained, settings chosen, on the other folds.
 
-    For sets too small to part once, such as a few hundred images of CLEVR. The folds' probes share
-    most of their training rows, so that a bootstrap interval of `correct` is somewhat too narrow.
-    A class of a single image is in no other fold: that image counts as wrong. Where the other folds
-    have one class only, it is the answer.
-
-    Args:
-        sweep: passed to `linear_probe`.
+    The folds' probes share most of their training rows, so that a bootstrap interval of `correct`
+    is somewhat too narrow. A class of a single image is in no other fold: that image counts as
+    wrong. Where the other folds have one class only, it is the answer.
     """
-    fold = stratified_folds(y, folds, seed)
+    # Random folds over which every class is spread evenly.
+    order = torch.randperm(len(y), generator=generator(seed, "folds"))
+    order = order[y[order].argsort(stable=True)]
+    fold = torch.empty_like(order)
+    fold[order] = torch.arange(len(y)) % FOLDS
     majority = torch.zeros(len(y), dtype=torch.bool)
     correct = majority.clone()
-    for out in range(folds):
+    for out in range(FOLDS):
         test, train = fold == out, fold != out
         majority[test] = y[test] == y[train].bincount().argmax()
         if len(y[train].unique()) == 1:
@@ -268,18 +230,3 @@ def cross_validate(
             found = linear_probe(x[train], y[train], x[rows], y[rows], seed=seed, **sweep)
             correct[rows] = found.correct
     return CrossValidation(correct, majority)
-
-
-def stratified_folds(labels: Int64[Tensor, "N"], folds: int, seed: int) -> Int64[Tensor, "N"]:
-    """A fold 0 to folds - 1 for each row, at random, every class spread evenly over the folds.
-
-    Raises:
-        ValueError: fewer than 2 folds, or more than rows.
-    """
-    if not 2 <= folds <= len(labels):
-        raise ValueError(f"folds must be 2 to the number of rows, {len(labels)}, not {folds}.")
-    order = torch.randperm(len(labels), generator=generator(seed, "folds"))
-    order = order[labels[order].argsort(stable=True)]
-    fold = torch.empty_like(order)
-    fold[order] = torch.arange(len(labels)) % folds
-    return fold

@@ -1,24 +1,23 @@
 """Frozen features: one vector for each image, from an encoder or of its pixels."""
 
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor, nn
 
 from sparsejepa.data.batches import to_unit
 
+# Features, a row an image, and labels; what is trained on and what is asked.
+TrainX, TrainY = Float[Tensor, "N d"], Int64[Tensor, "N"]
+TestX, TestY = Float[Tensor, "M d"], Int64[Tensor, "M"]
+Images = UInt8[Tensor, "N H W 3"]
+
 
 def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Features as every probe and measure takes them: half precision and integers become float32.
-
-    float32 and float64 stay as they are.
-
-    Raises:
-        ValueError: the features contain NaN or infinity, or complex numbers.
-    """
-    features = torch.as_tensor(features).detach()
+    """Features as probes and measures take them, finite; half precision becomes float32."""
+    features = features.detach()
+    if features.is_complex():
+        raise ValueError("Features must be real numbers; these are complex.")
     if features.dtype not in (torch.float32, torch.float64):
-        if features.is_complex():
-            raise ValueError("Features must be real numbers; these are complex.")
         features = features.float()
     if not features.isfinite().all():
         raise ValueError("Features contain NaN or infinity: the encoder's weights are damaged.")
@@ -27,7 +26,7 @@ def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def pooled_features(
     encoder: nn.Module,
-    images: UInt8[Tensor, "N H W 3"],
+    images: Images,
     batch_size: int = 512,
     last: int = 1,
     autocast: torch.dtype | None = None,
@@ -35,19 +34,15 @@ def pooled_features(
     """Patch tokens after the final norm, averaged over the patches (I-JEPA, appendix A.2).
 
     Args:
-        encoder: maps Float["B 3 H W"] in [0, 1] to tokens Float["B N d"]; with `last` above 1 it
-            also needs `last_layers(images, last)`. It is put in evaluation mode and back.
-        images: on any device; batches move to the encoder's.
-        batch_size: images in a pass; changes memory and time only.
+        encoder: maps images in [0, 1] to tokens Float["B N d"]; with `last` above 1 it also needs
+            `last_layers(images, last)`. It is put in evaluation mode and back.
+        batch_size: images in a pass; memory and time only.
         last: 1 for the last block (D = d); n for the concatenation of the last n blocks (D = n d),
             the other protocol of I-JEPA's linear probe.
         autocast: precision of the pass, such as torch.bfloat16; None keeps the weights' own.
 
     Returns:
         float32 features on the CPU.
-
-    Raises:
-        ValueError: no images.
     """
     if len(images) == 0:
         raise ValueError("There are no images to compute features of; pass at least one.")
@@ -56,10 +51,8 @@ def pooled_features(
     encoder.eval()
     pooled = []
     try:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype=autocast, enabled=autocast is not None),
-        ):
+        precision = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
+        with torch.inference_mode(), precision:
             for batch in images.split(batch_size):
                 unit = to_unit(batch.to(device))
                 tokens = encoder(unit) if last == 1 else encoder.last_layers(unit, last)
@@ -71,9 +64,7 @@ def pooled_features(
     return torch.cat(pooled).clone()
 
 
-def pixel_features(
-    train: UInt8[Tensor, "N H W 3"], test: UInt8[Tensor, "M H W 3"]
-) -> tuple[Float[Tensor, "N d"], Float[Tensor, "M d"]]:
+def pixel_features(train: Images, test: UInt8[Tensor, "M H W 3"]) -> tuple[TrainX, TestX]:
     """Raw pixels as features, centred by the training images' mean: the control of every probe."""
     train_x, test_x = (to_unit(images).flatten(1) for images in (train, test))
     mean = train_x.mean(0)

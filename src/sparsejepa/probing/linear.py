@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from sparsejepa.probing.features import as_float
+from sparsejepa.probing.features import TestX, TestY, TrainX, TrainY, as_float
 from sparsejepa.randomness import generator
 
 LEARNING_RATES = (1e-2, 3e-2)
 WEIGHT_DECAYS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+BATCH = 512  # rows of a step
 _ROWS = 4096  # of features in float64 at a time
 VALIDATION_FRACTION = 0.1  # of the training rows, drawn by the seed
 
@@ -31,35 +32,31 @@ class LinearProbeResult:
 
 
 def linear_probe(
-    train_x: Float[Tensor, "N d"],
-    train_y: Int64[Tensor, "N"],
-    test_x: Float[Tensor, "M d"],
-    test_y: Int64[Tensor, "M"],
+    train_x: TrainX,
+    train_y: TrainY,
+    test_x: TestX,
+    test_y: TestY,
     *,
     seed: int,
     learning_rates: tuple[float, ...] = LEARNING_RATES,
     weight_decays: tuple[float, ...] = WEIGHT_DECAYS,
     steps: int = 1500,
-    batch_size: int = 512,
     whitening: "Whitening | None" = None,
 ) -> LinearProbeResult:
     """Trains all learning rates x weight decays together, keeps the best on held-out training rows.
 
     Multinomial logistic regression, the linear evaluation of I-JEPA (Assran et al. 2023, appendix
-    A.2). The test rows are read once, after the choice. Features are standardised by the training
-    rows' mean and standard deviation. Classes are 0 to the largest training label. Runs on the
-    device of `train_x`; the seed fixes the split and the order of batches.
+    A.2), on features standardised by the training rows. The test rows are read once, after the
+    choice. Classes are 0 to the largest training label. Runs on the device of `train_x`, in float32
+    or, if that is its type, float64; the seed fixes the split and the order of batches.
 
     Args:
-        train_x, test_x: features of any floating type, a row an image; computed in float32, or
-            float64 if `train_x` is.
-        steps: of Adam, each on `batch_size` rows.
-        whitening: `whiten(train_x)` if it is known already, as when one representation is probed
-            for several labels.
+        steps: of Adam, each on 512 rows.
+        whitening: `whiten(train_x)` if it is known already.
 
     Raises:
-        ValueError: features and labels of different length, features that are not finite, labels
-            that `check_labels` refuses, or too few rows to hold some out.
+        ValueError: features and labels of different length, features that are not finite, or labels
+            that `check_labels` refuses.
 
     Example:
         >>> y = torch.arange(40) % 2
@@ -71,55 +68,38 @@ def linear_probe(
         if len(rows) != len(y):
             raise ValueError(f"There are {len(rows)} {name} features but {len(y)} labels.")
     train_x, test_x = as_float(train_x), as_float(test_x)
-    device = train_x.device
-    test_x = test_x.to(train_x)
-    classes = check_labels(train_y, test_y)
-    train_y, test_y = train_y.long().to(device), test_y.long().to(device)
-    rates, decays = (
-        grid.flatten().to(device)
-        for grid in torch.meshgrid(
-            torch.tensor(learning_rates), torch.tensor(weight_decays), indexing="ij"
-        )
-    )
-    order = torch.randperm(len(train_x), generator=generator(seed, "probe split")).to(device)
+    test_x, classes = test_x.to(train_x), check_labels(train_y, test_y)
+    train_y, test_y = (y.long().to(train_x.device) for y in (train_y, test_y))
+    grid = torch.cartesian_prod(torch.tensor(learning_rates), torch.tensor(weight_decays))
+    rates, decays = grid.to(train_x.device).unbind(dim=1)
+    order = torch.randperm(len(train_x), generator=generator(seed, "probe split"))
+    order = order.to(train_x.device)
     held, rest = order.tensor_split([max(1, round(VALIDATION_FRACTION * len(order)))])
-    options = {"classes": classes, "steps": steps, "batch_size": batch_size, "seed": seed}
-
     # One change of coordinates for both fits: it reads no label, and costs a d x d eigenproblem.
     whitening = whiten(train_x) if whitening is None else whitening
     x = whitening(train_x)
-    weights = train(whitening, x, train_y, rest, rates, decays, **options)
-    predicted = scores(weights, x[held]).argmax(dim=-1)
+    penalty = whitening.penalty[:, None, None] * decays[:, None]
+    weights = _train(x, train_y, rest, rates, penalty, steps, seed)
+    predicted = _logits(weights, x[held]).argmax(dim=-1)
     validation = (predicted == train_y[held, None]).double().mean(dim=0)
     best = int(validation.argmax())
-    chosen = slice(best, best + 1)
-
-    weights = train(whitening, x, train_y, order, rates[chosen], decays[chosen], **options)
-    logits = scores(weights, whitening(test_x))[:, 0]
+    weights = _train(x, train_y, order, rates[[best]], penalty[:, [best]], steps, seed)
+    logits = _logits(weights, whitening(test_x))[:, 0]
     predictions = logits.argmax(dim=1)
     top5 = logits.topk(min(5, classes), dim=1).indices.eq(test_y[:, None]).any(dim=1)
     correct = predictions == test_y
     return LinearProbeResult(
-        top1=correct.double().mean().item(),
-        top5=top5.double().mean().item(),
-        learning_rate=learning_rates[best // len(weight_decays)],
-        weight_decay=weight_decays[best % len(weight_decays)],
-        validation_top1=validation[best].item(),
-        predictions=predictions.cpu(),
-        correct=correct.cpu(),
-        correct5=top5.cpu(),
+        correct.double().mean().item(),
+        top5.double().mean().item(),
+        learning_rates[best // len(weight_decays)],
+        weight_decays[best % len(weight_decays)],
+        validation[best].item(),
+        *(found.cpu() for found in (predictions, correct, top5)),
     )
 
 
-def check_labels(train_y: Int64[Tensor, "N"], test_y: Int64[Tensor, "M"]) -> int:
-    """The number of classes, after refusing labels that no probe can be trained or scored on.
-
-    To be asked before an encoder is trained for hours: a probe asks it afterwards.
-
-    Raises:
-        ValueError: labels that are no integers, are negative, all the same, or, of the test rows,
-            above all training labels; fewer than two training rows or no test row.
-    """
+def check_labels(train_y: TrainY, test_y: TestY) -> int:
+    """The number of classes, after refusing labels that no probe can be trained or scored on."""
     if len(train_y) < 2 or len(test_y) < 1:
         raise ValueError(
             f"A probe needs 2 training and 1 test rows, not {len(train_y)} and {len(test_y)}."
@@ -142,36 +122,30 @@ def check_labels(train_y: Int64[Tensor, "N"], test_y: Int64[Tensor, "M"]) -> int
     return classes
 
 
-def train(
-    whitening: "Whitening",
+def _train(
     x: Float[Tensor, "N D"],
-    y: Int64[Tensor, "N"],
+    y: TrainY,
     used: Int64[Tensor, "n"],
     rates: Float[Tensor, "P"],
-    decays: Float[Tensor, "P"],
-    *,
-    classes: int,
+    penalty: Float[Tensor, "D P 1"],
     steps: int,
-    batch_size: int,
     seed: int,
 ) -> Float[Tensor, "D P C"]:
-    """Adam on cross-entropy + decay / 2 |W|^2, cosine to zero, for P probes at once.
+    """Adam on cross-entropy + penalty / 2 |W|^2, cosine to zero, for P probes at once.
 
-    The penalty, on the weights of the standardised features, is part of the loss and not decoupled
-    from it: every learning rate aims at the minimum of logistic regression. Probes lie side by
-    side, so that a step is two matrix products.
+    The penalty, decay times that of the whitening, is part of the loss: every learning rate aims at
+    the minimum of logistic regression. A step is two matrix products.
     """
-    weights = x.new_zeros(x.shape[1], len(rates), classes)
+    weights = x.new_zeros(x.shape[1], len(rates), int(y.max()) + 1)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
-    penalty = whitening.penalty[:, None, None] * decays[:, None]
     beta1, beta2 = 0.9, 0.99
-    step, epochs = 0, math.ceil(steps / math.ceil(len(used) / batch_size))
+    step, epochs = 0, math.ceil(steps / math.ceil(len(used) / BATCH))
     for epoch in range(epochs):
         order = torch.randperm(len(used), generator=generator(seed, "probe order", epoch))
-        for rows in used[order.to(x.device)].split(batch_size)[: steps - step]:
+        for rows in used[order.to(x.device)].split(BATCH)[: steps - step]:
             batch = x[rows]
             # Softmax minus one-hot is the gradient of cross-entropy: no graph is needed.
-            error = scores(weights, batch).softmax(dim=-1)
+            error = _logits(weights, batch).softmax(dim=-1)
             error[torch.arange(len(rows), device=x.device), :, y[rows]] -= 1
             gradient = (batch.T @ error.flatten(1)).view_as(weights) / len(rows)
             gradient.addcmul_(penalty, weights)
@@ -185,8 +159,7 @@ def train(
     return weights
 
 
-def scores(weights: Float[Tensor, "D P C"], x: Float[Tensor, "N D"]) -> Float[Tensor, "N P C"]:
-    """Logits of every probe."""
+def _logits(weights: Float[Tensor, "D P C"], x: Float[Tensor, "N D"]) -> Float[Tensor, "N P C"]:
     return (x @ weights.flatten(1)).view(len(x), *weights.shape[1:])
 
 
@@ -194,9 +167,8 @@ def scores(weights: Float[Tensor, "D P C"], x: Float[Tensor, "N D"]) -> Float[Te
 class Whitening:
     """An affine change of coordinates of features, and what it does to the penalty |W|^2.
 
-    The features of a vision transformer are so correlated that first-order steps on them, however
-    scaled, need thousands of epochs. In uncorrelated coordinates of unit variance the same loss,
-    with the penalty of direction i divided by its variance, takes tens.
+    The features of a vision transformer are so correlated that first-order steps on them need
+    thousands of epochs. In uncorrelated coordinates of unit variance the same loss takes tens.
     """
 
     mean: Float[Tensor, "d"]  # of the training features
@@ -211,7 +183,7 @@ class Whitening:
         return coordinates
 
 
-def whiten(x: Float[Tensor, "N d"]) -> Whitening:
+def whiten(x: TrainX) -> Whitening:
     """The whitening of training features, computed in float64."""
     x = as_float(x)
     # A few rows at a time: a float64 copy of all raw pixels of CIFAR-100 is 1.2 GB.

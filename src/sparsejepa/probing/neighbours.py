@@ -1,13 +1,14 @@
 """k-nearest-neighbour probe: cosine similarity and a temperature-weighted vote (Wu et al. 2018)."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sparsejepa.probing.features import as_float
+from sparsejepa.probing.features import TestX, TestY, TrainX, TrainY, as_float
 from sparsejepa.randomness import generator
 
 KS = (5, 10, 20, 50, 100)
@@ -16,32 +17,22 @@ VALIDATION_FRACTION = 0.1  # of the bank, drawn by the seed
 CHUNK_BYTES = 1 << 26  # of similarities at a time
 
 
-@dataclass(frozen=True)
-class NeighbourChoice:
-    """The vote that did best on held-out rows of the bank."""
+class NeighbourChoice(NamedTuple):
+    """The vote that did best on held-out rows of the bank: of k neighbours, at a temperature."""
 
-    k: int  # neighbours that vote
-    temperature: float  # of exp(similarity / temperature)
-    validation_top1: float  # share of held-out rows predicted right, 0 to 1
+    k: int
+    temperature: float
 
 
 def knn_accuracy(
-    bank: Float[Tensor, "N d"],
-    bank_labels: Int64[Tensor, "N"],
-    queries: Float[Tensor, "Q d"],
-    query_labels: Int64[Tensor, "Q"],
+    bank: TrainX,
+    bank_labels: TrainY,
+    queries: TestX,
+    query_labels: TestY,
     k: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Share of queries, 0 to 1, whose label is voted for by their k nearest rows of the bank.
-
-    Cosine similarity and the vote of Wu et al. (2018, arXiv 1805.01978), see `knn_predict`.
-
-    Args:
-        bank, queries: features of any floating type, a row an image; computed in float32.
-
-    Raises:
-        ValueError: as `knn_predict`.
+    """Share of queries, 0 to 1, whose label `knn_predict` gets right.
 
     Example:
         >>> bank, labels = torch.eye(2), torch.tensor([0, 1])
@@ -53,31 +44,24 @@ def knn_accuracy(
 
 
 def knn_predict(
-    bank: Float[Tensor, "N d"],
-    bank_labels: Int64[Tensor, "N"],
-    queries: Float[Tensor, "Q d"],
-    k: int = 20,
-    temperature: float = 0.07,
-) -> Int64[Tensor, "Q"]:
-    """Each query's label by the vote of its k most similar rows of the bank.
+    bank: TrainX, bank_labels: TrainY, queries: TestX, k: int = 20, temperature: float = 0.07
+) -> TestY:
+    """Each query's label by the vote of its k most similar rows of the bank (arXiv 1805.01978).
 
     A neighbour votes with exp(cosine similarity / temperature); an infinite temperature counts
-    every neighbour alike. Of equal votes the smallest label wins.
+    every neighbour alike. Of equal votes the smallest label wins. Features are of any floating
+    type, a row an image; computed in float32.
 
     Raises:
-        ValueError: k outside 1 to N, a temperature that is not positive, features that are not
-            finite, or a negative label.
+        ValueError: k outside 1 to N, a temperature that is not positive, a negative label, or
+            features that are not finite.
     """
     similarities, neighbours = nearest(bank, queries, k)
     return vote(similarities, bank_labels.to(neighbours.device)[neighbours], temperature)
 
 
 def choose_knn(
-    bank: Float[Tensor, "N d"],
-    bank_labels: Int64[Tensor, "N"],
-    *,
-    seed: int,
-    ks: tuple[int, ...] = KS,
+    bank: TrainX, bank_labels: TrainY, *, seed: int, ks: Sequence[int] = KS
 ) -> NeighbourChoice:
     """The k and temperature that predict random held-out rows of the bank best from the rest.
 
@@ -87,22 +71,20 @@ def choose_knn(
     if held == 0:
         raise ValueError(f"{len(bank)} rows leave none to hold out; a choice needs 6 or more.")
     order = torch.randperm(len(bank), generator=generator(seed, "knn validation")).to(bank.device)
-    labels = bank_labels.to(bank.device)
-    out, rest = order[:held], order[held:]
+    labels, out, rest = bank_labels.to(bank.device), order[:held], order[held:]
     similarities, neighbours = nearest(bank[rest], bank[out], max(ks))
     voters = labels[rest][neighbours]
-    choices = []
-    for k in ks:
-        for temperature in TEMPERATURES:
-            predicted = vote(similarities[:, :k], voters[:, :k], temperature)
-            top1 = (predicted == labels[out]).double().mean().item()
-            choices.append(NeighbourChoice(k, temperature, top1))
-    return max(choices, key=lambda choice: choice.validation_top1)
+
+    def right(choice: NeighbourChoice) -> int:
+        k, temperature = choice
+        return int((vote(similarities[:, :k], voters[:, :k], temperature) == labels[out]).sum())
+
+    return max((NeighbourChoice(k, t) for k in ks for t in TEMPERATURES), key=right)
 
 
 def nearest(
-    bank: Float[Tensor, "N d"], queries: Float[Tensor, "Q d"], k: int
-) -> tuple[Float[Tensor, "Q k"], Int64[Tensor, "Q k"]]:
+    bank: TrainX, queries: TestX, k: int
+) -> tuple[Float[Tensor, "M k"], Int64[Tensor, "M k"]]:
     """Cosine similarities and indices of the k most similar rows, most similar first."""
     if not 1 <= k <= len(bank):
         raise ValueError(f"k must be from 1 to the {len(bank)} rows of the bank, not {k}.")
@@ -115,8 +97,8 @@ def nearest(
 
 
 def vote(
-    similarities: Float[Tensor, "Q k"], labels: Int64[Tensor, "Q k"], temperature: float
-) -> Int64[Tensor, "Q"]:
+    similarities: Float[Tensor, "M k"], labels: Int64[Tensor, "M k"], temperature: float
+) -> TestY:
     """The label with the largest sum of exp(similarity / temperature)."""
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}.")

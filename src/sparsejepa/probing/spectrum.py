@@ -5,20 +5,20 @@ spectrum (isotropic 64-dimensional features plus a constant 5 would get a small 
 """
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from sparsejepa.probing.features import as_float
+from sparsejepa.probing.features import TestX, TestY, TrainX, TrainY, as_float
 
 # Of the largest eigenvalue; below it float32 features hold rounding only. Behind a LayerNorm the
 # last eigenvalue always is such: the channels' mean has been taken off.
 _ROUNDING = 1e-9
 
 
-def spectrum(z: Float[Tensor, "N d"]) -> Float64[Tensor, "d"]:
-    """Eigenvalues of the covariance (divided by N) of the features, largest first, on the CPU.
+def spectrum(z: TrainX) -> Float64[Tensor, "d"]:
+    """Eigenvalues of the covariance (divided by N) of the features, largest first.
 
-    Eigenvalues below what rounding can tell from zero are zero.
+    Those that rounding cannot tell from zero are zero.
 
     Raises:
         ValueError: fewer than two rows, or values that are not finite.
@@ -30,18 +30,12 @@ def spectrum(z: Float[Tensor, "N d"]) -> Float64[Tensor, "d"]:
     return _without_rounding(values, wide.square().mean())
 
 
-def rankme(z: Float[Tensor, "N d"]) -> float:
+def rankme(z: TrainX) -> float:
     """Effective rank exp(-sum p_i log p_i), p_i = sigma_i / sum sigma (Garrido et al. 2023, eq. 1).
 
     sigma are the singular values of the centred features, not the covariance's eigenvalues
     (their squares, which would give a smaller number). From 1 for one direction to d for isotropic
-    features; 0, the rank of a constant, for total collapse.
-
-    Args:
-        z: features of any floating type, a row an image; computed in float64.
-
-    Raises:
-        ValueError: fewer than two rows, or values that are not finite.
+    features; 0, the rank of a constant, for total collapse. Raises as `spectrum`.
 
     Example:
         >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
@@ -51,47 +45,38 @@ def rankme(z: Float[Tensor, "N d"]) -> float:
     return _effective_number(spectrum(z).sqrt())
 
 
-def feature_spread(z: Float[Tensor, "N d"]) -> float:
+def feature_spread(z: TrainX) -> float:
     """Standard deviation (divided by N) over images, averaged over dimensions; 0 is collapse."""
     return _wide(z).std(dim=0, correction=0).mean().item()
 
 
 def token_spread(tokens: Float[Tensor, "B N d"]) -> float:
-    """Standard deviation over the tokens of an image, averaged over dimensions and images.
-
-    Zero while `feature_spread` is not: all patches of an image have the same token.
-    """
+    """Standard deviation over the tokens of an image, averaged over dimensions and images."""
     wide = _wide(tokens.flatten(0, 1)).view(tokens.shape)
     return wide.std(dim=1, correction=0).mean().item()
 
 
-def lidar(
-    z: Float[Tensor, "N d"], groups: Int64[Tensor, "N"], regularisation: float = 1e-4
-) -> float:
+def lidar(z: TrainX, groups: TrainY, regularisation: float = 1e-4) -> float:
     """Effective rank of linear discriminants between groups (Thilak et al. 2023, arXiv 2312.04000).
 
-    exp(-sum p_i log p_i), p_i = lambda_i / sum lambda, where lambda are the eigenvalues of
-    S_w^-1/2 S_b S_w^-1/2: covariance S_b of the group means, in units of the covariance S_w inside
-    groups. From 1 for one direction that tells groups apart to min(d, groups - 1); 0 if none does.
-    The eigenvalues themselves are shares here, not their roots as in `rankme`.
+    exp(-sum p_i log p_i), p_i = lambda_i / sum lambda (not their roots, as in `rankme`), lambda
+    the eigenvalues of S_w^-1/2 S_b S_w^-1/2: covariance S_b of the group means, in units of the
+    covariance S_w inside groups. From 1 for one direction that tells groups apart to
+    min(d, groups - 1); 0 if none does.
 
     Args:
         groups: of each row, the number of its image (rows are augmented views, the paper's choice)
             or of its class.
-        regularisation: added to S_w, times the mean variance of a feature. In the paper it is 1e-4
-            without that factor, so that features of small numbers seem to have a small rank.
+        regularisation: added to S_w, times the mean variance of a feature, a factor that the paper
+            lacks, so that features of small numbers seem to have a small rank there.
     """
-    if len(groups) != len(z):
-        raise ValueError(f"There are {len(z)} rows of features but {len(groups)} group numbers.")
     total = spectrum(z).sum() / z.shape[1]
     names, group, sizes = groups.cpu().unique(return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise ValueError(f"LiDAR compares groups, but all {len(z)} rows are of one group.")
     if sizes.min() < 2:
-        raise ValueError(
-            f"Group {names[sizes.argmin()].item()} has a single row; LiDAR needs 2 or more of each "
-            "group, such as several augmented views of each image."
-        )
+        alone = names[sizes.argmin()].item()
+        raise ValueError(f"Group {alone} has a single row; LiDAR needs 2 or more of each group.")
     if total == 0:
         return 0.0
     wide = _wide(z)
@@ -106,72 +91,51 @@ def lidar(
     return _effective_number(_without_rounding(eigenvalues, eigenvalues.abs().max()))
 
 
-def alpha_req(z: Float[Tensor, "N d"], first: int = 1, last: int | None = None) -> float:
+def alpha_req(z: TrainX) -> float:
     """Exponent alpha of the power law lambda_i ~ i^-alpha of the eigenvalues (α-ReQ).
 
-    Agrawal et al. 2022 find the best representations near alpha = 1; isotropic features have 0,
-    collapsing ones a large one. The line is fitted to log lambda_i over log i, with weight 1 / i:
-    every doubling of i counts alike, where plain least squares would see the tail alone.
-
-    Args:
-        first, last: the ranks i that are fitted, from 1; all eigenvalues unless given. Those that
-            float32 cannot tell from zero are left out.
+    Agrawal et al. 2022 find the best representations near alpha = 1; isotropic features have 0. The
+    line is fitted to log lambda_i over log i with weight 1 / i, so that every doubling of i counts
+    alike, without the eigenvalues that float32 cannot tell from zero.
     """
     values = spectrum(z)
     alive = _directions(values)
-    last = alive if last is None else min(last, alive)
-    if not 1 <= first < last:
-        raise ValueError(
-            f"A power law needs 2 non-zero eigenvalues or more; of ranks {first} to {last} of "
-            f"{alive} there are {max(0, last - first + 1)}."
-        )
-    rank = torch.arange(first, last + 1, dtype=torch.float64)
+    if alive < 2:
+        raise ValueError(f"A power law needs 2 non-zero eigenvalues or more, not {alive}.")
+    rank = torch.arange(1, alive + 1, dtype=torch.float64)
     weight = 1 / rank
-    x, y = rank.log(), values[first - 1 : last].log()
+    x, y = rank.log(), values[:alive].log()
     x, y = x - (weight * x).sum() / weight.sum(), y - (weight * y).sum() / weight.sum()
     return -((weight * x * y).sum() / (weight * x * x).sum()).item()
 
 
-def channel_spread(z: Float[Tensor, "N d"]) -> float:
+def channel_spread(z: TrainX) -> float:
     """Share of channels that carry the variance, (sum v)² / (d sum v²) of the channel variances v.
 
-    1 when all channels vary alike, k / d when k vary alike and the others not at all, 0 for total
-    collapse. Unlike a rank it depends on the axes, which is what a penalty on groups of channels
-    acts on.
+    k / d when k channels vary alike and the others not at all. Unlike a rank it depends on axes.
     """
     variance = _channel_deviation(z).square()
-    total = variance.sum()
-    if total == 0:
-        return 0.0
-    return (total.square() / variance.square().sum() / len(variance)).item()
+    share = variance.sum().square() / variance.square().sum() / len(variance)
+    return share.nan_to_num(0.0).item()
 
 
-def dead_channels(z: Float[Tensor, "N d"]) -> float:
+def dead_channels(z: TrainX) -> float:
     """Share of channels whose standard deviation is at most a hundredth of the largest one."""
     deviation = _channel_deviation(z)
     return (deviation <= 0.01 * deviation.max()).double().mean().item()
 
 
-def structure(
-    z: Float[Tensor, "N d"], views: Float[Tensor, "M d"], groups: Int64[Tensor, "M"]
-) -> dict[str, float]:
-    """Every measure of features z, and LiDAR of grouped `views`.
-
-    Only `alpha` may be missing: features of a single direction have no power law.
-    """
-    measures = {
-        "rankme": rankme(z),
-        "lidar": lidar(views, groups),
-        "feature_spread": feature_spread(z),
-        "channel_spread": channel_spread(z),
-        "dead_channels": dead_channels(z),
-    }
+def structure(z: TrainX, views: TestX, groups: TestY) -> dict[str, float]:
+    """Every measure of features z, and LiDAR of grouped `views`; no alpha of a single direction."""
+    measures = {"rankme": rankme(z), "lidar": lidar(views, groups)}
+    for measure in (feature_spread, channel_spread, dead_channels):
+        measures[measure.__name__] = measure(z)
     if _directions(spectrum(z)) > 1:
         measures["alpha"] = alpha_req(z)
     return measures
 
 
-def _wide(z: Float[Tensor, "N d"]) -> Float64[Tensor, "N d"]:
+def _wide(z: TrainX) -> Float64[Tensor, "N d"]:
     if len(z) < 2:
         raise ValueError(f"Spread and rank need at least 2 rows of features, not {len(z)}.")
     return as_float(z).double().cpu()
@@ -181,8 +145,8 @@ def _directions(values: Float64[Tensor, "d"]) -> int:
     return int((values > _ROUNDING * values[0]).sum())
 
 
-def _channel_deviation(z: Float[Tensor, "N d"]) -> Float64[Tensor, "d"]:
-    """Standard deviation of every channel over rows; zero where it is rounding only."""
+def _channel_deviation(z: TrainX) -> Float64[Tensor, "d"]:
+    """Zero where it is rounding only."""
     wide = _wide(z)
     deviation = wide.std(dim=0, correction=0)
     return torch.where(deviation > 1e-12 * wide.abs().amax(dim=0), deviation, 0.0)
