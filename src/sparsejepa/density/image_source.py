@@ -1,5 +1,6 @@
 """Encoded images from a folder, Parquet files or the Hugging Face Hub, one at a time."""
 
+import functools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparsejepa.data.decoding import Unreadable
+from sparsejepa.data.image_set import first_line, image_column
 
 # What a folder is searched for; other files in it are no images.
 ENDINGS = frozenset(".avif .bmp .gif .jpeg .jpg .jp2 .png .ppm .pgm .tif .tiff .webp".split())
@@ -24,9 +26,9 @@ class Source:
     left_out: str = ""  # sentences on what was taken for no images
 
 
-def readable(name: str) -> str:
+def readable(name: object) -> str:
     """A file's name as text; bytes that are not UTF-8 become \\xNN, whatever the locale."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def open_source(images: str, split: str = "train") -> Source:
@@ -39,13 +41,13 @@ def open_source(images: str, split: str = "train") -> Source:
     Raises:
         FileNotFoundError: there are no images there.
         ConnectionError: the Hub did not give the data set.
-        ValueError: a Parquet file is damaged or has no column of images.
+        ValueError: a Parquet file is damaged, or it is unclear which column has the images.
     """
     path = Path(images).expanduser()
     if path.is_dir():
         return _folder(path)
     if path.is_file():
-        return _parquet([path], path.parent, str(path.resolve()))
+        return _parquet([path], path.parent, readable(path.resolve()))
     name, _, configuration = images.partition(":")
     if path.suffix.lower() in (".parquet", *ENDINGS) or not 1 <= len(name.split("/")) <= 2:
         raise FileNotFoundError(f"There is no folder, Parquet file or data set {images!r}.")
@@ -56,15 +58,12 @@ def _folder(folder: Path) -> Source:
     found, notes = _files(folder)
     files = [file for file in found if file.suffix.lower() in ENDINGS]
     tables = [file for file in found if file.suffix.lower() == ".parquet"]
-    name = readable(str(folder.resolve()))
+    name = readable(folder.resolve())
     if tables and not files:
-        source = _parquet(tables, folder, name)
-        return replace(source, left_out=" ".join(notes))
+        return replace(_parquet(tables, folder, name), left_out=" ".join(notes))
     if not files:
-        raise FileNotFoundError(
-            f"There are no images in {folder}: files must end in {', '.join(sorted(ENDINGS))}, or "
-            "all be .parquet."
-        )
+        endings = f"files must end in {', '.join(sorted(ENDINGS))}, or all be .parquet."
+        raise FileNotFoundError(" ".join([f"There are no images in {folder}: {endings}", *notes]))
     if others := [file.suffix.lower() for file in found if file.suffix.lower() not in ENDINGS]:
         kinds = ", ".join(sorted({readable(ending) or "no ending" for ending in others})[:10])
         notes.insert(0, f"{len(others):,} other files in the folder were left out ({kinds}).")
@@ -82,35 +81,29 @@ def _files(folder: Path) -> tuple[list[Path], list[str]]:
             real = here.resolve(strict=True)
             inside = sorted(here.iterdir()) if real not in seen else []
         except (OSError, RuntimeError):
-            if here == folder:
-                raise
-            notes.append(f"The folder {readable(str(here.relative_to(folder)))} cannot be opened.")
+            notes.append(f"The folder {readable(here.relative_to(folder))} cannot be opened.")
             continue
         seen.add(real)
-        for path in inside:
-            if path.name.startswith("."):
-                continue
+        for path in (path for path in inside if not path.name.startswith(".")):
             if path.is_dir():
                 todo.append(path) if path.is_symlink() else todo.appendleft(path)
             elif path.is_file():
                 found.append(path)
             elif path.is_symlink():
-                link = readable(path.relative_to(folder).as_posix())
+                link = readable(path.relative_to(folder))
                 notes.append(f"{link} is a broken link and is left out.")
     return sorted(found), notes
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Readable names, of which no two are equal."""
-    counts: dict[str, int] = {}
-    # Names that are readable as they are keep themselves.
+    """Readable names, of which no two are equal; those that are readable keep themselves."""
     taken = {name for name in names if readable(name) == name}
     paths = []
     for name in names:
-        path = readable(name)
+        path, count = readable(name), 1
         while path != name and path in taken:
-            counts[name] = counts.get(name, 1) + 1
-            path = f"{readable(name)} ({counts[name]})"
+            count += 1
+            path = f"{readable(name)} ({count})"
         taken.add(path)
         paths.append(path)
     return paths
@@ -118,62 +111,44 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 def _parquet(files: Sequence[Path], folder: Path, name: str) -> Source:
     """Row groups are read one at a time: the files may be larger than the memory."""
-    groups: list[tuple[int, Path, int]] = []  # first image, file, row group
     paths: list[str] = []
-    columns: dict[Path, str] = {}
-    names = _unique([file.relative_to(folder).as_posix() for file in files])
-    for file, label in zip(files, names, strict=True):
+    places: list[tuple[Path, str, int, int]] = []  # file, column, row group, row in it
+    labels = _unique([file.relative_to(folder).as_posix() for file in files])
+    for file, label in zip(files, labels, strict=True):
         try:
             with file.open("rb") as opened:
                 table = pq.ParquetFile(opened)
-                columns[file] = _image_column(table.schema_arrow, readable(str(file)))
                 sizes = [table.metadata.row_group(g).num_rows for g in range(table.num_row_groups)]
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
-                f"{file} is neither a folder of images nor a whole Parquet file ({_short(error)})."
+                f"{file} is neither a folder of images nor a whole Parquet file "
+                f"({first_line(error)})."
             ) from error
-        before = len(paths)
-        for group, size in enumerate(sizes):
-            groups.append((len(paths), file, group))
-            paths += [f"{label}#{len(paths) - before + row}" for row in range(size)]
-    held: dict[int, pa.ChunkedArray] = {}
+        column = image_column(table.schema_arrow.empty_table(), readable(file))
+        rows = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
+        paths += [f"{label}#{number}" for number in range(len(rows))]
+        places += [(file, column, *place) for place in rows]
+
+    @functools.lru_cache(maxsize=1)
+    def cells(file: Path, column: str, group: int) -> pa.ChunkedArray:
+        with file.open("rb") as opened:
+            return pq.ParquetFile(opened).read_row_group(group, [column])[column]
 
     def read(index: int) -> bytes:
-        number = max(n for n, (first, _, _) in enumerate(groups) if first <= index)
-        first, file, group = groups[number]
-        if number not in held:
-            held.clear()
-            column = columns[file]
-            try:
-                with file.open("rb") as opened:
-                    held[number] = pq.ParquetFile(opened).read_row_group(group, [column])[column]
-            except pa.ArrowException as error:
-                raise Unreadable(
-                    f"its part of the file cannot be read ({_short(error)})"
-                ) from error
-        return _content(held[number][index - first].as_py(), file.parent)
+        *place, row = places[index]
+        try:
+            return _content(cells(*place)[row].as_py(), place[0].parent)
+        except pa.ArrowException as error:
+            raise Unreadable(
+                f"its part of the file cannot be read ({first_line(error)})"
+            ) from error
 
     return Source(name, paths, read)
 
 
-def _image_column(schema: pa.Schema, place: str) -> str:
-    """`img` or `image` if they hold encoded images, else the first column that does."""
-    for name in sorted(schema.names, key=lambda name: name not in ("img", "image")):
-        kind = schema.field(name).type
-        encoded = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        if encoded or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            return name
-    raise ValueError(
-        f"There is no image column in {place}: it has {', '.join(schema.names)}, and one of "
-        "encoded images is needed (binary, or a struct with the field 'bytes')."
-    )
-
-
 def _content(cell: Mapping[str, bytes | str | None] | bytes | None, folder: Path) -> bytes:
     """The encoded image of a cell, which may hold a path alone, absolute or from the folder."""
-    if isinstance(cell, bytes):
-        cell = {"bytes": cell}
-    cell = cell or {}
+    cell = {"bytes": cell} if isinstance(cell, bytes) else cell or {}
     if cell.get("bytes"):
         return cell["bytes"]
     if not cell.get("path"):
@@ -193,18 +168,13 @@ def _hub(name: str, configuration: str | None, split: str) -> Source:
     except Exception as error:  # the client raises some twenty types for "no network" alone
         raise ConnectionError(
             f"{name!r} is no folder or file here, and the Hub did not give its split {split!r} "
-            f"({_short(error)}). A configuration is named as {name}:CONFIGURATION."
+            f"({first_line(error)}). A configuration is named as {name}:CONFIGURATION."
         ) from error
-    column = _image_column(found.data.table.schema, f"{name} on the Hub")
+    column = image_column(found.data.table, f"{name} on the Hub")
     if isinstance(found.features[column], datasets.Image):
         found = found.cast_column(column, datasets.Image(decode=False))
     place = f"{name}:{configuration}" if configuration else name
+    paths = [f"{split}#{row}" for row in range(len(found))]
     return Source(
-        f"Hub {place}, {split}",
-        [f"{split}#{row}" for row in range(len(found))],
-        lambda index: _content(found[index][column], Path()),
+        f"Hub {place}, {split}", paths, lambda index: _content(found[index][column], Path())
     )
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
