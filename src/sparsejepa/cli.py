@@ -205,7 +205,6 @@ def score(
             limit=limit,
             batch_size=batch_size,
             chunk_size=chunk_size,
-            say=typer.echo,
         )
 
 

@@ -5,6 +5,7 @@ its name is scored again, what is only renamed is not.
 """
 
 import base64
+import contextlib
 import hashlib
 import html
 import io
@@ -12,7 +13,7 @@ import json
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
 from sparsejepa.atomic_files import locked, write_with
 from sparsejepa.data.decoding import Unreadable, decode_image
-from sparsejepa.density.image_source import Source, open_source, readable
+from sparsejepa.density.image_source import Images, Source, open_source, readable
 from sparsejepa.density.jepa_score import EPS, jepa_score
 from sparsejepa.probing.backbones import Backbone, load_backbone
 from sparsejepa.randomness import generator
@@ -75,6 +75,9 @@ not square, the middle is scored.</p>
 </body>
 </html>
 """
+FIGURE = """<li><figure><img src="data:image/jpeg;base64,{jpeg}" alt="{alt}">
+<figcaption>{caption}</figcaption></figure></li>
+"""
 
 
 def score_images(
@@ -87,7 +90,6 @@ def score_images(
     limit: int = 0,
     batch_size: int = 4,
     chunk_size: int = 16,
-    say: Callable[[str], None] = print,
 ) -> int:
     """Scores images that have no score yet, writes the table `out` and its contact sheet.
 
@@ -100,7 +102,6 @@ def score_images(
         backbone, weights: as `load_backbone` takes them.
         limit: only this many images, the first ones; 0 means all.
         batch_size, chunk_size: as `jepa_score`; memory and time only.
-        say: called with sentences for the user.
 
     Returns: how many images this call scored.
 
@@ -113,104 +114,83 @@ def score_images(
         raise ValueError(f"The table must be a file whose name ends in .parquet, unlike {out}.")
     sheet = out.with_suffix(".html")
     if sheet.exists() and (sheet.is_dir() or MARK not in sheet.read_bytes()):
-        raise ValueError(
-            f"{sheet} is no contact sheet of this command, which would replace it: choose another "
-            "--out."
-        )
+        raise ValueError(f"{sheet} is no contact sheet of this command: choose another --out.")
     source = open_source(images, split)
-    if source.left_out:
-        say(source.left_out)
+    for note in source.notes:
+        print(note)
     if isinstance(backbone, str):
         backbone = load_backbone(backbone, weights and weights.expanduser())
     settings = {"images": source.name, **backbone.identity(), "eps": EPS}
     encoder = backbone.embedding().to("cuda" if torch.cuda.is_available() else "cpu")
+    options = {"chunk_size": chunk_size, "batch_size": batch_size}
     with locked(out.with_name(f".{out.name}.lock")):
         earlier, nulls = _earlier(out, settings)
         if nulls is None:
             nulls = _null_directions(encoder, backbone.size, chunk_size)
         settings |= {"backbone": backbone.name, "null_directions": nulls}
-        options = {"null_directions": nulls, "chunk_size": chunk_size, "batch_size": batch_size}
-        found, left = _kept(source, limit, earlier, say)
+        found, left = _kept(source.images, limit, earlier)
         held, written = len(found), time.monotonic()
         try:
-            for row in _new_rows(source, left, backbone, encoder, options):
+            for row in _new_rows(left, backbone, encoder, options | {"null_directions": nulls}):
                 found[row["path"]] = row
                 if time.monotonic() - written > PAUSE:
-                    _write(out, earlier | found, source.paths, settings)
+                    _write(out, earlier | found, source.images, settings)
                     written = time.monotonic()
         except BaseException:
-            _write(out, earlier | found, source.paths, settings)
+            _write(out, earlier | found, source.images, settings)
             raise
-        rows = _write(out, found, source.paths, settings)
+        rows = _write(out, found, source.images, settings)
         _write_sheet(sheet, source, backbone, rows)
     scored = sum(row["score"] is not None for row in rows) - held
-    _report(rows, len(earlier.keys() - found.keys()), scored, say)
-    say(f"Scores are in {out}, the contact sheet in {sheet}.")
+    _report(rows, len(earlier.keys() - found.keys()), scored)
+    print(f"Scores are in {out}, the contact sheet in {sheet}.")
     return scored
 
 
-def _kept(
-    source: Source, limit: int, earlier: Mapping[str, Row], say: Callable[[str], None]
-) -> tuple[dict[str, Row], list[int]]:
-    """Rows of images whose score still holds, and which of the first `limit` images have none."""
+def _kept(images: Images, limit: int, earlier: Mapping[str, Row]) -> tuple[dict[str, Row], Images]:
+    """Rows of images whose score still holds, and those of the first `limit` without a score."""
     known = {row["sha256"]: row for row in earlier.values() if row["score"] is not None}
-    chosen = range(len(source.paths))[: limit or None]
-    kept, left, changed = {}, [], 0
-    for index, path in enumerate(source.paths):
-        if index not in chosen and path not in earlier:
-            continue
+    chosen = set(list(images)[: limit or None])
+    kept, left, changed = {}, {}, 0
+    for path, read in images.items():
         sha256 = None
-        if known:
-            try:
-                sha256 = hashlib.sha256(source.read(index)).hexdigest()
-            except (OSError, Unreadable):
-                pass  # its row will say so
+        if known and (path in chosen or path in earlier):
+            # An image that cannot be read gets a row that says so.
+            with contextlib.suppress(OSError, Unreadable):
+                sha256 = hashlib.sha256(read()).hexdigest()
         if sha256 in known:
             kept[path] = known[sha256] | {"path": path}
-        elif index in chosen:
+        elif path in chosen:
             changed += path in earlier and earlier[path]["score"] is not None
-            left.append(index)
+            left[path] = read
     if kept:
-        say(f"{len(kept):,} of {len(chosen):,} images have their score already.")
+        print(f"{len(kept):,} of {len(chosen):,} images have their score already.")
     if changed:
-        say(f"{changed:,} images have changed since and are scored again.")
+        print(f"{changed:,} images have changed since and are scored again.")
     return kept, left
 
 
 def _new_rows(
-    source: Source,
-    left: Sequence[int],
-    backbone: Backbone,
-    encoder: nn.Module,
-    options: Mapping[str, Any],
+    images: Images, backbone: Backbone, encoder: nn.Module, options: Mapping[str, Any]
 ) -> Iterator[Row]:
     batch: list[tuple[Row, Tensor]] = []
-    for index in tqdm(left, unit="image", desc="JEPA-SCORE"):
-        row, pixels = _prepared(source, index, backbone)
-        if pixels is None:
-            yield row
-        else:
-            batch.append((row, pixels))
+    for path, read in tqdm(images.items(), unit="image", desc="JEPA-SCORE"):
+        row: Row = dict.fromkeys(SCHEMA.names) | {"path": path}
+        try:
+            encoded = read()
+            row["sha256"] = hashlib.sha256(encoded).hexdigest()
+            decoded = decode_image(encoded, min(backbone.size))
+            row["note"] = decoded.note
+            batch.append((row, backbone.prepare(decoded.image)))
+        except Unreadable as error:
+            yield row | {"note": f"skipped: {error}"}
+        except OSError as error:
+            yield row | {"note": f"skipped: it cannot be read ({error.strerror or error})"}
         if len(batch) == options["batch_size"]:
             yield from _scored(batch, encoder, options)
             batch = []
     if batch:
         yield from _scored(batch, encoder, options)
-
-
-def _prepared(
-    source: Source, index: int, backbone: Backbone
-) -> tuple[Row, Float[Tensor, "3 H W"] | None]:
-    row: Row = dict.fromkeys(SCHEMA.names) | {"path": source.paths[index]}
-    try:
-        encoded = source.read(index)
-        row["sha256"] = hashlib.sha256(encoded).hexdigest()
-        decoded = decode_image(encoded, min(backbone.size))
-    except Unreadable as error:
-        return row | {"note": f"skipped: {error}"}, None
-    except OSError as error:
-        return row | {"note": f"skipped: it cannot be read ({error.strerror or error})"}, None
-    return row | {"note": decoded.note}, backbone.prepare(decoded.image)
 
 
 def _scored(
@@ -220,9 +200,8 @@ def _scored(
         found = jepa_score(encoder, torch.stack([pixels for _, pixels in batch]), **options)
     except torch.OutOfMemoryError as error:
         raise ValueError(
-            f"A batch of {options['batch_size']} images with {options['chunk_size']} rows of the "
-            "Jacobian at once does not fit into the GPU's memory: lower --batch-size or "
-            "--chunk-size."
+            f"{options['batch_size']} images with {options['chunk_size']} rows of the Jacobian at "
+            "once do not fit into the GPU's memory: lower --batch-size or --chunk-size."
         ) from error
     nulls, count = found.null_directions, found.log_spectrum.shape[1]
     numbers = zip(batch, found.score.tolist(), found.clipped.tolist(), strict=True)
@@ -271,10 +250,10 @@ def _earlier(out: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Row], in
 
 
 def _write(
-    out: Path, rows: Mapping[str, Row], paths: Sequence[str], settings: Mapping[str, Any]
+    out: Path, rows: Mapping[str, Row], order: Iterable[str], settings: Mapping[str, Any]
 ) -> list[Row]:
-    """All rows in the order of the paths, with percentiles."""
-    known = [rows[path] for path in paths if path in rows]
+    """The rows of the paths in `order`, with percentiles."""
+    known = [rows[path] for path in order if path in rows]
     scores = sorted(row["score"] for row in known if row["score"] is not None)
     for row in known:
         if row["score"] is not None:
@@ -292,7 +271,6 @@ def _write(
 
 def _write_sheet(file: Path, source: Source, backbone: Backbone, rows: Sequence[Row]) -> None:
     """The `SHOWN` most and least likely images, each group from the extreme inwards."""
-    index = {path: i for i, path in enumerate(source.paths)}
     scored = (row for row in rows if row["score"] is not None)
     best = sorted(scored, key=lambda row: (-row["score"], row["path"]))
     # Of few images none is in both groups.
@@ -304,12 +282,15 @@ def _write_sheet(file: Path, source: Source, backbone: Backbone, rows: Sequence[
         sections += f"<h2>{heading}, from the extreme inwards</h2>\n<ol>\n"
         for row in group:
             path, nats = html.escape(row["path"]), f"{row['score']:.1f} nats"
-            image = _jpeg(source.read(index[row["path"]]), min(backbone.size))
-            alt = f"{path}: among the {heading.lower()}, score {nats}"
+            image, jpeg = source.images[row["path"]](), io.BytesIO()
+            shown = decode_image(image, min(backbone.size)).image
+            shown.thumbnail((SIDE, SIDE))
+            shown.save(jpeg, "JPEG", quality=85)
             caption = "<br>".join(filter(None, [path, nats, html.escape(row["note"])]))
-            sections += (
-                f'<li><figure><img src="data:image/jpeg;base64,{image}" alt="{alt}">'
-                f"<figcaption>{caption}</figcaption></figure></li>\n"
+            sections += FIGURE.format(
+                jpeg=base64.b64encode(jpeg.getvalue()).decode(),
+                alt=f"{path}: among the {heading.lower()}, score {nats}",
+                caption=caption,
             )
         sections += "</ol>\n"
     # Every encoder of ours is called encoder.safetensors; its folder tells it from others.
@@ -319,26 +300,19 @@ def _write_sheet(file: Path, source: Source, backbone: Backbone, rows: Sequence[
     write_with(file, lambda temporary: temporary.write_text(page, encoding="utf-8"))
 
 
-def _jpeg(encoded: bytes, size: int) -> str:
-    image, buffer = decode_image(encoded, size).image, io.BytesIO()
-    image.thumbnail((SIDE, SIDE))
-    image.save(buffer, "JPEG", quality=85)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _report(rows: Sequence[Row], gone: int, scored: int, say: Callable[[str], None]) -> None:
+def _report(rows: Sequence[Row], gone: int, scored: int) -> None:
     skipped = [row for row in rows if row["score"] is None]
     changed = sum(row["score"] is not None and bool(row["note"]) for row in rows)
-    say(
+    print(
         f"{scored:,} images scored, {len(rows) - len(skipped):,} in all; {changed:,} were "
         f"converted and {len(skipped):,} skipped, as their notes say."
     )
     for row in skipped[:10]:
-        say(f"{row['path']} was {row['note']}.")
+        print(f"{row['path']} was {row['note']}.")
     if gone:
-        say(f"{gone:,} rows of images that are gone or have changed since are dropped.")
+        print(f"{gone:,} rows of images that are gone or have changed since are dropped.")
     if clipped := sum(bool(row["clipped"]) for row in rows):
-        say(
+        print(
             f"In {clipped:,} images some singular values were below {EPS:g} and raised to it: the "
             f"score then counts them, each {math.log(EPS):.1f}, more than it weighs the rest."
         )
