@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from sparsejepa.cli import app
-from sparsejepa.density import score_folder
 from sparsejepa.density.image_source import open_source
 from sparsejepa.density.jepa_score import jepa_score
 from sparsejepa.density.score_folder import score_images
@@ -136,10 +135,8 @@ def test_scores_do_not_depend_on_other_images(tmp_path: Path, score) -> None:
     black = encoded(Image.new("RGB", (16, 16)))
     folder = folder_of(tmp_path / "images", {"0.png": black} | NOISE)
     square = {"backbone": bent(torch.square)}
-    score(folder, limit=1, **square)
-    assert list(rows(tmp_path / "s.parquet")) == ["0.png"]
-    score(folder, **square)
-    score(folder, limit=2, **square)  # keeps the others' rows
+    for limit in (1, 0, 2):  # the last one keeps the others' rows
+        score(folder, limit=limit, **square)
     found = rows(tmp_path / "s.parquet")
     score(folder, "whole.parquet", batch_size=2, **square)
     whole = rows(tmp_path / "whole.parquet")
@@ -167,6 +164,7 @@ SLOWLY = """
 import sys, time
 from pathlib import Path
 from sparsejepa.density import score_folder
+from sparsejepa.density.decoding import decode_image
 
 decode = score_folder.decode_image
 def slow(*arguments):
@@ -180,7 +178,7 @@ score_folder.score_images(images, weights, Path(out), batch_size=1)
 
 
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path, score) -> None:
-    """After SIGKILL, finished rows are kept and the table becomes that of an uninterrupted call."""
+    """Finished rows are kept and the table becomes that of an uninterrupted call."""
     files = {f"{seed}.png": encoded(plain(seed)) for seed in range(12)} | {"x.png": b"broken"}
     folder, out = folder_of(tmp_path / "images", files), tmp_path / "s.parquet"
     command = [sys.executable, "-c", SLOWLY, folder, tmp_path / "encoder.safetensors", out]
@@ -199,15 +197,14 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, score) -> None:
 
 def test_interrupted_by_the_user_nothing_is_lost(tmp_path: Path, score, monkeypatch) -> None:
     """Ctrl-C: what is scored is written."""
-    decode, calls = score_folder.decode_image, []
+    first_two = iter([decode_image(NOISE[name], 16) for name in ("1.png", "2.png")])
 
-    def third_stops(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return decode(*arguments)
+    def decode(*_):
+        for decoded in first_two:
+            return decoded
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(score_folder, "decode_image", third_stops)
+    monkeypatch.setattr(score_folder, "decode_image", decode)
     with pytest.raises(KeyboardInterrupt):
         score(folder_of(tmp_path / "images", NOISE), batch_size=1)
     assert list(rows(tmp_path / "s.parquet")) == ["1.png", "2.png"]
@@ -303,24 +300,23 @@ def test_names_in_any_locale(tmp_path: Path, score, locale: dict[str, str]) -> N
 def test_parquet_in_row_groups_and_shards(tmp_path: Path, score) -> None:
     """Rows are named by file and number; without an image or with a path alone, they say so."""
     images = table(pixels(5, size=16))
-    cells = [{"bytes": None, "path": None}, {"bytes": None, "path": "gone.png"}]
-    cells.append({"bytes": None, "path": "far.png"})
-    folder = folder_of(tmp_path / "set", {"sub/far.png": NOISE["1.png"]})
+    cells = [{"bytes": None, "path": path} for path in (None, "gone.png", "far.png")]
     extra = pa.table({"img": pa.array(cells, images["img"].type)})
-    pq.write_table(pa.concat_tables([images, extra]), folder / "sub/b.parquet", row_group_size=2)
-    pq.write_table(pa.table({"img": [NOISE["2.png"]]}), folder / "a.parquet")  # plain binary
-    (folder / "sub/far.png").rename(folder / "sub/far.image")
-    score(folder / "sub/b.parquet", "one.parquet")
-    (folder / "sub/far.image").rename(folder / "sub/far.png")
-    found = rows(tmp_path / "one.parquet")
+    folder = folder_of(tmp_path / "set", {"sub/far.image": NOISE["1.png"]})
+    one, far = folder / "sub/b.parquet", folder / "sub/far.png"
+    pq.write_table(pa.concat_tables([images, extra]), one, row_group_size=2)
+    score(one)
+    far.with_suffix(".image").rename(far)
+    found = rows(tmp_path / "s.parquet")
     assert list(found) == [f"b.parquet#{row}" for row in range(8)]
     assert found["b.parquet#5"]["note"] == "skipped: its cell is empty"
     assert "a path alone, gone.png" in found["b.parquet#6"]["note"]
     unit = torch.from_numpy(pixels(5, size=16)).permute(0, 3, 1, 2) / 255
     expected = jepa_score(embedding(), unit).score.tolist()
     assert [row["score"] for row in found.values()][:5] == pytest.approx(expected, rel=1e-5)
-    assert score(folder / "sub/b.parquet", "one.parquet") == 1  # far.png is there now
-    (folder / "sub/far.png").unlink()
+    assert score(one) == 1  # far.png is there now
+    far.unlink()
+    pq.write_table(pa.table({"img": [NOISE["2.png"]]}), folder / "a.parquet")  # plain binary
     score(folder, "shards.parquet")
     assert list(rows(tmp_path / "shards.parquet"))[:2] == ["a.parquet#0", "sub/b.parquet#0"]
 

@@ -171,22 +171,6 @@ def test_the_closed_form_is_the_integral(objective, depth, covariance, regressio
     )
 
 
-@pytest.mark.parametrize("p", [0.3, 0.9])
-def test_elementary_cases_by_hand(p: float):
-    """MAE for L = 1 and L = 3, where the integral is a logarithm and an artanh."""
-    lam, rho, epsilon = 0.8, 0.6, 1e-3
-
-    def between(antiderivative, depth):
-        first, last = epsilon ** (1 / depth), (p * rho ** (depth / (depth + 1))) ** (1 / depth)
-        return depth / lam * (antiderivative(last) - antiderivative(first))
-
-    one = between(lambda u: np.log(u) - np.log(1 - u**2 / rho) / 2, 1)
-    three = between(lambda u: -1 / (2 * u**2) + np.arctanh(u**2 / rho**0.5) / (2 * rho**0.5), 3)
-    for depth, expected in ((1, one), (3, three)):
-        dynamics = linear_dynamics("mae", depth, lam, rho, epsilon)
-        assert critical_time(dynamics, p) == pytest.approx([expected], rel=1e-12)
-
-
 @pytest.mark.parametrize(("depth", "epsilon", "jepa", "mae"), RATIOS)
 def test_order_inverts_for_jepa_at_finite_epsilon(depth, epsilon, jepa, mae):
     """The table to its digits: JEPA above 1 means that the influential feature B comes first."""
