@@ -71,18 +71,6 @@ def test_rotation_leaves_the_score_and_scaling_adds_its_logarithm(seed: int, sca
     torch.testing.assert_close(turned, score, rtol=0, atol=1e-6)
 
 
-def test_whitening_is_minus_half_the_log_determinant() -> None:
-    """x ~ N(0, S), f whitens: score = -½ log det S for all x, and log_density is log N(x; 0, S)."""
-    root = drawn(5, 5)
-    values, vectors = torch.linalg.eigh(root @ root.T)
-    whiten = vectors / values.sqrt() @ vectors.T
-    x = drawn(20, 5, seed=1)
-    found = jepa_score(linear(whiten), x)
-    torch.testing.assert_close(found.score, (-0.5 * values.log().sum()).expand(20))
-    expected = stats.multivariate_normal(cov=(root @ root.T).numpy()).logpdf(x.numpy())
-    torch.testing.assert_close(found.log_density, torch.from_numpy(expected))
-
-
 def test_change_of_variables_is_exact() -> None:
     """A Gaussian whitened, 1-D monotone, 2-D triangular: score + log phi(f) = log p(x)."""
     for case in closed_forms(40, seed=0).values():

@@ -29,10 +29,7 @@ class FitComparison:
 
 
 def knn_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Score:
-    """Mean cosine similarity to the k nearest training images; minus a distance, up to a constant.
-
-    k = 10 and the cosine are those of the public evaluation of JEPA-SCORE.
-    """
+    """Mean cosine similarity to the k nearest training images, as in JEPA-SCORE's evaluation."""
     return lambda queries: nearest(features, queries, k)[0].mean(dim=1)
 
 
@@ -53,8 +50,7 @@ def feature_norm(features: Float[Tensor, "N d"]) -> Score:
 def mahalanobis(features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | None = None) -> Score:
     """Minus the squared Mahalanobis distance to the mean of the training features.
 
-    With classes: to the nearest class mean, under one covariance of what differs from these means
-    (Lee et al. 2018).
+    With classes: to the nearest class mean, with one covariance within classes (Lee et al. 2018).
     """
     labels, means = _class_means(features, classes)
     axes = _spectrum(features.double() - means[labels])[1]
@@ -64,10 +60,7 @@ def mahalanobis(features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | No
 def gaussian_likelihood(
     features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | None = None
 ) -> Score:
-    """log sum_c share_c N(f; mean_c, S_c) in nats, each class with its own shrunk covariance S_c.
-
-    Without classes it is one Gaussian, which ranks images as `mahalanobis` does.
-    """
+    """log sum_c share_c N(f; mean_c, S_c) in nats, each class with a shrunk covariance S_c."""
     labels, means = _class_means(features, classes)
     parts = []
     for label, mean in enumerate(means):
@@ -141,11 +134,7 @@ def _spectrum(
 ) -> tuple[Float64[Tensor, "r"], Float64[Tensor, "d r"]]:
     """Variances of the Ledoit-Wolf (2004) covariance, and the axes that make them 1.
 
-    Drawn towards the identity, the covariance is regular with fewer images than dimensions too.
-    Directions in which even then nothing varies, beyond rounding, are left out.
-
-    Raises:
-        ValueError: fewer than two rows, or rows that are all zero.
+    It is drawn towards the identity; directions in which even then nothing varies are left out.
     """
     # Slow to import.
     from sklearn.covariance import ledoit_wolf

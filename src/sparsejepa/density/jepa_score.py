@@ -124,11 +124,11 @@ def jepa_score(
 def log_singular_values(jacobian: Float[Tensor, "B K D"]) -> Float64[Tensor, "B m"]:
     """log sigma of each Jacobian, largest first; m = min(K, D), log 0 is -inf.
 
-    NaN for a Jacobian that is not finite, as at a point where the encoder has no derivative.
+    NaN for a Jacobian that is not finite, as where the encoder has no derivative.
 
-    From the eigenvalues of J J^T (or J^T J if that is smaller), many times faster than an SVD. In
-    float64, because squaring costs half of the digits: singular values above 1e-5 of the largest
-    one are right to 1e-6 of themselves.
+    From the eigenvalues of J J^T (or J^T J), many times faster than an SVD. In float64, because
+    squaring costs half of the digits: singular values above 1e-5 of the largest one are right to
+    1e-6 of themselves.
     """
     if jacobian.device.type == "mps":  # has no float64
         jacobian = jacobian.cpu()
@@ -203,10 +203,7 @@ def jacobians(
     `torch.func.jacrev`, chunks are written where they belong: J is in memory once.
 
     Where the derivative along a random direction differs from that of forward-mode differentiation,
-    every row becomes a backward pass of its own.
-
-    Raises:
-        ValueError: they differ even then.
+    every row becomes a backward pass of its own; where it differs even then, it is a ValueError.
     """
 
     def summed(batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -299,10 +296,7 @@ def frozen(encoder: Map) -> Iterator[None]:
     """Evaluation mode, full precision and differentiable attention; all put back afterwards.
 
     Fused attention has no batched backward pass. Autocast and TF32 would blur the small singular
-    values. Modules inside a function are not seen.
-
-    Raises:
-        ValueError: batch normalisation in training mode.
+    values. Batch normalisation in training mode is a ValueError.
     """
     modules = list(encoder.modules()) if isinstance(encoder, nn.Module) else []
     for module in modules:
@@ -312,8 +306,8 @@ def frozen(encoder: Map) -> Iterator[None]:
                 "image has a score of its own: call .eval() on an encoder that keeps running "
                 "statistics."
             )
-    modes = [(module, module.training) for module in modules]
-    if any(was_training for _, was_training in modes):
+    training = [module for module in modules if module.training]
+    if training:
         warnings.warn(
             "The encoder was in training mode: its Jacobian is taken in evaluation mode, and the "
             "mode is put back.",
@@ -325,7 +319,7 @@ def frozen(encoder: Map) -> Iterator[None]:
     settings += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
     precisions = [setting.fp32_precision for setting in settings]
     try:
-        for module, _ in modes:
+        for module in training:
             module.training = False
         for setting in settings:
             setting.fp32_precision = "ieee"
@@ -340,8 +334,8 @@ def frozen(encoder: Map) -> Iterator[None]:
     finally:
         for setting, precision in zip(settings, precisions, strict=True):
             setting.fp32_precision = precision
-        for module, was_training in modes:
-            module.training = was_training
+        for module in training:
+            module.training = True
 
 
 def _check_map(encoder: Map, images: Float[Tensor, "B ..."]) -> None:

@@ -97,13 +97,8 @@ def score_images(
     is given again. An image that cannot be decoded gets a row that says why, and is tried again in
     the next call. No score depends on other images.
 
-    Args:
-        images, split: as `open_source` takes them.
-        backbone, weights: as `load_backbone` takes them.
-        limit: only this many images, the first ones; 0 means all.
-        batch_size, chunk_size: as `jepa_score`; memory and time only.
-
-    Returns: how many images this call scored.
+    Arguments are as `open_source`, `load_backbone` and `jepa_score` take them; a `limit` above 0
+    leaves out all but the first images. Returns how many images this call scored.
 
     Raises:
         FileNotFoundError, ConnectionError, ValueError: images, backbone or an earlier table are not
