@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from sparsejepa.cli import app
+from sparsejepa.density import score_folder
+from sparsejepa.density.decoding import decode_image
 from sparsejepa.density.image_source import open_source
 from sparsejepa.density.jepa_score import jepa_score
 from sparsejepa.density.score_folder import score_images
@@ -164,7 +166,6 @@ SLOWLY = """
 import sys, time
 from pathlib import Path
 from sparsejepa.density import score_folder
-from sparsejepa.density.decoding import decode_image
 
 decode = score_folder.decode_image
 def slow(*arguments):
