@@ -196,7 +196,7 @@ def score(
         # Inside: it imports torch, during which a user may press Ctrl-C.
         from sparsejepa.density.score_folder import score_images
 
-        done = score_images(
+        score_images(
             images,
             backbone,
             out,
@@ -205,9 +205,7 @@ def score(
             limit=limit,
             batch_size=batch_size,
             chunk_size=chunk_size,
-            say=typer.echo,
         )
-        typer.echo(f"Scores are in {out.expanduser()}, the contact sheet in {done.sheet}.")
 
 
 @contextlib.contextmanager

@@ -40,15 +40,11 @@ def test_pixels_are_those_of_the_image() -> None:
     assert np.abs(array("transparent.png") - mixed).max() <= 1
 
 
-def test_the_cameras_orientation_is_applied() -> None:
-    """Stored 24 wide and 16 high, turned by a quarter."""
-    assert decode_image(FILES["turned.jpg"], 16).image.size == (16, 24)
-
-
-def test_an_opaque_alpha_channel_is_dropped() -> None:
+def test_an_opaque_alpha_channel_is_dropped_and_a_quarter_turn_applied() -> None:
     found = decode_image(encoded(plain().convert("RGBA")), 16)
     assert found.note == "from RGBA"
     assert np.array_equal(np.asarray(found.image), np.asarray(plain()))
+    assert decode_image(FILES["turned.jpg"], 16).image.size == (16, 24)  # stored 24 x 16
 
 
 @pytest.mark.parametrize(

@@ -71,18 +71,6 @@ def test_rotation_leaves_the_score_and_scaling_adds_its_logarithm(seed: int, sca
     torch.testing.assert_close(turned, score, rtol=0, atol=1e-6)
 
 
-def test_whitening_is_minus_half_the_log_determinant() -> None:
-    """x ~ N(0, S), f whitens: score = -½ log det S for all x, and log_density is log N(x; 0, S)."""
-    root = drawn(5, 5)
-    values, vectors = torch.linalg.eigh(root @ root.T)
-    whiten = vectors / values.sqrt() @ vectors.T
-    x = drawn(20, 5, seed=1)
-    found = jepa_score(linear(whiten), x)
-    torch.testing.assert_close(found.score, (-0.5 * values.log().sum()).expand(20))
-    expected = stats.multivariate_normal(cov=(root @ root.T).numpy()).logpdf(x.numpy())
-    torch.testing.assert_close(found.log_density, torch.from_numpy(expected))
-
-
 def test_change_of_variables_is_exact() -> None:
     """A Gaussian whitened, 1-D monotone, 2-D triangular: score + log phi(f) = log p(x)."""
     for case in closed_forms(40, seed=0).values():
@@ -93,23 +81,16 @@ def test_change_of_variables_is_exact() -> None:
 def test_the_closed_forms_are_those_densities() -> None:
     """The true log-densities are scipy's."""
     gaussian, logistic, mixture = closed_forms(40, seed=0).values()
-    covariance = np.linalg.pinv(jacobian_at_zero(gaussian.map) @ jacobian_at_zero(gaussian.map).T)
+    whiten = gaussian.map(torch.eye(4, dtype=torch.float64)).numpy()
+    cov = np.linalg.pinv(whiten @ whiten.T)
+    one = np.log(0.3) + stats.multivariate_normal([-1.5, 2.0]).logpdf(mixture.points)
+    two = np.log(0.7) + stats.multivariate_normal([1.0, -1.0]).logpdf(mixture.points)
     for case, expected in (
-        (gaussian, stats.multivariate_normal(cov=covariance).logpdf(gaussian.points)),
+        (gaussian, stats.multivariate_normal(cov=cov).logpdf(gaussian.points)),
         (logistic, stats.logistic.logpdf(logistic.points[:, 0])),
-        (
-            mixture,
-            np.logaddexp(
-                np.log(0.3) + stats.multivariate_normal([-1.5, 2.0]).logpdf(mixture.points),
-                np.log(0.7) + stats.multivariate_normal([1.0, -1.0]).logpdf(mixture.points),
-            ),
-        ),
+        (mixture, np.logaddexp(one, two)),
     ):
         torch.testing.assert_close(case.log_density, torch.from_numpy(expected))
-
-
-def jacobian_at_zero(linear_map) -> np.ndarray:
-    return linear_map(torch.eye(4, dtype=torch.float64)).numpy()
 
 
 def test_the_listing_is_reproduced() -> None:
@@ -147,7 +128,6 @@ def test_eps_clips_from_below_and_is_counted() -> None:
     assert found.clipped.tolist() == [1]
     unclipped = jepa_score(linear(matrix), drawn(1, 3), null_directions=0, eps=1e-12)
     assert unclipped.score.item() == pytest.approx(math.log(1e-12), rel=1e-2)
-    assert jepa_score(linear(matrix), drawn(1, 3), null_directions=1).clipped.tolist() == [0]
 
 
 def test_spectrum_is_that_of_an_svd() -> None:
@@ -156,11 +136,6 @@ def test_spectrum_is_that_of_an_svd() -> None:
         jacobian = drawn(*shape).float()
         expected = torch.linalg.svdvals(jacobian.double()).log()
         torch.testing.assert_close(log_singular_values(jacobian), expected, rtol=1e-9, atol=1e-9)
-
-
-def test_tall_maps_use_the_smaller_side() -> None:
-    """K = 6 embeddings of 2 numbers: two singular values, as many as the map has directions."""
-    assert jepa_score(linear(drawn(6, 2)), drawn(3, 2)).log_spectrum.shape == (3, 2)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,9 @@ def test_perfect_useless_and_inverted() -> None:
     """All below: 1, 1, 0. The same scores: one half. All above: 0 and everything passes."""
     low, high = np.arange(50.0), np.arange(50.0) + 100
     perfect = separation(high, low, seed=0, draws=50)
-    assert values(perfect) == pytest.approx([1, 1, 0])
-    assert (perfect.auroc.low, perfect.auroc.high) == pytest.approx((1, 1))
+    assert [*values(perfect), perfect.auroc.low, perfect.auroc.high] == pytest.approx(
+        [1, 1, 0, 1, 1]
+    )
     assert separation(low, low, seed=0, draws=2).auroc.value == pytest.approx(0.5)
     inverted = separation(low, high, seed=0, draws=2)
     assert (inverted.auroc.value, inverted.fpr95.value) == pytest.approx((0, 1))
@@ -81,12 +82,19 @@ def test_interval_covers_the_truth() -> None:
     assert 0.91 <= covered <= 0.98
 
 
-def test_refuses_the_undefined() -> None:
-    """One score of a kind, and NaN."""
-    with pytest.raises(ValueError, match="2 outlier scores or more"):
-        separation([1.0, 2.0], [1.0], seed=0)
-    with pytest.raises(ValueError, match="data scores contain NaN"):
-        separation([1.0, np.nan], [1.0, 2.0], seed=0)
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda x: separation(x, [1.0, 2.0], seed=0),
+        lambda x: separation([1.0, 2.0], x, seed=0),
+        lambda x: rank_correlation(x, x, seed=0),
+        lambda x: explained_share(x, {"a": np.arange(len(x))}, seed=0),
+    ],
+)
+@pytest.mark.parametrize("scores", [[1.0], [1.0, 2.0, np.nan, 3.0]])
+def test_refuses_the_undefined(measure, scores: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"images or more with finite scores are needed, not \d"):
+        measure(scores)
 
 
 def test_rank_correlation_is_spearmans() -> None:
@@ -100,10 +108,6 @@ def test_rank_correlation_is_spearmans() -> None:
     assert rank_correlation(y, np.exp(y), seed=0).low == pytest.approx(1)
     assert rank_correlation(y, -y, seed=0).high == pytest.approx(-1)
     assert rank_correlation(np.ones(60), y, seed=0).value == 0
-    with pytest.raises(ValueError, match="3 pairs or more"):
-        rank_correlation(x, y[1:], seed=0)
-    with pytest.raises(ValueError, match="NaN"):
-        rank_correlation([1, np.nan, 2], [1, 2, 3], seed=0)
 
 
 def test_explained_share() -> None:
@@ -117,23 +121,12 @@ def test_explained_share() -> None:
     found = explained_share(a + noise, {"a": a, "b": b}, 0)
     assert found.value == pytest.approx(expected, abs=0.03)
     assert found.low < found.value < found.high
-    with pytest.raises(ValueError, match="2 properties need 5 images or more, not 4"):
-        explained_share(a[:4], {"a": a[:4], "b": b[:4]}, 0)
 
 
 def test_of_a_constant_nothing_is_left_to_explain() -> None:
-    """A collapsed encoder gives every image one score; NaN is refused."""
-    a = np.arange(20.0)
-    found = explained_share(np.ones(20), {"a": a}, 0)
+    """A collapsed encoder gives every image one score."""
+    found = explained_share(np.ones(20), {"a": np.arange(20.0)}, 0)
     assert (found.value, found.low, found.high) == (0, 0, 0)
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        explained_share(np.where(a > 0, a, np.nan), {"a": a}, 0)
-
-
-def gaussian_copula(count: int, r: float, rng: np.random.Generator) -> np.ndarray:
-    """Two columns that are normal with correlation r."""
-    x, noise = rng.normal(size=(2, count))
-    return np.stack([x, r * x + math.sqrt(1 - r * r) * noise])
 
 
 def coverage(r: float, repeats: int, draws: int) -> tuple[float, float]:
@@ -141,7 +134,8 @@ def coverage(r: float, repeats: int, draws: int) -> tuple[float, float]:
     rho, rng = 6 / math.pi * math.asin(r / 2), np.random.default_rng(0)
     hits = np.zeros((repeats, 2))
     for i in range(repeats):
-        x, y = gaussian_copula(80, r, rng)
+        x, noise = rng.normal(size=(2, 80))
+        y = r * x + math.sqrt(1 - r * r) * noise
         found = rank_correlation(x, y, i, draws=draws), explained_share(x, {"y": y}, i, draws=draws)
         truth = (rho, rho**2)
         hits[i] = [cell.low <= t <= cell.high for cell, t in zip(found, truth, strict=True)]

@@ -84,7 +84,3 @@ def folder_of(root: Path, files: dict[str, bytes]) -> Path:
 def rows(out: Path) -> dict[str, dict]:
     """The rows of a table of scores by their paths, in their order."""
     return {row["path"]: row for row in pq.read_table(out).to_pylist()}
-
-
-def quiet(*_: object) -> None:
-    """Takes what the tool says."""

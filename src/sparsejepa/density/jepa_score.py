@@ -5,7 +5,7 @@ import copy
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,9 @@ EPS = 1e-6  # the listing's lower clip of singular values
 SMALL, GAP = 1e-4, 30.0
 # Columns of a Jacobian that are in float64 at once: 50 MB for 384 embedding dimensions.
 COLUMNS = 1 << 14
-# Relative change of an image's features beside another image that float32 sums do not explain.
-COUPLING = 1e-3
-# Relative difference of two derivatives that float32 sums do not explain.
-BACKWARD = 1e-3
+# Relative differences that float32 sums do not explain: of an image's features beside another image
+# and alone, and of a derivative by two modes.
+COUPLING, BACKWARD = 1e-3, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +46,9 @@ class JepaScore:
 
     @property
     def log_density(self) -> Float64[Tensor, "B"]:
-        """score + log N(f(x); 0, I), nats.
+        """score + log N(f(x); 0, I), nats; log p(x) if f is invertible and its embeddings normal.
 
-        The paper takes the embedding's own density as constant, which holds for K to infinity; at
-        finite K a Gaussian is not uniform on a sphere. If f is invertible and its embeddings are
-        standard normal, this is log p(x) itself.
+        The paper takes the embedding's own density as constant, which holds for K to infinity.
         """
         wide = self.embeddings.double()
         constant = wide.shape[1] * math.log(2 * math.pi)
@@ -71,23 +68,21 @@ def jepa_score(
 
     Args:
         encoder: any map from images to embeddings [B, K]. A module is put in evaluation mode and
-            back, with a warning if it was in training mode. It is otherwise left as it was.
+            back, with a warning if it was in training mode.
         images: what `encoder` takes, as Float["B 3 H W"]; moved to the device of its weights.
         eps: singular values are raised to at least this before the logarithm, as in the listing.
         null_directions: how many of the smallest singular values to leave out because they are
-            null for every image; None finds it (`structural_nulls`), 0 with the default `eps` is
-            the paper's listing.
-        chunk_size: rows of the Jacobian in one backward pass. With `batch_size` it changes memory
-            and time only: some 16 rows in all are fastest on CPUs, GPUs want hundreds.
-        batch_size: images at once.
+            null for every image; None finds it (`structural_nulls`), 0 is the paper's listing.
+        chunk_size: rows of the Jacobian in one backward pass. With `batch_size`, the images at
+            once, it changes memory and time only: some 16 rows in all are fastest on CPUs, GPUs
+            want hundreds. Memory is batch_size · K · D numbers and the activations of
+            batch_size · chunk_size images.
 
-    Returns: tensors on the CPU. Memory is batch_size · K · D numbers for the Jacobian, at most
-        batch_size · K · `COLUMNS` in float64 beside it, and the activations of
-        batch_size · chunk_size images.
+    Returns: tensors on the CPU.
 
     Raises:
-        ValueError: no images, a setting out of its range, half precision, batch normalisation in
-            training mode, or an encoder whose embeddings depend on other images or on chance.
+        ValueError: no images, half precision, batch normalisation in training mode, an encoder
+            whose embeddings depend on other images or on chance, or a wrong gradient.
 
     Example:
         >>> import torch
@@ -96,16 +91,12 @@ def jepa_score(
     """
     if not (len(images) and images.is_floating_point()):
         raise ValueError(f"Pass at least one image of floats, not {len(images)} of {images.dtype}.")
-    if not (eps > 0 and chunk_size > 0 and batch_size > 0):
-        raise ValueError(
-            f"eps {eps}, chunk_size {chunk_size} and batch_size {batch_size} must be above 0."
-        )
     weights = next(encoder.parameters(), None) if isinstance(encoder, nn.Module) else None
     if weights is not None:
         images = images.to(weights.device, weights.dtype)
     spectra, embeddings = [], []
     with frozen(encoder):
-        check_map(encoder, images)
+        _check_map(encoder, images)
         for batch in images.split(batch_size):
             jacobian, embedding = jacobians(encoder, batch, chunk_size)
             spectra.append(log_singular_values(jacobian).cpu())
@@ -133,11 +124,11 @@ def jepa_score(
 def log_singular_values(jacobian: Float[Tensor, "B K D"]) -> Float64[Tensor, "B m"]:
     """log sigma of each Jacobian, largest first; m = min(K, D), log 0 is -inf.
 
-    NaN for a Jacobian that is not finite, as at a point where the encoder has no derivative.
+    NaN for a Jacobian that is not finite, as where the encoder has no derivative.
 
-    From the eigenvalues of J J^T (or J^T J if that is smaller), formed in float64: many times
-    faster than an SVD. Squaring costs half of the digits, of which float64 has enough: singular
-    values above 1e-5 of the largest one are right to 1e-6 of themselves. In float32 they are not.
+    From the eigenvalues of J J^T (or J^T J), many times faster than an SVD. In float64, because
+    squaring costs half of the digits: singular values above 1e-5 of the largest one are right to
+    1e-6 of themselves.
     """
     if jacobian.device.type == "mps":  # has no float64
         jacobian = jacobian.cpu()
@@ -154,55 +145,44 @@ def log_singular_values(jacobian: Float[Tensor, "B K D"]) -> Float64[Tensor, "B 
     return torch.where(finite[:, None], logs, math.nan)
 
 
-def null_counts(log_spectrum: Float64[Tensor, "B m"]) -> Int64[Tensor, "B"]:
-    """How many directions are null at each image.
-
-    They lie below the first gap of a factor `GAP` whose lower side is below `SMALL` times the
-    largest singular value; none without such a gap, so that a spectrum that fades out gradually
-    loses nothing. All m of an image at which the encoder is flat or has no derivative.
-    """
-    relative = log_spectrum - log_spectrum[:, :1]
-    upper, lower = relative[:, :-1], relative[:, 1:]
-    # -inf below -inf is no gap: it lies within the null directions.
-    steps = torch.where(upper.isfinite(), upper - lower, 0.0)
-    below = (lower < math.log(SMALL)) & (steps > math.log(GAP))
-    end = torch.ones(len(below), 1, dtype=torch.bool)
-    first = torch.cat([below, end], dim=1).long().argmax(dim=1)
-    counts = lower.shape[1] - first
-    return torch.where(log_spectrum[:, 0].isfinite(), counts, log_spectrum.shape[1])
-
-
 def structural_nulls(log_spectrum: Float64[Tensor, "B m"]) -> int:
-    """How many directions are null at every image alike: the smallest of the `null_counts`.
+    """How many directions are null at every image: the smallest count of all images.
+
+    Those of one image lie below the first gap of a factor `GAP` whose lower side is below `SMALL`
+    times the largest singular value: a spectrum that fades out gradually has none. Images at which
+    the encoder is flat or has no derivative do not count.
 
     A LayerNorm's outputs z satisfy sum z_i / w_i = constant: one output direction never moves. If
     it comes after pooling, its variance is constant up to its eps too, which nearly stops a second
     one. Such directions say nothing of the density, and their logarithm is that of rounding.
 
     A ReLU network has null directions of another kind: a channel that is off everywhere in an image
-    is null at that image alone. Only those that all given images share are left out; each further
-    one counts as log eps (`clipped`), which outweighs what the score says of the rest.
-
-    An encoder that crushes some directions by more than 1 / SMALL by training is indistinguishable
-    from one that does so by construction: pass `null_directions=0` to keep them.
+    is null at that image alone. Each one beyond those that all images share counts as log eps
+    (`clipped`), which outweighs the rest of the score. An encoder that training has made flat in
+    some directions cannot be told from one built so: pass `null_directions=0` to keep them.
     """
-    smallest = int(null_counts(log_spectrum).min())
-    return 0 if smallest == log_spectrum.shape[1] else smallest
+    steep = log_spectrum[log_spectrum[:, 0].isfinite()]
+    if not len(steep):
+        return 0
+    relative = steep - steep[:, :1]
+    upper, lower = relative[:, :-1], relative[:, 1:]
+    # -inf below -inf is no gap: it lies within the null directions.
+    steps = torch.where(upper.isfinite(), upper - lower, 0.0)
+    below = (lower < math.log(SMALL)) & (steps > math.log(GAP))
+    end = torch.ones(len(below), 1, dtype=torch.bool)
+    first = torch.cat([below, end], dim=1).long().argmax(dim=1)
+    return lower.shape[1] - int(first.max())
 
 
 def combine_views(scores: Float[Tensor, "T B"]) -> Float[Tensor, "B"]:
-    """-log mean exp(-score) over T transformed views of each image (2510.05949, eq. 4).
-
-    Eq. 4 divides by the mean of 1 / prod sigma over the transforms of training; one view gives
-    back its own score.
-    """
+    """-log mean exp(-score) over T transformed views of each image (2510.05949, eq. 4)."""
     return math.log(len(scores)) - torch.logsumexp(-scores, dim=0)
 
 
 def pooled(encoder: nn.Module) -> nn.Module:
     """Our encoder as a map to one vector an image: its tokens, averaged over the patches."""
     both = nn.Sequential(encoder, _MeanOverPatches())
-    # Modules start in training mode: these two take the encoder's.
+    # Modules start in training mode.
     both.training = both[1].training = encoder.training
     return both
 
@@ -217,18 +197,13 @@ def jacobians(
 ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K"]]:
     """J[b, k, i] = d f_k / d x_i of every image, and the embeddings f(x); D is an image's size.
 
-    Row k of all images comes from one backward pass of the embeddings' sum over the batch, as in
-    the listing of JEPA-SCORE (2510.05949, appendix B), which is right because no image depends on
-    another (`check_map`); `chunk_size` of the K passes run as one. To be called inside `frozen`.
+    To be called inside `frozen`. Row k of all images comes from one backward pass of the
+    embeddings' sum over the batch, as in the listing of JEPA-SCORE (2510.05949, appendix B), since
+    no image depends on another; `chunk_size` of the K passes run as one. Unlike in
+    `torch.func.jacrev`, chunks are written where they belong: J is in memory once.
 
-    As `torch.func.jacrev`, which collects its chunks and then copies them together: here they are
-    written where they belong, so that J is in memory once.
-
-    The derivative along a random direction is compared with that of forward-mode differentiation;
-    where they differ, every row becomes a backward pass of its own.
-
-    Raises:
-        ValueError: they differ even then.
+    Where the derivative along a random direction differs from that of forward-mode differentiation,
+    every row becomes a backward pass of its own; where it differs even then, it is a ValueError.
     """
 
     def summed(batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,32 +231,24 @@ def _agrees_with_forward_mode(
     encoder: Map, images: Float[Tensor, "B ..."], jacobian: Float[Tensor, "B K D"]
 ) -> bool:
     draw = generator(0, "direction")
-    direction = torch.randn(images.shape[1:], generator=draw).to(images).expand_as(images)
+    direction = torch.randn(images.shape[1:], generator=draw).to(images)
     try:
         # Forward mode loads decompositions that torch itself calls deprecated.
         with warnings.catch_warnings(action="ignore"), forward_ad.dual_level():
-            dual = forward_ad.make_dual(images, direction.contiguous())
-            primal, plain = forward_ad.unpack_dual(encoder(dual))
-            plain = torch.zeros_like(primal) if plain is None else plain
-    except NotImplementedError:  # an operation without a forward mode: plain autograd it is
-        direction = torch.randn(jacobian.shape[1], generator=draw).to(jacobian)
-        with torch.enable_grad():
-            leaf = images.detach().requires_grad_()
-            plain = torch.autograd.grad(encoder(leaf).sum(dim=0) @ direction, leaf)[0].flatten(1)
-        found = torch.stack([direction @ own for own in jacobian])
-    else:
-        found = torch.stack([own @ direction[0].flatten() for own in jacobian])
+            dual = forward_ad.make_dual(images, direction.expand_as(images).contiguous())
+            primal, exact = forward_ad.unpack_dual(encoder(dual))
+    except NotImplementedError:  # an operation has no forward mode to compare with
+        return True
+    exact = torch.zeros_like(primal) if exact is None else exact
+    found = torch.stack([own @ direction.flatten() for own in jacobian])
     # Where there is no derivative, neither has one. What rounding leaves of a null map is no fault.
     least = 1e-6 * torch.stack([own.norm() for own in jacobian])
-    same = (found - plain).norm(dim=1) <= BACKWARD * plain.norm(dim=1) + least
-    return bool((same | ~(found.isfinite() & plain.isfinite()).all(dim=1)).all())
+    same = (found - exact).norm(dim=1) <= BACKWARD * exact.norm(dim=1) + least
+    return bool((same | ~(found.isfinite() & exact.isfinite()).all(dim=1)).all())
 
 
 def _is_rounding(encoder: Map, images: Float[Tensor, "B ..."]) -> bool:
-    """Whether both modes agree in float64: then float32 rounds, as for an encoder that collapsed.
-
-    Compared is u·(J d) of random directions, by forward mode, with (Jᵀu)·d by the backward pass.
-    """
+    """Whether u·(J d) and (Jᵀu)·d agree in float64: then float32 rounds, as at a collapse."""
     wide = copy.deepcopy(encoder).double() if isinstance(encoder, nn.Module) else encoder
     images = images.double()
     draw = generator(0, "direction")
@@ -297,9 +264,8 @@ def _is_rounding(encoder: Map, images: Float[Tensor, "B ..."]) -> bool:
 class _PlainNorms(TorchFunctionMode):
     """Batch and instance normalisation by plain arithmetic instead of their fused operations.
 
-    The fused backward pass is wrong, without any batching too (torch 2.14, CPU), where the batch
-    that it sees is of one image and the gradient is strided as tokens are: an instance norm hands
-    on all images as channels of one.
+    The fused backward pass is wrong (torch 2.14, CPU) for a batch of one image, as instance norms
+    always make, whose gradient is strided as tokens are.
     """
 
     def __torch_function__(
@@ -309,27 +275,18 @@ class _PlainNorms(TorchFunctionMode):
             given = inspect.signature(func).bind(*args, **kwargs or {})
             given.apply_defaults()
             if not given.arguments.get("training"):
-                return _normalised(**given.arguments)
+                return _normalised(given.arguments)
         return func(*args, **kwargs or {})
 
 
-def _normalised(
-    input: Float[Tensor, "B C ..."],
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    use_input_stats: bool = False,
-    **_: Any,
-) -> Float[Tensor, "B C ..."]:
-    shape = (1, -1) + (1,) * (input.ndim - 2)
-    if use_input_stats:
-        places = tuple(range(2, input.ndim))
-        var, mean = torch.var_mean(input, dim=places, correction=0, keepdim=True)
+def _normalised(given: Mapping[str, Any]) -> Float[Tensor, "B C ..."]:
+    x, weight, bias = given["input"], given["weight"], given["bias"]
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    if given.get("use_input_stats"):
+        var, mean = torch.var_mean(x, dim=tuple(range(2, x.ndim)), correction=0, keepdim=True)
     else:
-        mean, var = running_mean.view(shape), running_var.view(shape)
-    found = (input - mean) / (var + eps).sqrt()
+        mean, var = given["running_mean"].view(shape), given["running_var"].view(shape)
+    found = (x - mean) / (var + given["eps"]).sqrt()
     found = found if weight is None else found * weight.view(shape)
     return found if bias is None else found + bias.view(shape)
 
@@ -339,15 +296,18 @@ def frozen(encoder: Map) -> Iterator[None]:
     """Evaluation mode, full precision and differentiable attention; all put back afterwards.
 
     Fused attention has no batched backward pass. Autocast and TF32 would blur the small singular
-    values. Modules inside a function are not seen: those are left to `check_map`.
-
-    Raises:
-        ValueError: batch normalisation in training mode, or weights in half precision.
+    values. Batch normalisation in training mode is a ValueError.
     """
     modules = list(encoder.modules()) if isinstance(encoder, nn.Module) else []
-    _check_modules(modules)
-    modes = [(module, module.training) for module in modules]
-    if any(was_training for _, was_training in modes):
+    for module in modules:
+        if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
+            raise ValueError(
+                f"{type(module).__name__} normalises by the other images of the batch, so that no "
+                "image has a score of its own: call .eval() on an encoder that keeps running "
+                "statistics."
+            )
+    training = [module for module in modules if module.training]
+    if training:
         warnings.warn(
             "The encoder was in training mode: its Jacobian is taken in evaluation mode, and the "
             "mode is put back.",
@@ -359,7 +319,7 @@ def frozen(encoder: Map) -> Iterator[None]:
     settings += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
     precisions = [setting.fp32_precision for setting in settings]
     try:
-        for module, _ in modes:
+        for module in training:
             module.training = False
         for setting in settings:
             setting.fp32_precision = "ieee"
@@ -374,50 +334,31 @@ def frozen(encoder: Map) -> Iterator[None]:
     finally:
         for setting, precision in zip(settings, precisions, strict=True):
             setting.fp32_precision = precision
-        for module, was_training in modes:
-            module.training = was_training
+        for module in training:
+            module.training = True
 
 
-def check_map(encoder: Map, images: Float[Tensor, "B ..."]) -> None:
-    """Refuses what has no Jacobian of its own for each image. To be called inside `frozen`.
-
-    Raises:
-        ValueError: half precision, embeddings that are not [B, K] or not finite, or embeddings
-            that change with the other images of the batch or from call to call.
-    """
+def _check_map(encoder: Map, images: Float[Tensor, "B ..."]) -> None:
+    """Refuses what has no Jacobian of its own for each image."""
     alone = encoder(images[:1])
+    weights = encoder.state_dict().values() if isinstance(encoder, nn.Module) else ()
+    halves = {t.dtype for t in (alone, images, *weights)} & {torch.float16, torch.bfloat16}
+    if halves:
+        raise ValueError(
+            f"Weights, images or embeddings are {halves.pop()}, whose rounding is larger than the "
+            "small singular values of the Jacobian: call .float() on encoder and images."
+        )
     if alone.ndim != 2 or len(alone) != 1:
         raise ValueError(
             f"The encoder maps one image to shape {tuple(alone.shape)}, and [1, K] is needed: "
             "average its tokens first (see sparsejepa.density.jepa_score.pooled)."
         )
-    _check_dtype("embeddings", alone.dtype)
-    # A paler copy, whose statistics are sure to be others.
-    beside = encoder(torch.cat([images[:1], images[:1] / 2 + 1]))[:1]
     if not alone.isfinite().all():
         raise ValueError("The embedding of the first image contains NaN or infinity.")
+    # A paler copy, whose statistics are sure to be others.
+    beside = encoder(torch.cat([images[:1], images[:1] / 2 + 1]))[:1]
     if (alone - beside).abs().max() > COUPLING * alone.abs().max():
         raise ValueError(
             "The encoder gives an image other features beside another image than alone (batch "
             "normalisation or dropout in training mode?): call .eval() on it first."
-        )
-
-
-def _check_modules(modules: list[nn.Module]) -> None:
-    for module in modules:
-        if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
-            raise ValueError(
-                f"{type(module).__name__} normalises by the other images of the batch, so that no "
-                "image has a score of its own: call .eval() on an encoder that keeps running "
-                "statistics."
-            )
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            _check_dtype("weights", tensor.dtype)
-
-
-def _check_dtype(what: str, dtype: torch.dtype) -> None:
-    if dtype in (torch.float16, torch.bfloat16):
-        raise ValueError(
-            f"The {what} are {dtype}, whose rounding is larger than the small singular values of "
-            "the Jacobian: call .float() on encoder and images."
         )

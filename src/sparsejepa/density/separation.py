@@ -5,20 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import sparse, stats
 
 from sparsejepa.intervals import Interval
 
-# Resamples whose weights are held at once: 16 MB for 2,000 scores.
-CHUNK = 1000
+LEVEL = 0.95  # nominal coverage of all intervals
+ENDS = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
 
 
 @dataclass(frozen=True)
 class Separation:
-    """Quality of a score that is high for data and low for outliers; intervals over the images.
+    """Quality of a score that is high for data and low for outliers.
 
-    The intervals say nothing of the training seed of the encoder, nor of how a detector's own
-    training images were drawn.
+    The intervals are over the images, not over training seeds or a detector's training images.
     """
 
     auroc: Interval  # P(an image scores above an outlier), ties count half; 0.5 is chance
@@ -26,53 +25,34 @@ class Separation:
     fpr95: Interval  # share of outliers that pass where 95 % of the data pass; 0.95 is chance
 
 
-def separation(
-    data: ArrayLike,
-    outliers: ArrayLike,
-    seed: int,
-    level: float = 0.95,
-    draws: int = 1000,
-) -> Separation:
+def separation(data: ArrayLike, outliers: ArrayLike, seed: int, draws: int = 1000) -> Separation:
     """Separation of data scores [N] from outlier scores [M], percentile bootstrap of both.
-
-    The interval of the average precision is moved by the mean excess of its resamples.
 
     Raises:
         ValueError: fewer than two scores of either kind, or scores that are not finite.
     """
-    positive, negative = _checked(data, "data"), _checked(outliers, "outlier")
+    positive, negative = (_finite(scores, 2) for scores in (data, outliers))
     rng = np.random.default_rng(seed)
     point = _measures(positive, negative, np.ones((1, len(positive))), np.ones((1, len(negative))))
-    resampled = []
-    for start in range(0, draws, CHUNK):
-        count = min(CHUNK, draws - start)
-        weights = [
-            rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=count)
-            for x in (positive, negative)
-        ]
-        resampled.append(_measures(positive, negative, *weights))
-    drawn = np.concatenate(resampled, axis=1)
+    weights = [
+        rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws)
+        for x in (positive, negative)
+    ]
+    drawn = _measures(positive, negative, *weights)
     # An outlier drawn twice is a tie with itself, which raises a resample's average precision.
     drawn[1] -= drawn[1].mean() - point[1, 0]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=1).clip(0, 1)
-    return Separation(
-        *(
-            Interval(float(value), float(a), float(b), level)
-            for value, a, b in zip(point[:, 0], low, high, strict=True)
-        )
-    )
+    cells = np.stack([point[:, 0], *np.quantile(drawn, ENDS, axis=1).clip(0, 1)], axis=1)
+    return Separation(*(Interval(*cell, LEVEL) for cell in cells.tolist()))
 
 
 def _measures(
     positive: np.ndarray, negative: np.ndarray, keep_p: np.ndarray, keep_n: np.ndarray
 ) -> np.ndarray:
-    """[3, R]: AUROC, AUPR and FPR95 for R weightings of the scores.
-
-    All are read from the weight of each kind at or below every distinct score.
-    """
+    """[3, R]: AUROC, AUPR and FPR95 for R weightings of the scores."""
     values, index = np.unique(np.concatenate([positive, negative]), return_inverse=True)
-    at_p = _at_values(index[: len(positive)], keep_p, len(values))
-    at_n = _at_values(index[len(positive) :], keep_n, len(values))
+    # [images, distinct scores]: which score an image has.
+    has = sparse.csr_array((np.ones(len(index)), index, np.arange(len(index) + 1)))
+    at_p, at_n = keep_p @ has[: len(positive)], keep_n @ has[len(positive) :]
     # Cumulative sums: shares of the data and of the outliers at or below each distinct score.
     below_p = at_p.cumsum(1) / keep_p.sum(1, keepdims=True)
     below_n = at_n.cumsum(1) / keep_n.sum(1, keepdims=True)
@@ -90,94 +70,29 @@ def _measures(
     return np.stack([auroc, aupr, fpr95])
 
 
-def _at_values(index: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
-    """[R, size]: the weight at each distinct score."""
-    order = np.argsort(index, kind="stable")
-    starts = np.searchsorted(index[order], np.arange(size))
-    total = np.concatenate([np.zeros((len(weights), 1)), weights[:, order].cumsum(1)], axis=1)
-    return np.diff(total[:, np.append(starts, len(index))], axis=1)
+def _finite(values: ArrayLike, least: int) -> np.ndarray:
+    found = np.asarray(values, dtype=float)
+    if found.shape[-1] < least or not np.isfinite(found).all():
+        raise ValueError(
+            f"{least} images or more with finite scores are needed, not {found.shape[-1]} with "
+            f"{np.count_nonzero(~np.isfinite(found))} NaN or infinite: check the encoder."
+        )
+    return found
 
 
-def _checked(values: ArrayLike, kind: str) -> np.ndarray:
-    scores = np.asarray(values, dtype=float)
-    if scores.ndim != 1 or len(scores) < 2:
-        raise ValueError(f"Separation needs 2 {kind} scores or more, not shape {scores.shape}.")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"The {kind} scores contain NaN or infinity; check the encoder.")
-    return scores
+def rank_correlation(x: ArrayLike, y: ArrayLike, seed: int, draws: int = 500) -> Interval:
+    """Spearman's rho of paired values, percentile bootstrap over pairs; 0 of a constant.
 
-
-def rank_correlation(
-    x: ArrayLike, y: ArrayLike, seed: int, level: float = 0.95, draws: int = 500
-) -> Interval:
-    """Spearman's rho of paired values, percentile bootstrap over pairs.
-
-    Of a constant it is 0, as of anything that says nothing. Each resample is ranked anew: ranks
-    within the whole sample would leave out the share of the variance that the margins have.
+    Each resample is ranked anew: ranks within the whole sample would leave out the share of the
+    variance that the margins have.
 
     Raises:
         ValueError: fewer than three pairs, different lengths, or values that are not finite.
     """
-    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if a.shape != b.shape or a.ndim != 1 or len(a) < 3:
-        raise ValueError(f"A correlation needs 3 pairs or more, not shapes {a.shape}, {b.shape}.")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("A correlation of NaN or infinite values is undefined; check the scores.")
+    a, b = _finite(np.stack([x, y]), 3)
     rows = np.random.default_rng(seed).integers(len(a), size=(draws, len(a)))
-    resampled = _spearman(a[rows], b[rows])
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(_spearman(a[None], b[None])[0]), float(low), float(high), level)
-
-
-def explained_share(
-    score: ArrayLike,
-    properties: Mapping[str, ArrayLike],
-    seed: int,
-    level: float = 0.95,
-    draws: int = 500,
-) -> Interval:
-    """How much of the score's ranks a linear function of the properties' ranks explains.
-
-    Adjusted R², so that properties which say nothing explain nothing on average; it may then be
-    below 0. At 1 the score is a meter of these properties. The interval is a percentile bootstrap
-    over images, ranked anew in each resample. Images drawn twice make resamples fit a little
-    better than samples do: it is moved down by the mean of this excess, and cut to what an adjusted
-    R² can be.
-
-    Of a constant nothing is left to explain: 0.
-
-    Raises:
-        ValueError: fewer images than properties and three, or values that are not finite.
-    """
-    if not all(np.isfinite(values).all() for values in (score, *properties.values())):
-        raise ValueError("The score or a property is NaN or infinite; check the scores.")
-    values = np.array([score, *properties.values()], dtype=float)
-    count, used = values.shape[1], len(properties)
-    if count < used + 3:
-        raise ValueError(f"{used} properties need {used + 3} images or more, not {count}.")
-    value = _adjusted_r_squared(stats.rankdata(values, axis=1))
-    rng = np.random.default_rng(seed)
-    resampled = np.array(
-        [
-            _adjusted_r_squared(stats.rankdata(values[:, rng.integers(count, size=count)], axis=1))
-            for _ in range(draws)
-        ]
-    )
-    excess = resampled.mean() - value
-    ends = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]) - excess
-    low, high = ends.clip(-used / (count - used - 1), 1)
-    return Interval(value, float(low), float(high), level)
-
-
-def _adjusted_r_squared(rows: np.ndarray) -> float:
-    """Of the first row as a linear function of the others."""
-    count, used = rows.shape[1], len(rows) - 1
-    if not np.ptp(rows[0]):
-        return 0.0
-    y, x = rows[0] - rows[0].mean(), (rows[1:] - rows[1:].mean(1, keepdims=True)).T
-    left = y - x @ np.linalg.lstsq(x, y)[0]
-    unexplained = (left @ left) / (y @ y)
-    return float(1 - unexplained * (count - 1) / (count - used - 1))
+    low, high = np.quantile(_spearman(a[rows], b[rows]), ENDS)
+    return Interval(float(_spearman(a[None], b[None])[0]), float(low), float(high), LEVEL)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -187,3 +102,41 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     b = b - b.mean(1, keepdims=True)
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.where(size > 0, (a * b).sum(1) / np.where(size > 0, size, 1), 0.0)
+
+
+def explained_share(
+    score: ArrayLike, properties: Mapping[str, ArrayLike], seed: int, draws: int = 500
+) -> Interval:
+    """How much of the score's ranks a linear function of the properties' ranks explains.
+
+    Adjusted R²: 0 on average where the properties say nothing, 1 where the score is a meter of
+    them, and 0 of a constant. The interval is a percentile bootstrap over images, ranked anew in
+    each resample, moved down by the mean excess of the resamples (images drawn twice make them fit
+    better), and cut to the range of an adjusted R².
+
+    Raises:
+        ValueError: fewer images than properties and three, or values that are not finite.
+    """
+    used = len(properties)
+    values = _finite(np.stack([score, *properties.values()]), used + 3)
+    count = values.shape[1]
+    value = _adjusted_r_squared(values)
+    rng = np.random.default_rng(seed)
+    resampled = np.array(
+        [_adjusted_r_squared(values[:, rng.integers(count, size=count)]) for _ in range(draws)]
+    )
+    ends = np.quantile(resampled, ENDS) - (resampled.mean() - value)
+    low, high = ends.clip(-used / (count - used - 1), 1)
+    return Interval(value, float(low), float(high), LEVEL)
+
+
+def _adjusted_r_squared(values: np.ndarray) -> float:
+    """Of the first row's ranks as a linear function of the other rows' ranks."""
+    rows = stats.rankdata(values, axis=1)
+    count, used = rows.shape[1], len(rows) - 1
+    if not np.ptp(rows[0]):
+        return 0.0
+    y, x = rows[0] - rows[0].mean(), (rows[1:] - rows[1:].mean(1, keepdims=True)).T
+    left = y - x @ np.linalg.lstsq(x, y)[0]
+    unexplained = (left @ left) / (y @ y)
+    return float(1 - unexplained * (count - 1) / (count - used - 1))

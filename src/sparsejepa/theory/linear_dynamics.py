@@ -1,20 +1,14 @@
 """Learning curves and critical times of deep linear JEPA and MAE (Littwin et al., 2407.03475).
 
 Encoder W_L … W_1 and one linear layer V on top, trained by gradient flow from a small balanced
-start on x, y whose second moments are diagonal in one basis. Feature i is then on its own:
+start on x, y whose second moments are diagonal in one basis. Feature i is then on its own, with
+covariance lambda = E[x y], regression coefficient rho = lambda / E[x²], and a gain w of the encoder
+that begins at epsilon. With u = w^(1/L), the value of each layer,
 
-* lambda_i = E[x_i y_i], its covariance, and rho_i = lambda_i / E[x_i²], its regression coefficient;
-* w_i, the encoder's gain on it, begins at epsilon and follows
-  JEPA: dw/dt = lambda (w^(3 - 1/L) - w³ / rho), MAE: dw/dt = lambda (w^(2 - 1/L) - w³ / rho).
+    JEPA: dw/dt = lambda (w^(3 - 1/L) - w³ / rho), dt = (L / lambda) du / (u^(2L) (1 - u / rho)),
+    MAE:  dw/dt = lambda (w^(2 - 1/L) - w³ / rho), dt = (L / lambda) du / (u^L (1 - u^(L+1) / rho)).
 
-With u = w^(1/L), the value of each layer, these become
-
-    JEPA: dt = (L / lambda) du / (u^(2L) (1 - u / rho)),
-    MAE:  dt = (L / lambda) du / (u^L (1 - u^(L+1) / rho)).
-
-A critical time (Thm 4.5) is the integral from epsilon^(1/L) to the layer's value at a fraction of
-the fixed point. Time t is the paper's: depth times the time of gradient flow on ½ E||·||²
-(`flow_time`).
+Time t is the paper's: L times learning rate x steps of gradient flow on ½ E||·||².
 """
 
 from collections.abc import Sequence
@@ -32,12 +26,11 @@ PerFeature = float | Sequence[float] | Float[np.ndarray, "F"]
 
 # Of log w: the solver's critical times are exact to 1e-6.
 TOLERANCE = 1e-10
-# Fastest growth over the initial one, about waiting time over growing time. Beyond it the steps
-# that growing takes are lost in the rounding of time.
+# Fastest growth over the initial one, beyond which growth is lost in the rounding of time.
 RESOLVED = 1e10
-# epsilon^(1/L) over the layer's fixed point. At this share, for half of the fixed point, the series
-# of JEPA is 2 % off at depth 1 and 0.1 % or less from depth 2 on; the single term of MAE, which
-# drops Theta(1), is 13 % off at depth 2, 1 % at depth 3, and at depth 1 an order of magnitude.
+# epsilon^(1/L) over the layer's fixed point up to which JEPA's series, for half of the fixed point,
+# is 2 % off or less at depth 1 and 0.1 % from depth 2 on. MAE's term is 13 % off at depth 2, 1 % at
+# depth 3, and at depth 1 an order of magnitude.
 SERIES_SHARE = 0.1
 
 
@@ -56,6 +49,11 @@ class LinearDynamics:
         """k of d ln w / dt = lambda (u^k - u^(2L) / rho)."""
         return (2 if self.objective == "jepa" else 1) * self.depth - 1
 
+    @property
+    def end(self) -> Float[np.ndarray, "F"]:
+        """The fixed points."""
+        return fixed_point(self.objective, self.depth, self.regression)
+
 
 def linear_dynamics(
     objective: str,
@@ -64,47 +62,27 @@ def linear_dynamics(
     regression: PerFeature,
     epsilon: PerFeature,
 ) -> LinearDynamics:
-    """Broadcasts lambda, rho and epsilon to one length and checks that the theory covers them.
-
-    Raises:
-        ValueError: an unknown objective, a depth below 1, a lambda, rho or epsilon that is not
-            positive, an epsilon at or above its feature's fixed point.
-    """
+    """Broadcasts lambda, rho and epsilon to one length and checks that the theory covers them."""
     if objective not in get_args(Objective):
         raise ValueError(f"objective {objective!r} is unknown; choose jepa or mae.")
-    if depth < 1:
-        raise ValueError(f"depth {depth} must be at least 1: the encoder needs a layer to learn.")
-    given = {"covariance": covariance, "regression": regression, "epsilon": epsilon}
-    arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(a, float)) for a in given.values()))
-    for name, values in zip(given, arrays, strict=True):
-        wrong = values[~(np.isfinite(values) & (values > 0))]
-        if wrong.size:
-            raise ValueError(f"{name} {wrong[0]} must be finite and above 0 for every feature.")
-    found = LinearDynamics(objective, depth, *(a.copy() for a in arrays))
-    end = fixed_point(found.objective, depth, found.regression)
-    above = found.epsilon >= end
-    if above.any():
+    given = (np.atleast_1d(np.asarray(a, float)) for a in (covariance, regression, epsilon))
+    lam, rho, start = (a.copy() for a in np.broadcast_arrays(*given))
+    if not ((lam > 0) & (rho > 0) & np.isfinite(lam + rho)).all():
+        raise ValueError(f"covariance {lam} and regression {rho} must be finite and above 0.")
+    end = fixed_point(objective, depth, rho)
+    if not ((0 < start) & (start < end)).all():
         raise ValueError(
-            f"epsilon {found.epsilon[above][0]:.3g} must be below the fixed point "
-            f"{end[above][0]:.3g}, above which a feature decays instead of being learned."
+            f"epsilon {start} must be above 0 and below the fixed point {end}, above which a "
+            "feature decays instead of being learned."
         )
-    return found
+    return LinearDynamics(objective, depth, lam, rho, start)
 
 
 def fixed_point(
     objective: Objective, depth: int, regression: Float[np.ndarray, "F"]
 ) -> Float[np.ndarray, "F"]:
-    """Where the gain ends: rho^L for JEPA, rho^(L / (L + 1)) for MAE.
-
-    Both are the same regression: V = rho in JEPA, V w = rho in MAE.
-    """
+    """Where the gain ends: rho^L for JEPA (V = rho), rho^(L / (L + 1)) for MAE (V w = rho)."""
     return regression ** (depth if objective == "jepa" else depth / (depth + 1))
-
-
-def fixed_layer(dynamics: LinearDynamics) -> Float[np.ndarray, "F"]:
-    """u*, the value of each layer at the fixed point: rho for JEPA, rho^(1/(L+1)) for MAE."""
-    end = fixed_point(dynamics.objective, dynamics.depth, dynamics.regression)
-    return end ** (1 / dynamics.depth)
 
 
 def log_growth(dynamics: LinearDynamics, gain: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
@@ -119,24 +97,20 @@ def trajectories(
 ) -> Float[np.ndarray, "T F"]:
     """The gains at increasing times from 0 on, by a stiff solver in log w.
 
-    A gain waits far longer than its growth then takes, and rests while others still wait: LSODA
-    changes between explicit and implicit methods. It gets the exact Jacobian, which is diagonal:
-    with a differenced one it took a hundred times as many steps.
+    Without the exact Jacobian it takes a hundred times as many steps.
 
     Raises:
-        ValueError: an epsilon so small that growth is a jump at the resolution of time, where only
-            critical times have a meaning.
-        RuntimeError: the solver gave up; its reason follows.
+        ValueError: an epsilon so small that growth is a jump at the resolution of time.
     """
-    half = fixed_point(dynamics.objective, dynamics.depth, dynamics.regression) / 2
-    jumps = log_growth(dynamics, half) > RESOLVED * log_growth(dynamics, dynamics.epsilon)
+    jumps = log_growth(dynamics, dynamics.end / 2) > RESOLVED * log_growth(
+        dynamics, dynamics.epsilon
+    )
     if jumps.any():
         raise ValueError(
             f"epsilon {dynamics.epsilon[jumps][0]:.3g} is too small for a trajectory at depth "
-            f"{dynamics.depth}: the feature grows within less than 1 / {RESOLVED:.0e} of the time "
-            "that it waits; use critical_time, or a larger epsilon."
+            f"{dynamics.depth}: growth is a jump; use critical_time, or a larger epsilon."
         )
-    depth, start = dynamics.depth, np.log(dynamics.epsilon)
+    depth = dynamics.depth
 
     def slope(log_gain: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
         layer = np.exp(log_gain) ** (1 / depth)
@@ -146,7 +120,7 @@ def trajectories(
     solved = solve_ivp(
         lambda _, log_gain: log_growth(dynamics, np.exp(log_gain)),
         (0.0, times[-1]),
-        start,
+        np.log(dynamics.epsilon),
         method="LSODA",
         t_eval=times,
         rtol=TOLERANCE,
@@ -161,30 +135,17 @@ def trajectories(
 def crossing_times(
     times: Float[np.ndarray, "T"], gains: Float[np.ndarray, "T F"], levels: Float[np.ndarray, "F"]
 ) -> Float[np.ndarray, "F"]:
-    """When each measured gain first reaches its level; NaN where it never does.
-
-    Between two samples, log gain is taken as linear in time.
-    """
+    """When each gain, log-linear between samples, first reaches its level; NaN: never."""
     found = np.full(len(levels), np.nan)
     for feature, level in enumerate(levels):
-        reached = gains[:, feature] >= level
-        if reached.any():
-            after = int(reached.argmax())
+        after = int((gains[:, feature] >= level).argmax())
+        if gains[after, feature] >= level:
             found[feature] = times[after]
             if after > 0:
                 ends = np.log(gains[after - 1 : after + 1, feature])
                 share = (np.log(level) - ends[0]) / (ends[1] - ends[0])
                 found[feature] = times[after - 1] + share * (times[after] - times[after - 1])
     return found
-
-
-def flow_time(depth: int, time: float) -> float:
-    """Time of gradient flow (learning rate x steps) at the paper's time: t / L.
-
-    The gain is the product of L equal layers; each contributes its own growth, so that w changes L
-    times as fast as the paper's equation says.
-    """
-    return time / depth
 
 
 def critical_time(dynamics: LinearDynamics, fraction: float) -> Float[np.ndarray, "F"]:
@@ -196,21 +157,18 @@ def critical_time(dynamics: LinearDynamics, fraction: float) -> Float[np.ndarray
     MAE, from 1 / (u^L (1 - u^(L+1) / rho)) = u^-L + (u / rho) / (1 - u^(L+1) / rho):
         (L / lambda) { (u_0^(1-L) - u_1^(1-L)) / (L - 1) + (G(u_1) - G(u_0)) / rho },
         G(u) = (u² / 2) 2F1(1, 2/(L+1); 1 + 2/(L+1); u^(L+1) / rho),
-    where the first fraction is ln(u_1 / u_0) for L = 1. G is elementary: -(rho/2) ln(1 - u²/rho)
-    for L = 1, (sqrt(rho) / 2) artanh(u² / sqrt(rho)) for L = 3.
+    where the first fraction is ln(u_1 / u_0) for L = 1.
 
     Raises:
-        ValueError: a fraction outside 0 to 1, or a feature that begins beyond it.
+        ValueError: a fraction that no feature reaches, or beyond which one begins.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction {fraction} must lie between 0 and 1, which is never reached.")
     depth, rho = dynamics.depth, dynamics.regression
     first = dynamics.epsilon ** (1 / depth)
-    last = fraction ** (1 / depth) * fixed_layer(dynamics)
-    if (first > last).any():
+    last = fraction ** (1 / depth) * dynamics.end ** (1 / depth)
+    if not (fraction < 1 and (first <= last).all()):
         raise ValueError(
-            f"epsilon {dynamics.epsilon[first > last][0]:.3g} is beyond {fraction:g} of the fixed "
-            "point already; choose a smaller epsilon or a larger fraction."
+            f"fraction {fraction:g} of the fixed point must be below 1, and no epsilon of "
+            f"{dynamics.epsilon} beyond it: choose another fraction or a smaller epsilon."
         )
     if dynamics.objective == "jepa":
         total = rho ** (1.0 - 2 * depth) * (
@@ -231,12 +189,11 @@ def critical_time(dynamics: LinearDynamics, fraction: float) -> Float[np.ndarray
 
 
 def series_terms(dynamics: LinearDynamics) -> Float[np.ndarray, "N F"]:
-    """The terms of the paper's series for small epsilon, the largest first.
+    """The terms of the paper's series, for an epsilon that `series_is_valid`, the largest first.
 
     JEPA: L / (lambda n rho^(2L-n-1) epsilon^(n/L)) for n = 2L-1 down to 1, Theta(log 1/epsilon)
-    dropped; the first of them does not contain rho. MAE: (L / (L-1)) / (lambda
-    epsilon^((L-1)/L)), Theta(1) dropped, and log(1/epsilon) / lambda for L = 1. Valid where
-    `series_is_valid`.
+    dropped. MAE: (L / (L-1)) / (lambda epsilon^((L-1)/L)), Theta(1) dropped, and
+    log(1/epsilon) / lambda for L = 1.
     """
     depth, rho, scale = dynamics.depth, dynamics.regression, 1 / dynamics.covariance
     layer = dynamics.epsilon ** (1 / depth)
@@ -252,7 +209,8 @@ def series_terms(dynamics: LinearDynamics) -> Float[np.ndarray, "N F"]:
 
 def series_is_valid(dynamics: LinearDynamics) -> Bool[np.ndarray, "F"]:
     """Whether epsilon^(1/L) is small enough beside the layer's fixed point: at most a tenth."""
-    return dynamics.epsilon ** (1 / dynamics.depth) <= SERIES_SHARE * fixed_layer(dynamics)
+    root = 1 / dynamics.depth
+    return dynamics.epsilon**root <= SERIES_SHARE * dynamics.end**root
 
 
 def limit_slopes(objective: Objective, depth: int) -> dict[str, float]:

@@ -1,17 +1,12 @@
 """Where lambda and rho of a feature come from: two generative models, and coupled moments.
 
-**Generative models.** The paper speaks of a static and a dynamic linear model; their formulas were
-not at hand. `FeatureModel` is a stand-in [inferred]: feature i has a signal of variance s_i under
-noise of variance nu_i, so that E[x_i²] = s_i + nu_i, and a *noisy feature* is one with large s_i
-and larger nu_i: high covariance lambda_i, low regression coefficient rho_i.
+The paper's own static and dynamic models were not at hand: `FeatureModel` is a stand-in [inferred].
 
-**Coupled moments.** The theory needs E[x x^T] and E[y x^T] diagonal in one basis. If E[x x^T] is
-turned against E[y x^T], what remains of a feature are the generalised eigenpairs
-S_yx e = rho S_xx e: each e is a left eigenvector of the regression matrix S_yx S_xx^-1 and rho its
-eigenvalue. Any fixed point of JEPA with an invertible encoder has V W S_xx = W S_yx, so that V is
-similar to that matrix and has the same eigenvalues; any of MAE has V W equal to it [derived here].
-That JEPA's *order* follows these pairs is a claim of an unreviewed formalisation [secondary];
-`learned_values` measures it.
+The theory needs E[x x^T] and E[y x^T] diagonal in one basis. If E[x x^T] is turned against
+E[y x^T], what remains of features are the generalised eigenpairs S_yx e = rho S_xx e. Their rho are
+the eigenvalues of the regression matrix S_yx S_xx^-1, and of V at any fixed point of JEPA with an
+invertible encoder; at any of MAE, V W is that matrix [derived here]. That JEPA's *order* follows
+these pairs is a claim of an unreviewed formalisation [secondary]; `learned_values` measures it.
 """
 
 import math
@@ -29,21 +24,14 @@ from sparsejepa.theory.linear_networks import Descent, Moments
 
 @dataclass(frozen=True)
 class FeatureModel:
-    """Pairs x = z + n, y = z' + n' with independent features.
+    """Pairs x = z + n, y = z' + n' with independent features; at a = 1, two looks at one z.
 
-    z' is the next value of the stationary process z' = a z + b, Var b = (1 - a²) s; at a = 1 the
-    model is static: two noisy looks at one z.
+    z' is the next value of the stationary process z' = a z + b, Var b = (1 - a²) s.
     """
 
     signal: Float[np.ndarray, "F"]  # s_i = Var z_i, above 0
     noise: Float[np.ndarray, "F"]  # nu_i, variance of the noise on x_i, and of that on y_i
     persistence: Float[np.ndarray, "F"]  # a_i, correlation of z_i and z'_i, above 0 to 1
-
-    def __post_init__(self) -> None:
-        if (self.signal <= 0).any() or (self.noise < 0).any():
-            raise ValueError("signal must be above 0 and noise at least 0, for every feature.")
-        if (self.persistence <= 0).any() or (self.persistence > 1).any():
-            raise ValueError("persistence must lie above 0 and at most at 1, for every feature.")
 
     @property
     def covariance(self) -> Float[np.ndarray, "F"]:
@@ -68,12 +56,10 @@ def sample(
     model: FeatureModel, count: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N F"]]:
     """`count` independent Gaussian pairs (x, y) in float64."""
-    shape = (4, count, len(model.signal))
-    first, innovation, noise_x, noise_y = torch.randn(
-        shape, generator=generator, dtype=torch.float64
-    )
-    signal, noise, persistence = (
-        torch.from_numpy(values) for values in (model.signal, model.noise, model.persistence)
+    drawn = torch.randn(4, count, len(model.signal), generator=generator, dtype=torch.float64)
+    first, innovation, noise_x, noise_y = drawn
+    signal, noise, persistence = map(
+        torch.from_numpy, (model.signal, model.noise, model.persistence)
     )
     later = persistence * first + (1 - persistence.square()).sqrt() * innovation
     x = signal.sqrt() * first + noise.sqrt() * noise_x
@@ -108,14 +94,7 @@ def diagonal_features(moments: Moments) -> FeaturePair:
 
 
 def generalised_features(moments: Moments) -> FeaturePair:
-    """Generalised eigenpairs of a symmetric S_yx and a positive definite S_xx, smaller rho first.
-
-    Raises:
-        ValueError: S_yx is not symmetric.
-        scipy.linalg.LinAlgError: S_xx is not positive definite.
-    """
-    if not torch.allclose(moments.yx, moments.yx.T, rtol=0, atol=1e-12):
-        raise ValueError("Generalised eigenpairs need a symmetric E[y x^T].")
+    """Generalised eigenpairs of symmetric S_yx and positive definite S_xx, smaller rho first."""
     regression, directions = map(torch.from_numpy, eigh(moments.yx.numpy(), moments.xx.numpy()))
     directions = directions / directions.norm(dim=0)
     return FeaturePair((directions * (moments.yx @ directions)).sum(0), regression, directions)
@@ -126,10 +105,9 @@ def learned_values(
 ) -> Float[Tensor, "T 2"]:
     """How much of each rho the network has learned; v_i (JEPA) or v_i w_i (MAE) if decoupled.
 
-    JEPA: the two eigenvalues of V, the smaller first, or their real part where they are complex.
-    They do not depend on the basis of the latent space. MAE: f^T V W f / f^T f for f = S_xx e_i,
-    the right eigenvectors of the regression matrix: the eigenvalues of V W would swap features
-    where the one with the smaller rho comes first.
+    JEPA: the real parts of the two eigenvalues of V, the smaller first. MAE: f^T V W f / f^T f for
+    f = S_xx e_i, the right eigenvectors of the regression matrix: the eigenvalues of V W would swap
+    features where the one with the smaller rho comes first.
     """
     if objective == "jepa":
         (a, b), (c, d) = descent.heads.permute(1, 2, 0)

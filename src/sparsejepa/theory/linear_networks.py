@@ -1,11 +1,8 @@
 """Gradient descent on the matrices of a deep linear JEPA or MAE (Littwin et al., 2407.03475, §3-4).
 
-The losses, for an encoder W = W_L … W_1 and one layer V, all d x d and in float64:
-
-    JEPA: ½ E||V W x - stopgrad(W y)||², MAE: ½ E||V W x - y||².
-
-They depend on the data through second moments alone, so that a step on samples is a step on the
-moments of those samples. Nothing here assumes that the moments commute or that features decouple.
+The losses, for an encoder W = W_L … W_1 and one layer V, all d x d and in float64, are
+½ E||V W x - stopgrad(W y)||² (JEPA) and ½ E||V W x - y||² (MAE). They depend on the data through
+second moments alone, which need not commute.
 """
 
 import math
@@ -36,21 +33,13 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class LinearNetwork:
-    """An encoder and the layer that predicts from it."""
-
-    layers: Float[Tensor, "L d d"]  # W_1 … W_L
-    head: Float[Tensor, "d d"]  # V
-
-
-@dataclass(frozen=True)
 class Descent:
     """What gradient descent passed through."""
 
     times: Float[Tensor, "T"]  # the paper's time: depth x learning rate x steps
     encoders: Float[Tensor, "T d d"]  # W = W_L … W_1
     heads: Float[Tensor, "T d d"]  # V
-    last: LinearNetwork  # after the last step
+    last: Float[Tensor, "M d d"]  # W_1 … W_L and V after the last step
 
 
 def initial_network(
@@ -60,21 +49,20 @@ def initial_network(
     depth: int,
     epsilon: float,
     generator: torch.Generator,
-) -> LinearNetwork:
-    """A small start, in which every feature has a gain of about epsilon.
+) -> Float[Tensor, "M d d"]:
+    """W_1 … W_L and V of a small start, in which every feature has a gain of about epsilon.
 
     aligned: each layer is epsilon^(1/L) times a random orthogonal matrix; V is epsilon^(1/L) times
-    the identity for JEPA and times the transpose of the layers' product for MAE. Only then do
-    features decouple: V W must be diagonal in the features' basis for MAE, and V must be diagonal
-    in the basis to which W takes them for JEPA. orthogonal: V is a random orthogonal matrix too,
-    still balanced. unbalanced: aligned, with layers from e^-½ to e^½ times as large (product 1)
-    and V e^½ times as large. gaussian: independent normal entries of variance epsilon^(2/L) / d.
+    the identity for JEPA and times the transpose of the layers' product for MAE, without which
+    features do not decouple. orthogonal: V is a random orthogonal matrix too, still balanced.
+    unbalanced: aligned, with layers from e^-½ to e^½ times as large (product 1) and V e^½ times as
+    large. gaussian: independent normal entries of variance epsilon^(2/L) / d.
     """
     scale = epsilon ** (1 / depth)
     shape = (depth + 1, dimension, dimension)
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
     if start == "gaussian":
-        return _split(normal * scale / math.sqrt(dimension))
+        return normal * scale / math.sqrt(dimension)
     turns, upper = torch.linalg.qr(normal)
     # With a positive diagonal of R, Q is uniform over the orthogonal matrices.
     turns = turns * upper.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
@@ -82,11 +70,10 @@ def initial_network(
         identity = torch.eye(dimension, dtype=torch.float64)
         turns[-1] = identity if objective == "jepa" else product(turns[:-1]).T
     if start == "unbalanced":
-        spread = torch.linspace(-UNBALANCE, UNBALANCE, depth, dtype=torch.float64)
-        if depth == 1:
-            spread = spread * 0
+        ends = UNBALANCE if depth > 1 else 0.0
+        spread = torch.linspace(-ends, ends, depth, dtype=torch.float64)
         turns = turns * torch.cat([spread, spread.new_tensor([UNBALANCE])]).exp()[:, None, None]
-    return _split(scale * turns)
+    return scale * turns
 
 
 def product(layers: Float[Tensor, "L d d"]) -> Float[Tensor, "d d"]:
@@ -96,7 +83,7 @@ def product(layers: Float[Tensor, "L d d"]) -> Float[Tensor, "d d"]:
 
 def gradient_descent(
     objective: Objective,
-    network: LinearNetwork,
+    network: Float[Tensor, "M d d"],
     moments: Moments | Callable[[], Moments],
     *,
     step_size: float,
@@ -105,14 +92,10 @@ def gradient_descent(
 ) -> Descent:
     """Gradient descent, recorded at the start and after each `every` steps.
 
-    Args:
-        moments: of all data, or a function that draws those of the next minibatch.
-
-    Raises:
-        FloatingPointError: it diverged.
+    `moments` are those of all data, or a function that draws those of the next minibatch.
     """
-    layers, head = [layer.clone() for layer in network.layers], network.head.clone()
-    kept = [(0, product(network.layers), network.head)]
+    *layers, head = (matrix.clone() for matrix in network)
+    kept = [(0, product(network[:-1]), network[-1])]
     for step in range(1, steps + 1):
         seen = moments if isinstance(moments, Moments) else moments()
         slopes, head_slope = _slopes(objective, layers, head, seen)
@@ -121,8 +104,8 @@ def gradient_descent(
         head.sub_(head_slope, alpha=step_size)
         if step % every == 0:
             kept.append((step, product(torch.stack(layers)), head.clone()))
-    last = LinearNetwork(torch.stack(layers), head)
-    if not (last.layers.isfinite().all() and head.isfinite().all()):
+    last = torch.stack([*layers, head])
+    if not last.isfinite().all():
         raise FloatingPointError(
             f"Gradient descent diverged at step_size {step_size}; choose a smaller one."
         )
@@ -151,17 +134,13 @@ def sample_moments(x: Float[Tensor, "N d"], y: Float[Tensor, "N d"]) -> Moments:
 def feature_gains(
     encoders: Float[Tensor, "T d d"], directions: Float[Tensor, "d F"]
 ) -> Float[Tensor, "T F"]:
-    """||W e|| for unit directions e, the columns of `directions`; w_i where features decouple."""
+    """||W e|| for unit directions e, in columns; w_i where features decouple."""
     return (encoders @ directions).norm(dim=1)
 
 
-def imbalance(network: LinearNetwork) -> Float[Tensor, "L d d"]:
-    """W_{a+1}^T W_{a+1} - W_a W_a^T for all neighbours, V above W_L included; 0 is balanced.
-
-    Gradient flow keeps these matrices as they are, for both losses and any moments.
-    """
-    stack = torch.cat([network.layers, network.head[None]])
-    lower, upper = stack[:-1], stack[1:]
+def imbalance(network: Float[Tensor, "M d d"]) -> Float[Tensor, "L d d"]:
+    """W_{a+1}^T W_{a+1} - W_a W_a^T, V above W_L included; 0 is balanced, and kept by the flow."""
+    lower, upper = network[:-1], network[1:]
     return upper.mT @ upper - lower @ lower.mT
 
 
@@ -184,7 +163,3 @@ def _slopes(
         above = layers[index].T @ above
     slopes.append(above)
     return slopes[::-1], residual @ encoder.T
-
-
-def _split(stack: Float[Tensor, "M d d"]) -> LinearNetwork:
-    return LinearNetwork(stack[:-1].clone(), stack[-1].clone())

@@ -1,16 +1,17 @@
 """oi-VAE on bars: the model that SparseJEPA's penalty is from, on data whose answer is known.
 
-The output-interpretable VAE (Ainsworth, Foti, Lee, Fox, ICML 2018, arXiv 1802.06765) lets latents
+The output-interpretable VAE (Ainsworth et al., ICML 2018, arXiv 1802.06765) lets latents
 z ~ N(0, I) drive given groups of observed variables, x^(g) ~ N(f^(g)(W^(g) z), sigma²). A group
-lasso on the columns W^(g)_{.,k} says which latent k drives which group g. Each bars image has one
-lit row, and the groups are the rows: every latent should end up with a row of its own.
+lasso on the columns W^(g)_{.,k} says which latent k drives which group g. The groups are the rows
+of images, of which one is lit: every latent should end up with a row of its own.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 
 from sparsejepa.model.penalties import group_column_norms, proximal_step
@@ -43,7 +44,6 @@ class BarsResult:
     """What was learned: which latent drives which row."""
 
     norms: Float64[Tensor, "G K"]  # ||W^(g)_{.,k}|| of rows g and latents k after training
-    noise: float  # the learned sigma
 
     @property
     def recovered(self) -> bool:
@@ -56,84 +56,76 @@ def bars_experiment(config: BarsConfig, seed: int) -> BarsResult:
     """Trains an oi-VAE with linear encoder and decoders on bars: about two seconds on one core.
 
     W, the maps W^(g) stacked, is stepped by plain SGD and shrunk by the proximal operator of
-    eta lambda sum_g sum_k ||W^(g)_{.,k}||; the penalty is in no gradient. With `proximal` off its
-    subgradient is added to the gradient instead. `seed` fixes the data and the initial weights.
+    eta lambda sum_g sum_k ||W^(g)_{.,k}||; with `proximal` off the subgradient of this penalty is
+    added to the gradient instead. `seed` fixes the data and the initial weights.
     """
-    mean, covariance = moments(draw_bars(config, seed)[0])
+    mean, covariance = moments(draw_bars(config, seed))
     parameters = initial_parameters(config, seed)
-    weight = parameters["weight"]
-    adam = torch.optim.Adam(
-        [value for name, value in parameters.items() if name != "weight"], config.learning_rate
-    )
+    weight, *others = parameters.values()
+    adam = torch.optim.Adam(others, config.learning_rate)
     # The input W^(g) z of a group's generator has one dimension: W^(g) is one row of W.
     groups = torch.arange(config.size).view(-1, 1)
     eta, strength = config.weight_learning_rate, config.strength
     for _ in range(config.steps):
         parts = negative_elbo(parameters, mean, covariance)
-        gradients = torch.autograd.grad(sum(parts.values()), list(parameters.values()))
-        for parameter, gradient in zip(parameters.values(), gradients, strict=True):
+        gradients = torch.autograd.grad(sum(parts.values()), [weight, *others])
+        for parameter, gradient in zip([weight, *others], gradients, strict=True):
             parameter.grad = gradient
         adam.step()
         with torch.no_grad():
-            norms = group_column_norms(weight, groups).double()
             if config.proximal:
                 weight.sub_(eta * weight.grad)
                 proximal_step(weight, groups, eta * strength)
             else:
+                norms = group_column_norms(weight, groups).double()
                 direction = weight / norms.clamp(min=1e-30)
                 weight.sub_(eta * (weight.grad + strength * direction))
-    noise = parameters["log_noise"].exp().item()
-    return BarsResult(group_column_norms(weight.detach(), groups).double(), noise)
+    return BarsResult(group_column_norms(weight.detach(), groups).double())
 
 
-def draw_bars(config: BarsConfig, seed: int) -> tuple[Float64[Tensor, "N D"], Int64[Tensor, "N"]]:
-    """Images of one lit row and Gaussian noise, pixels in raster order, and which row is lit."""
+def draw_bars(config: BarsConfig, seed: int) -> Float64[Tensor, "N D"]:
+    """Images of one lit row and Gaussian noise, pixels in raster order."""
     draw = generator(seed, "bars")
     lit = torch.randint(config.size, (config.images,), generator=draw)
     shape = (config.images, config.size, config.size)
     images = config.noise * torch.randn(shape, generator=draw, dtype=torch.float64)
     images[torch.arange(config.images), lit] += config.brightness
-    return images.flatten(1), lit
+    return images.flatten(1)
 
 
 def initial_parameters(config: BarsConfig, seed: int) -> dict[str, Tensor]:
     """Initial values. W is N(0, 1) as in the paper's code: large, lest columns die at once."""
-    draw, size, latents = generator(seed, "oi-VAE"), config.size, config.latents
-
-    def normal(std: float, *shape: int) -> Tensor:
-        return std * torch.randn(shape, generator=draw, dtype=torch.float64)
-
-    zeros = torch.zeros(latents, dtype=torch.float64)
+    size, latents = config.size, config.latents
+    normal = functools.partial(
+        torch.randn, generator=generator(seed, "oi-VAE"), dtype=torch.float64
+    )
+    zeros = functools.partial(torch.zeros, dtype=torch.float64)
     values = {
-        "weight": normal(1.0, size, latents),  # W [G, K]
-        "generator": normal(0.1, size, size),  # of f^(g): pixels of row g for an input of 1
-        "bias": torch.zeros(size * size, dtype=torch.float64),  # of f^(g), all rows
-        "encoder": normal(0.1, latents, size * size),  # mean of q(z | x), linear in x
-        "encoder_bias": zeros.clone(),
-        "log_std": zeros.clone(),  # of q(z | x); for linear decoders the best one is constant in x
+        "weight": normal(size, latents),  # W [G, K]
+        "generator": 0.1 * normal(size, size),  # of f^(g): pixels of row g for an input of 1
+        "bias": zeros(size * size),  # of f^(g), all rows
+        "encoder": 0.1 * normal(latents, size * size),  # mean of q(z | x), linear in x
+        "encoder_bias": zeros(latents),
+        "log_std": zeros(latents),  # of q(z | x); for linear decoders the best is constant in x
         "log_noise": torch.tensor(config.brightness, dtype=torch.float64).log(),
     }
     return {name: value.requires_grad_() for name, value in values.items()}
 
 
-def moments(
-    images: Float64[Tensor, "N D"],
-) -> tuple[Float64[Tensor, "D"], Float64[Tensor, "D D"]]:
-    """Mean and covariance (divided by N): sufficient for linear maps and Gaussians."""
-    mean = images.mean(dim=0)
-    centred = images - mean
-    return mean, centred.T @ centred / len(images)
+def moments(x: Float64[Tensor, "N D"]) -> tuple[Float64[Tensor, "D"], Float64[Tensor, "D D"]]:
+    """Mean and covariance (divided by N)."""
+    mean = x.mean(dim=0)
+    return mean, (x - mean).T @ (x - mean) / len(x)
 
 
 def negative_elbo(
     parameters: dict[str, Tensor], mean: Float64[Tensor, "D"], covariance: Float64[Tensor, "D D"]
 ) -> dict[str, Float64[Tensor, ""]]:
-    """The loss beside the group lasso, in nats an image, exact and without sampling.
+    """The loss beside the group lasso, in nats an image, exact.
 
     reconstruction: -E log p(x | z), averaged over images and over z ~ N(A x + a, diag(s²)); kl: to
     N(0, I), likewise; prior: -log p of the generators' weights and biases ~ N(0, 1), up to a
-    constant, once an image as in the paper's code. The prior is what gives W a scale: without it W
-    could shrink and the generators grow.
+    constant, once an image as in the paper's code. Without it W could shrink, the generators grow.
     """
     weight, pixels = parameters["weight"], parameters["generator"]
     decoder = (pixels.unsqueeze(2) * weight.unsqueeze(1)).flatten(0, 1)
