@@ -20,7 +20,7 @@ from tests.repository import ROOT
 
 DATA = {"name": "toy", "split": "train", "origin": "drawn", "pixel_sha256": "0" * 64}
 PARAMETERS = {"seed": 3, "rate": 0.5, "method": "jepa", "crash": False}
-RUN = "own/toy/interactive"
+RUN = "own/toy/interactive-seed=3"
 
 
 @pytest.fixture
