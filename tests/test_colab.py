@@ -217,7 +217,7 @@ def test_all_notebooks_begin_alike():
 
 @pytest.fixture
 def begun(content: Path, monkeypatch: pytest.MonkeyPatch):
-    """What a notebook's first cells leave on Colab, up to the encoders that are not there yet."""
+    """What a notebook's first cells leave on Colab; where encoders are needed, what to run first."""
     monkeypatch.setitem(sys.modules, "google.colab", None)
     exec(STUB, {})
     monkeypatch.setattr(sys, "path", sys.path.copy())
@@ -229,7 +229,7 @@ def begun(content: Path, monkeypatch: pytest.MonkeyPatch):
         exec(first.replace("/content", str(content)), names)
         exec(with_values(parameters, typed), names)
         reads = "pretrained_runs(preset" in opening
-        error = "Run 01_pretrain with preset 'colab' first: by hand, on Colab with the same drive"
+        error = "Run 01_pretrain with preset '(colab|reference)' first: by hand, on Colab with the"
         with pytest.raises(ValueError, match=error) if reads else contextlib.nullcontext():
             exec(opening, names)
         return names
@@ -251,6 +251,15 @@ def test_colab_has_its_preset(begun, content: Path, notebook: str, settings: dic
     names = begun(notebook)
     assert names.items() >= {"preset": "colab", **settings}.items()
     assert names["run"].folder == content / "companion/book/runs/own" / notebook / "colab"
+
+
+def test_elsewhere_a_notebook_has_its_own_settings(begun, monkeypatch: pytest.MonkeyPatch):
+    """And the committed encoders."""
+    monkeypatch.delitem(sys.modules, "google.colab")
+    for notebook, dataset in (("01_pretrain", "scenes"), ("04_jepa_score", "cifar100")):
+        names = begun(notebook)
+        assert (names["preset"], names["dataset"]) == ("", dataset)
+        assert names["run"].folder.name == "interactive"
 
 
 def test_what_a_reader_types_wins(begun):
