@@ -217,7 +217,7 @@ def test_all_notebooks_begin_alike():
 
 @pytest.fixture
 def begun(content: Path, monkeypatch: pytest.MonkeyPatch):
-    """What a notebook's first cells leave on Colab; where encoders are needed, what to run first."""
+    """What a notebook's first cells leave on Colab; without encoders, what to run first."""
     monkeypatch.setitem(sys.modules, "google.colab", None)
     exec(STUB, {})
     monkeypatch.setattr(sys, "path", sys.path.copy())
