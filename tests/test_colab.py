@@ -183,8 +183,8 @@ SMALL = {
         **{"pixel_size": 8, "clevr": "", "shapes": ""},
     },
     "04_jepa_score": {
-        **{"data_images": 8, "images_per_set": 4, "fit_images": 200, "classes_shown": 1},
-        **{"per_class": 3, "curation_images": 0, "toy_seeds": 2, "toy_steps": 3, "toy_points": 20},
+        **{"data_images": 14, "images_per_set": 4, "fit_images": 200, "classes_shown": 1},
+        **{"per_class": 4, "curation_images": 0, "toy_seeds": 2, "toy_steps": 3, "toy_points": 20},
     },
 }
 
