@@ -62,36 +62,35 @@ def open_run(notebook: str, run_folder: str, parameters: MutableMapping[str, Any
         OSError: the folder cannot be written.
     """
     root = repository_root()
-    source, folder = notebook_path(root, notebook), root / run_folder
-    if not run_folder:
-        folder = runs_root(root) / _settle(root, notebook, parameters)
-    parameters = {name: parameters[name] for name in notebook_parameters(source)}
-    if not run_folder:
-        if folder not in _held:
-            _held[folder] = contextlib.ExitStack()
-            # Until the kernel ends: two kernels would mix their files.
-            _held[folder].enter_context(locked(folder / ".lock"))
-        command = run_command(source, [], parameters)
-        start = {"preset": OWN, "run": folder.name, "needs": {}, "command": command}
-        write_json(folder / "run.json", start)
-    return Run(root, source, folder, parameters)
+    source = notebook_path(root, notebook)
+    folder = root / run_folder if run_folder else _begin_by_hand(root, source, parameters)
+    return Run(root, source, folder, {n: parameters[n] for n in notebook_parameters(source)})
 
 
-def _settle(root: Path, notebook: str, parameters: MutableMapping[str, Any]) -> Path:
-    """Gives a preset's values to parameters that have their defaults; returns the run's folder."""
-    usual = effective_parameters(notebook_path(root, notebook), {})
+def _begin_by_hand(root: Path, source: Path, parameters: MutableMapping[str, Any]) -> Path:
+    """Gives a preset's values to parameters that have their defaults; the folder, locked."""
+    usual = effective_parameters(source, {})
     preset = parameters.get(PRESET, "")
     if not preset and "google.colab" in sys.modules:
         preset = "colab"
     if preset not in ("", OWN):
-        given = preset_parameters(root, preset, notebook)
+        given = preset_parameters(root, preset, source.stem)
         kept = {name: parameters[name] for name in given if parameters[name] != usual[name]}
         parameters.update(given | kept)
         usual |= given
         # The cell above shows other values.
         print("In use:", ", ".join(f"{name} = {parameters[name]!r}" for name in given))
-    changed = {n: parameters[n] for n, v in usual.items() if n != PRESET and parameters[n] != v}
-    return own_folder(notebook, preset or "interactive", changed)
+    in_use = {name: parameters[name] for name in usual}
+    changed = {n: v for n, v in in_use.items() if n != PRESET and v != usual[n]}
+    folder = runs_root(root) / own_folder(source.stem, preset or "interactive", changed)
+    if folder not in _held:
+        _held[folder] = contextlib.ExitStack()
+        # Until the kernel ends: two kernels would mix their files.
+        _held[folder].enter_context(locked(folder / ".lock"))
+    command = run_command(source, [], in_use)
+    start = {"preset": OWN, "run": folder.name, "needs": {}, "command": command}
+    write_json(folder / "run.json", start)
+    return folder
 
 
 class Run:
