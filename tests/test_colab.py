@@ -5,19 +5,27 @@ Colab has imported numpy before the first cell runs, so the notebooks install th
 """
 
 import ast
+import contextlib
+import os
 import re
+import shutil
 import sys
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
+import nbclient
+import nbformat
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from sparsejepa.companion.files import read_json
 from tests.repository import ROOT, notebook_sources, pyproject, requirements, without_magics
 
 SRC = ROOT / "src"
+CIFAR100 = Path(os.environ.get("SPARSEJEPA_DATA", ""), "cifar100")
 # Import name -> (package, version) preinstalled on Colab: googlecolab/backend-info, runtime of
 # August 2026 (Python 3.13.15); PIL, pyarrow, typer and yaml as in its list of June 2026; pydantic
 # and filelock, which its torch and datasets bring, at the least version that is certain.
@@ -73,7 +81,7 @@ def missing(source: str, *, lazy: bool, installed: set[str]) -> set[str]:
 
 def installed_by(first_cell: str) -> set[str]:
     """Packages that the call of pip in a notebook's first cell names."""
-    call = re.search(r"pip\W+install\b([^])]*)", first_cell)
+    call = re.search(r'pip install\b([^"\n]*)', first_cell)
     names = re.findall(r"(?<![\w/.-])[A-Za-z][\w-]+", call[1]) if call else []
     return {name.replace("-", "_") for name in names}
 
@@ -106,7 +114,6 @@ def test_the_contract_sees_imports():
     assert missing(source, lazy=True, installed=set()) == {"papermill"}
     line = "pip install -q --no-deps ./companion jaxtyping wadler-lindig"
     assert installed_by(f"# torch\n!{line}") == {"jaxtyping", "wadler_lindig"}
-    assert installed_by(f"run([{', '.join(map(repr, line.split()))}])") == installed_by(line)
     assert installed_by("import jaxtyping") == set()
 
 
@@ -154,3 +161,139 @@ def test_only_the_companion_and_the_command_line_run_notebooks():
         orchestrates = path.parent.name == "companion" or path.name == "cli.py"
         absent = missing(path.read_text(), lazy=True, installed={"jaxtyping"})
         assert absent <= (ORCHESTRATION if orchestrates else set()), path.relative_to(SRC)
+
+
+# What code finds of Colab: that the module is there, and the drive.
+STUB = """import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
+from types import SimpleNamespace
+
+colab = sys.modules["google.colab"] = module_from_spec(ModuleSpec("google.colab", None))
+colab.drive = SimpleNamespace(mount=print)"""
+DRIVE = Path("drive", "MyDrive", "study")
+SMALL = {
+    "01_pretrain": {
+        **{"minutes": 0.01, "epochs": 1, "train_images": 300, "test_images": 100, "width": 48},
+        **{"batch_size": 32, "depth": 2, "pixel_control": False},
+    },
+    "02_probes": {
+        **{"train_images": 500, "test_images": 100, "scene_train_images": 200, "probe_steps": 5},
+        **{"scene_test_images": 50, "structure_images": 60, "view_images": 8, "views": 2},
+        **{"pixel_size": 8, "clevr": "", "shapes": ""},
+    },
+    "04_jepa_score": {
+        **{"data_images": 14, "images_per_set": 4, "fit_images": 200, "classes_shown": 1},
+        **{"per_class": 4, "curation_images": 0, "toy_seeds": 2, "toy_steps": 3, "toy_points": 20},
+    },
+}
+
+
+def with_values(cell: str, values: dict[str, Any]) -> str:
+    """A cell of parameters in which a reader has typed other values."""
+    for name, value in values.items():
+        cell, count = re.subn(rf"(?m)^({name}(?:: \w+)?) = .*?(  #|$)", rf"\1 = {value!r}\2", cell)
+        assert count == 1, name
+    return cell
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Path:
+    """The folder /content of a session that has fetched the library."""
+    for part in ("notebooks", "src"):
+        leave_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / part, tmp_path / "companion" / part, ignore=leave_out)
+    (tmp_path / "companion" / "book" / "runs").mkdir(parents=True)
+    return tmp_path
+
+
+def test_all_notebooks_begin_alike():
+    """With one cell for Colab, which does nothing elsewhere."""
+    (cell,) = {cells[0] for cells in notebook_sources().values()}
+    before = sys.path.copy(), os.getcwd()
+    exec(cell, {})
+    assert (sys.path, os.getcwd()) == before
+
+
+@pytest.fixture
+def begun(content: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a notebook's first cells leave on Colab; without encoders, what to run first."""
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    exec(STUB, {})
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.chdir(content)
+
+    def run(notebook: str, **typed: Any) -> dict[str, Any]:
+        first, parameters, opening = notebook_sources()[f"{notebook}.ipynb"][:3]
+        names: dict[str, Any] = {}
+        exec(first.replace("/content", str(content)), names)
+        exec(with_values(parameters, typed), names)
+        reads = "pretrained_runs(preset" in opening
+        error = "Run 01_pretrain with preset '(colab|reference)' first: by hand, on Colab with the"
+        with pytest.raises(ValueError, match=error) if reads else contextlib.nullcontext():
+            exec(opening, names)
+        return names
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("notebook", "settings"),
+    [
+        ("01_pretrain", {"dataset": "cifar100", "minutes": 40, "pixel_control": True}),
+        ("02_probes", {"dataset": "cifar100", "probe_steps": 500, "views": 8}),
+        ("03_multiinformation", {"partitions": 200}),
+        ("04_jepa_score", {"dataset": "cifar100", "data_images": 80, "toy_seeds": 3}),
+    ],
+)
+def test_colab_has_its_preset(begun, content: Path, notebook: str, settings: dict[str, Any]):
+    """CIFAR-100 and the preset's sizes; what the preset leaves open has the notebook's default."""
+    names = begun(notebook)
+    assert names.items() >= {"preset": "colab", **settings}.items()
+    assert names["run"].folder == content / "companion/book/runs/own" / notebook / "colab"
+
+
+def test_elsewhere_a_notebook_has_its_own_settings(begun, monkeypatch: pytest.MonkeyPatch):
+    """And the committed encoders."""
+    monkeypatch.delitem(sys.modules, "google.colab")
+    for notebook, dataset in (("01_pretrain", "scenes"), ("04_jepa_score", "cifar100")):
+        names = begun(notebook)
+        assert (names["preset"], names["dataset"]) == ("", dataset)
+        assert names["run"].folder.name == "interactive"
+
+
+def test_what_a_reader_types_wins(begun):
+    """Over the preset; another preset over `colab`; `own` is the cell as it stands."""
+    names = begun("01_pretrain", epochs=3, method="sparsejepa")
+    assert (names["epochs"], names["minutes"], names["dataset"]) == (3, 40.0, "cifar100")
+    assert names["run"].folder.name == "colab-epochs=3-method=sparsejepa"
+    names = begun("01_pretrain", preset="demo")
+    assert (names["dataset"], names["train_images"], names["minutes"]) == ("scenes", 12000, 0.0)
+    names = begun("01_pretrain", preset="own")
+    assert (names["dataset"], names["train_images"]) == ("scenes", 0)
+    # The runner has said it all.
+    names = begun("01_pretrain", run_folder="book/runs/own/01_pretrain/own")
+    assert (names["dataset"], names["preset"]) == ("scenes", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CIFAR100.is_dir(), reason="needs CIFAR-100")
+def test_a_study_on_colab(content: Path):
+    """01 trains on CIFAR-100 into the drive; 02 and 04 read what it left, and nothing else."""
+    kept = content / DRIVE
+    for name, values in SMALL.items():
+        notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+        first, parameters = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
+        source = with_values(first.source, {"drive": "study"})
+        first.source = f"{STUB}\n{source}".replace("/content", str(content))
+        parameters.source = with_values(parameters.source, values)
+        nbclient.NotebookClient(notebook, resources={"metadata": {"path": content}}).execute()
+        (manifest,) = map(read_json, (kept / name).glob("colab-*/manifest.json"))
+        assert manifest["parameters"]["preset"] == "colab"
+        assert manifest["data"][0]["name"] == "cifar100"
+    assert len(list((kept / "trainings").glob("jepa-seed0-*/encoder.safetensors"))) == 1
+    (results,) = map(read_json, (kept / "02_probes").glob("*/results.json"))
+    (encoder,) = (path.name for path in (kept / "01_pretrain").iterdir())
+    assert set(results["families"]) == {encoder, "untrained encoder", "raw pixels"}
+    (results,) = map(read_json, (kept / "04_jepa_score").glob("*/results.json"))
+    assert set(results["null_directions"]) == {encoder, "untrained encoder"}

@@ -15,12 +15,13 @@ from sparsejepa.companion import provenance
 from sparsejepa.companion.certificates import read_certificates, write_certificates
 from sparsejepa.companion.files import plain, read_json, write_json
 from sparsejepa.companion.manifest import open_run, sealed, staleness, without_times
+from tests.companion.tiny_repository import PARAMETERS as SOURCE
 from tests.companion.tiny_repository import TOY, make_repository, toy_notebook
 from tests.repository import ROOT
 
 DATA = {"name": "toy", "split": "train", "origin": "drawn", "pixel_sha256": "0" * 64}
 PARAMETERS = {"seed": 3, "rate": 0.5, "method": "jepa", "crash": False}
-RUN = "own/toy/interactive"
+RUN = "own/toy/interactive-seed=3"
 
 
 @pytest.fixture
@@ -222,6 +223,17 @@ def test_staleness_names_the_notebook_and_the_parameter(finished: Path, root: Pa
     notebook.cells[-1].source += "\n1 + 1"
     nbformat.write(notebook, root / "notebooks" / "toy.ipynb")
     assert reasons(root)[0].startswith("notebooks/toy.ipynb changed since it was made")
+
+
+def test_a_run_knows_its_preset_without_the_parameter(finished: Path, root: Path):
+    """Which notebooks had not always: the manifest says under which preset it was made."""
+    notebook = toy_notebook(f'{SOURCE}\npreset: str = ""')
+    nbformat.write(notebook, root / "notebooks" / "toy.ipynb")
+    certify(root, "report")
+    assert reasons(root, seed=3, preset="own") == []
+    assert reasons(root, seed=3, preset="demo") == [
+        "the parameter preset was 'own' and is 'demo' now"
+    ]
 
 
 def test_running_the_first_cell_again_loses_nothing(finished: Path):

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from sparsejepa.companion.files import read_json, write_json
 from sparsejepa.companion.manifest import sealed
+from sparsejepa.companion.presets import own_folder
 from sparsejepa.companion.provenance import runs_root
 from sparsejepa.companion.reproduce import reproduce as make
 from sparsejepa.companion.runs import run_notebook
-from sparsejepa.companion.study import load_study, own_folder, stale_runs
+from sparsejepa.companion.study import load_study, stale_runs
 from tests.companion.tiny_repository import PRESET, TOY, make_repository, write_preset
 
 VALUES = st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False), st.text())

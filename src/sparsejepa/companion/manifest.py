@@ -5,8 +5,9 @@ Imports neither torch nor papermill: the book reads manifests with the `[book]` 
 
 import contextlib
 import re
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from sparsejepa.companion.parameters import (
     parameter_changes,
     run_command,
 )
+from sparsejepa.companion.presets import OWN, PRESET, notebook_path, own_folder, preset_parameters
 from sparsejepa.companion.provenance import TIME, repository_root, runs_root
 
 if TYPE_CHECKING:
@@ -40,41 +42,55 @@ class RunFailed(RuntimeError):
 _held: dict[Path, contextlib.ExitStack] = {}  # locks of this process's interactive runs
 
 
-def open_run(notebook: str, run_folder: str, parameters: Mapping[str, Any]) -> "Run":
+def open_run(notebook: str, run_folder: str, parameters: MutableMapping[str, Any]) -> "Run":
     """Starts recording a run; called by a notebook right after its parameters.
 
     Args:
         notebook: the notebook's name without folder and ending, as "01_pretrain".
         run_folder: the parameter of that name: set by `sparsejepa run`; "" in plain Jupyter and on
-            Colab, where the run goes to `book/runs/own/<notebook>/interactive`, over the files of
-            an earlier one.
+            Colab, where the run goes below `book/runs/own/<notebook>`, over the files of an
+            earlier one with equal parameters.
         parameters: a mapping that holds all other parameters by name, with the values in use;
-            a notebook passes its `globals()`.
+            a notebook passes its `globals()`. Without a `run_folder`, those that have their
+            defaults get the values of the preset that `preset` names, on Colab by itself `colab`.
 
     Raises:
         KeyError: a parameter that the notebook declares is not in `parameters`.
-        FileNotFoundError: there is no checkout (see `repository_root`) or no such notebook in it.
-        ValueError: another process holds the interactive folder.
+        FileNotFoundError: there is no checkout (see `repository_root`), or no such notebook or
+            preset in it.
+        ValueError: another process holds the run's folder.
         OSError: the folder cannot be written.
     """
     root = repository_root()
-    source = root / "notebooks" / f"{notebook}.ipynb"
-    parameters = {name: parameters[name] for name in notebook_parameters(source)}
-    folder = root / run_folder if run_folder else interactive_folder(root, notebook)
-    if not run_folder:
-        if folder not in _held:
-            _held[folder] = contextlib.ExitStack()
-            # Until the kernel ends: two kernels would mix their files.
-            _held[folder].enter_context(locked(folder / ".lock"))
-        command = run_command(source, [], parameters)
-        start = {"preset": "own", "run": "interactive", "needs": {}, "command": command}
-        write_json(folder / "run.json", start)
-    return Run(root, source, folder, parameters)
+    source = notebook_path(root, notebook)
+    folder = root / run_folder if run_folder else _begin_by_hand(root, source, parameters)
+    return Run(root, source, folder, {n: parameters[n] for n in notebook_parameters(source)})
 
 
-def interactive_folder(root: Path, notebook: str) -> Path:
-    """Where a notebook writes that was not started by `sparsejepa run`."""
-    return runs_root(root) / "own" / notebook / "interactive"
+def _begin_by_hand(root: Path, source: Path, parameters: MutableMapping[str, Any]) -> Path:
+    """Gives a preset's values to parameters that have their defaults; the folder, locked."""
+    usual = effective_parameters(source, {})
+    preset = parameters.get(PRESET, "")
+    if not preset and "google.colab" in sys.modules:
+        preset = "colab"
+    if preset not in ("", OWN):
+        given = preset_parameters(root, preset, source.stem)
+        kept = {name: parameters[name] for name in given if parameters[name] != usual[name]}
+        parameters.update(given | kept)
+        usual |= given
+        # The cell above shows other values.
+        print("In use:", ", ".join(f"{name} = {parameters[name]!r}" for name in given))
+    in_use = {name: parameters[name] for name in usual}
+    changed = {n: v for n, v in in_use.items() if n != PRESET and v != usual[n]}
+    folder = runs_root(root) / own_folder(source.stem, preset or "interactive", changed)
+    if folder not in _held:
+        _held[folder] = contextlib.ExitStack()
+        # Until the kernel ends: two kernels would mix their files.
+        _held[folder].enter_context(locked(folder / ".lock"))
+    command = run_command(source, [], in_use)
+    start = {"preset": OWN, "run": folder.name, "needs": {}, "command": command}
+    write_json(folder / "run.json", start)
+    return folder
 
 
 class Run:
@@ -280,7 +296,8 @@ def staleness(root: Path, run_id: str, parameters: Mapping[str, Any] | None = No
     if parameters is not None:
         now = effective_parameters(source, parameters)
         # A parameter that came since had its default; a certificate says that this changes nothing.
-        then = effective_parameters(source, {}) | manifest["parameters"]
+        then = effective_parameters(source, {}) | {PRESET: manifest["preset"]}
+        then |= manifest["parameters"]
         reasons += parameter_changes({name: then[name] for name in now}, now)
     for need, recorded in manifest["needs"].items():
         try:

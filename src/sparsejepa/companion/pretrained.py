@@ -6,11 +6,14 @@ from typing import Any
 
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.manifest import MANIFEST, RESULTS, staleness
+from sparsejepa.companion.presets import OWN, PRESET
 from sparsejepa.companion.provenance import repository_root, runs_root
 from sparsejepa.companion.study import load_study
 from sparsejepa.model.vit import Encoder
 from sparsejepa.randomness import generator
 from sparsejepa.training.artefacts import load_training
+
+COMMITTED = "reference"  # the preset whose runs are in every clone
 
 
 @dataclass(frozen=True)
@@ -27,23 +30,26 @@ class Pretrained:
 
 
 def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrained]:
-    """The pretraining runs that a preset names, by method and seed.
+    """The pretraining runs of a preset, by method and seed.
 
     Args:
-        preset: "own" for all that were made with parameters of one's own.
+        preset: "own" for all that were started by hand or with parameters of one's own; "" for the
+            committed ones. Of a preset whose named runs are not there, those that were started by
+            hand under it.
         methods: only runs of these; all if empty.
 
     Raises:
         FileNotFoundError: there is no such run.
         ValueError: one of them has not been run or is stale; a file of weights is damaged.
     """
-    root, found = repository_root(), []
+    root, preset, found = repository_root(), preset or COMMITTED, []
     for run_id, parameters in _named(root, preset).items():
         folder = runs_root(root) / run_id
         if reasons := staleness(root, run_id, parameters):
             raise ValueError(
-                f"The run {run_id} cannot be read: {reasons[0]}. "
-                f"Run `sparsejepa reproduce --preset {preset}` first."
+                f"The run {run_id} cannot be read: {reasons[0]}. Run 01_pretrain with preset "
+                f"{preset!r} first: by hand, on Colab with the same drive, or by "
+                "`sparsejepa reproduce`."
             )
         results, manifest = read_json(folder / RESULTS), read_json(folder / MANIFEST)
         training = runs_root(root) / next(iter(manifest["trainings"]))
@@ -61,12 +67,18 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
 
 
 def _named(root: Path, preset: str) -> dict[str, dict[str, Any] | None]:
-    """Ids of a preset's pretraining runs, with their parameters; of own runs all that there are."""
-    if preset == "own":
-        folders = sorted((runs_root(root) / "own" / "01_pretrain").glob(f"*/{MANIFEST}"))
-        return {"/".join(path.parts[-4:-1]): None for path in folders}
+    """Ids of a preset's pretraining runs, with their parameters; own runs have any."""
+    manifests = sorted((runs_root(root) / OWN / "01_pretrain").glob(f"*/{MANIFEST}"))
+    own = {
+        "/".join(path.parts[-4:-1]): None
+        for path in manifests
+        if preset in (OWN, read_json(path)["parameters"].get(PRESET))
+    }
+    if preset == OWN:
+        return own
     study = [run for run in load_study(root, preset) if run.notebook == "01_pretrain"]
-    return {run.id: run.parameters for run in study}
+    there = any((runs_root(root) / run.folder / MANIFEST).is_file() for run in study)
+    return own if own and not there else {run.id: run.parameters for run in study}
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:

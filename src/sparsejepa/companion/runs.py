@@ -28,14 +28,13 @@ from sparsejepa.companion.parameters import (
     notebook_parameters,
     run_command,
 )
+from sparsejepa.companion.presets import own_folder, preset_parameters
 from sparsejepa.companion.provenance import git, repository_root, runs_root, uncommitted_code
 from sparsejepa.companion.study import (
     StudyRun,
     find_run,
     finished_needs,
     load_study,
-    own_folder,
-    preset_parameters,
 )
 
 
