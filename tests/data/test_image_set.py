@@ -318,7 +318,7 @@ def test_columns(write):
     write(table(pixels(0)))
     assert "no images in" in refused()
     write(table(pixels(1), label=[1]), table(pixels(1), count=[1]))
-    with pytest.raises(ValueError, match="differ in their columns .*count, label.* one data set"):
+    with pytest.raises(ValueError, match="differ in their columns .*img, label; img, count.* one data set"):
         load_image_set("toy", "train")
 
 
