@@ -41,17 +41,17 @@ class SparsityConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        known = ", ".join(PENALTIES)
         if self.reading not in PENALTIES:
+            raise ValueError(f"reading must be one of {known}, not {self.reading!r}.")
+        # NaN is no number.
+        if not (self.strength >= 0 and self.beta >= 0):
+            raise ValueError(f"strength {self.strength} and beta {self.beta} must be at least 0.")
+        if not (self.learning_rate > 0 and self.average_over > 0):
             raise ValueError(
-                f"reading must be one of {', '.join(PENALTIES)}, not {self.reading!r}."
+                f"learning_rate {self.learning_rate} and average_over {self.average_over} must be "
+                "above 0."
             )
-        if not (self.strength >= 0 and self.learning_rate > 0 and self.average_over > 0):
-            raise ValueError(
-                f"strength {self.strength} must be at least 0, learning_rate "
-                f"{self.learning_rate} and average_over {self.average_over} above 0."
-            )
-        if not self.beta >= 0:
-            raise ValueError(f"beta {self.beta} must be at least 0.")
 
 
 class Penalty(nn.Module):
@@ -70,14 +70,10 @@ class Penalty(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.seed = config, seed
-        # In a list: the weight stays the projection's and is not registered a second time.
-        self._shared = [weight]
+        # The weight stays the projection's and is not registered a second time.
+        self.__dict__["projection_weight"] = weight
         self.register_buffer("groups", groups, persistent=False)
         self.seen: Tensor | None = None
-
-    @property
-    def projection_weight(self) -> nn.Parameter:
-        return self._shared[0]
 
     def forward(self, latents: Latents, step: int) -> tuple[Latents, Loss]:
         """From the context latents: what the predictor reads, and what is added to the loss."""
@@ -98,8 +94,7 @@ class Penalty(nn.Module):
 class GroupLassoInLoss(Penalty):
     """Reading R1b: R1's penalty inside the differentiated loss, stepped by AdamW.
 
-    Sparsity of W would mean the same as in R1, but a gradient step lands on zero with probability
-    zero: columns get small and jump about zero by about a learning rate.
+    A gradient step never lands on zero: columns get small and jump about it by a learning rate.
     """
 
     groups_of = "predictor"
@@ -116,13 +111,11 @@ class GroupLassoInLoss(Penalty):
 class ProximalGroupLasso(GroupLassoInLoss):
     """Reading R1: oi-VAE's (1802.06765) proximal group lasso on the columns of W^(1) … W^(G).
 
-    Stacked, the maps W^(g) of shape [p_g, d] are the weight W [p, d] of the predictor's input
-    projection. Column k of W^(g) says whether group g reads latent k. The penalty
-    lambda · sum_g sum_k ||W^(g)_{.,k}||_2 never enters the differentiated loss: W is stepped by
-    plain SGD and then shrunk by the penalty's proximal operator, which makes exact zeros.
-
-    A step uses the mean gradient of several minibatches. With single minibatches, noise larger
-    than lambda revived dead columns: some were a thousandth of the others, few were zero.
+    Stacked, the maps W^(g) [p_g, d] are the weight W [p, d] of the predictor's input projection:
+    group g reads latent k by column k of W^(g). The penalty lambda · sum_g sum_k ||W^(g)_{.,k}||_2
+    never enters the differentiated loss: W is stepped by plain SGD and then shrunk by the proximal
+    operator, which makes exact zeros. A step uses the mean gradient of several minibatches: of
+    single ones, noise larger than lambda revived dead columns.
     """
 
     forward = Penalty.forward
@@ -135,35 +128,26 @@ class ProximalGroupLasso(GroupLassoInLoss):
 
 
 class ProximalL1(ProximalGroupLasso):
-    """L1, the control without groups: the proximal step of single weights, otherwise as R1.
-
-    Sparsity means that a channel of the predictor does not read a latent; a whole column of a
-    group is zero only if all its weights happen to be.
-    """
+    """L1, the control without groups: the proximal step of single weights, otherwise as R1."""
 
     @torch.no_grad()
     def after_step(self, learning_rate: float) -> None:
-        self.projection_weight.copy_(
-            F.softshrink(self.projection_weight, learning_rate * self.config.strength)
-        )
+        threshold = learning_rate * self.config.strength
+        self.projection_weight.copy_(F.softshrink(self.projection_weight, threshold))
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
-        return {
-            "zero_weights": (self.projection_weight == 0).float().mean().item()
-        } | super().measures()
+        zero = (self.projection_weight == 0).float().mean().item()
+        return {"zero_weights": zero} | super().measures()
 
 
 class GroupNormPenalty(Penalty):
     """Reading R2: lambda · mean over batch and tokens of sum_g ||z_{S_g}||_2.
 
-    z are the context latents as the predictor reads them, after the final norm with its learned
-    scale; S_g are blocks of the encoder's channels. Sparsity means that a token uses few groups.
-
-    The penalty is proportional to the scale of z, which the norm's weights can lower while the
-    predictor's projection makes up for it. With un-normalised targets the prediction loss falls
-    with the scale as well. So `measures` shows penalty and scale, of the last batch, beside
-    measures that no scale changes.
+    z are the context latents that the predictor reads, after the final norm with its learned
+    scale; S_g are blocks of the encoder's channels. The penalty is proportional to the scale of z,
+    which the norm's weights can lower while the predictor's projection makes up for it: `measures`
+    has penalty and scale, of the last batch, beside measures that no scale changes.
     """
 
     groups_of = "encoder"
@@ -186,11 +170,10 @@ class GroupNormPenalty(Penalty):
 
 
 class NoisyGroupNormPenalty(GroupNormPenalty):
-    """Reading R3: R2, and beta · KL(N(mu, sigma²) || N(0, I)) of noisy latents.
+    """Reading R3: R2 of mu, and beta · KL(N(mu, sigma²) || N(0, I)) of noisy latents.
 
-    The latents are the means mu; a linear map of them gives ln sigma²; the predictor reads
-    mu + sigma · noise, and the noise is a function of (seed, step). The group norms are those of
-    mu, which is what a probe reads. KL terms for a JEPA are derived from one bound in Var-JEPA
+    The latents are the means mu, which a probe reads; a linear map of them gives ln sigma²; the
+    predictor reads mu + sigma · noise. KL terms for a JEPA are derived from one bound in Var-JEPA
     (ICML 2026, PMLR 306) [verified: abstract]; how SparseJEPA would have them is not known.
     """
 
@@ -245,11 +228,7 @@ def make_penalty(
 def projection_groups(
     config: SparsityConfig, sizes: EncoderConfig | PredictorConfig, seed: int
 ) -> Groups:
-    """Groups of the channels of the predictor, which are the rows of W, or of the encoder.
-
-    Raises:
-        ValueError: the width can't be split into that many groups of equal size.
-    """
+    """Groups of the channels of the predictor, which are the rows of W, or of the encoder."""
     draws = generator(seed, "groups")
     return make_groups(sizes.width, config.groups, config.grouping, sizes.heads, draws)
 
@@ -313,10 +292,9 @@ def gaussian_divergence(
 def column_sparsity(norms: Float[Tensor, "G d"]) -> dict[str, float]:
     """Scale-free sparsity of a group × latent norm matrix.
 
-    zero_columns: share of exact zeros; small_columns: share below a hundredth of the largest, zeros
-    included; groups_per_latent: mean number of groups that read a latent; unread_latents: share of
-    latents that no group reads; hoyer: 0 when all norms are equal, 1 when at most one is left
-    (Hoyer 2004).
+    small_columns: share below a hundredth of the largest, zeros included; groups_per_latent: mean
+    number of groups that read a latent; unread_latents: share of latents that no group reads;
+    hoyer: 0 when all norms are equal, 1 when at most one is left (Hoyer 2004).
     """
     norms = norms.cpu()  # mps has no float64
     alive = norms > 0

@@ -24,8 +24,8 @@ LAPLACE_SCALE = 1 / math.sqrt(2)
 class RegulariserConfig:
     """A statistical term; the loss is prediction_weight · prediction + weight · term.
 
-    It sees one embedding an image: the mean of the whole image's tokens where the target is shared,
-    else of the context's.
+    An image's embedding is the mean of all its tokens where the target is shared, else of the
+    context's.
     """
 
     term: Literal["none", "VICReg", "SIGReg", "RDMReg"] = "none"
@@ -56,19 +56,18 @@ class Regulariser(nn.Module):
         # Sums over a batch and products of small differences: float32 in every case.
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()
+            if self.config.term == "RDMReg":
+                embeddings = embeddings.relu()
+            self.seen = embeddings.detach()
             if self.config.term == "VICReg":
-                self.seen = embeddings.detach()
                 return variance_hinge(embeddings) + covariance_cost(embeddings) / 25
             draws = generator(self.seed, "regulariser", step)
             slices = unit_vectors(embeddings.shape[1], self.config.slices, draws)
             slices = slices.to(embeddings.device)
             if self.config.term == "SIGReg":
-                self.seen = embeddings.detach()
                 return epps_pulley(embeddings @ slices).mean()
-            rectified = embeddings.relu()
-            self.seen = rectified.detach()
             wanted = rectified_laplace(embeddings.shape, self.config.location, draws)
-            return sliced_wasserstein(rectified, wanted.to(embeddings.device), slices)
+            return sliced_wasserstein(embeddings, wanted.to(embeddings.device), slices)
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
@@ -97,9 +96,8 @@ def epps_pulley(
 ) -> Float[Tensor, "S"]:
     """N ∫ |φ_N(t) - e^(-t²/2)|² e^(-t²/2) dt over [-limit, limit], for each column of samples.
 
-    φ_N is the empirical characteristic function; 0 would be N(0, 1) itself. The integrand is
-    even, so the trapezoidal rule on `knots` points of [0, limit] counts twice (LeJEPA,
-    2511.08544; knots and range as there).
+    φ_N is the empirical characteristic function. The integrand is even, so the trapezoidal rule on
+    `knots` points of [0, limit] counts twice (LeJEPA, 2511.08544; knots and range as there).
     """
     t = torch.linspace(0, limit, knots, device=samples.device, dtype=samples.dtype)
     gaussian = (-t.square() / 2).exp()
@@ -132,8 +130,7 @@ def rectified_laplace(
 ) -> Float[Tensor, "*shape"]:
     """ReLU(mu + sigma · x), x Laplace: the Rectified Generalised Gaussian at p = 1 (2602.01456).
 
-    sigma makes the variance 1 before rectification; a share Φ(mu / sigma) is above zero, Φ being
-    the Laplace distribution function.
+    sigma makes the variance 1 before rectification; a share Φ(mu / sigma), Laplace, is above zero.
     """
     sizes = torch.empty(shape).exponential_(generator=generator)
     signs = 2 * torch.randint(0, 2, shape, generator=generator) - 1

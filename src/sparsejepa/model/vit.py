@@ -44,16 +44,12 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.timm:
             with torch.device("meta"):
-                vit = plain_vit(self)
-            sizes = {
-                "patch_size": vit.patch_embed.patch_size[0],
-                "width": vit.embed_dim,
-                "depth": len(vit.blocks),
-                "heads": vit.blocks[0].attn.num_heads,
-                "register_tokens": vit.num_reg_tokens,
-            }
-            for name, value in sizes.items():
-                object.__setattr__(self, name, value)
+                vit = _plain_vit(self)
+            object.__setattr__(self, "patch_size", vit.patch_embed.patch_size[0])
+            object.__setattr__(self, "width", vit.embed_dim)
+            object.__setattr__(self, "depth", len(vit.blocks))
+            object.__setattr__(self, "heads", vit.blocks[0].attn.num_heads)
+            object.__setattr__(self, "register_tokens", vit.num_reg_tokens)
         elif self.options:
             raise ValueError(f"options {self.options} belong to a timm model; name it as timm.")
         if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
@@ -81,13 +77,23 @@ class PredictorConfig:
         _check_transformer("Predictor", self.width, self.depth, self.heads)
 
 
+def _check_transformer(name: str, width: int, depth: int, heads: int) -> None:
+    if min(width, depth, heads) < 1:
+        raise ValueError(f"{name} width {width}, depth {depth} and heads {heads} must be above 0.")
+    if width % heads or width % 4:
+        raise ValueError(
+            f"{name} width {width} must be a multiple of 4 (sine-cosine positions) and of its "
+            f"heads {heads}."
+        )
+
+
 class Encoder(nn.Module):
     """Images in [0, 1] to tokens. `self.vit` is a plain timm `VisionTransformer`."""
 
     def __init__(self, config: EncoderConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
-        self.vit = plain_vit(config)
+        self.vit = _plain_vit(config)
         initialise(self.vit, generator)
         with torch.no_grad():
             self.vit.pos_embed.copy_(positions(config.grid, config.width))
@@ -110,7 +116,8 @@ class Encoder(nn.Module):
         Register tokens, and the `extra` tokens if given, enter the blocks too and are dropped
         from the output. `last` blocks, each through the final norm, are concatenated: D = last · d.
         """
-        patches = self.embed(images, keep)
+        patches = self.vit.patch_embed((images - self.mean) / self.std) + self.vit.pos_embed
+        patches = patches if keep is None else gather_tokens(patches, keep)
         register = self.vit.reg_token
         before = [] if register is None else [register.expand(len(patches), -1, -1)]
         before += [] if extra is None else [extra.to(patches.dtype)]
@@ -121,13 +128,6 @@ class Encoder(nn.Module):
             if left <= last:
                 outputs.append(self.vit.norm(tokens[:, -patches.shape[1] :]))
         return torch.cat(outputs, dim=-1) if last > 1 else outputs[0]
-
-    def embed(
-        self, images: Float[Tensor, "B 3 H W"], keep: Int64[Tensor, "B K"] | None = None
-    ) -> Float[Tensor, "B K d"]:
-        """Patch embedding plus position, before the first block."""
-        tokens = self.vit.patch_embed((images - self.mean) / self.std) + self.vit.pos_embed
-        return tokens if keep is None else gather_tokens(tokens, keep)
 
     def last_layers(self, images: Float[Tensor, "B 3 H W"], layers: int) -> Float[Tensor, "B N D"]:
         """Tokens of the last `layers` blocks, each through the final norm, concatenated.
@@ -141,11 +141,10 @@ class Encoder(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Context tokens and target positions to predicted target features.
+    """Context tokens and target positions to `outputs` predicted values of each target patch.
 
-    `projection` maps encoder latents to the predictor's width: a plain linear layer, or the maps
-    W^(g) of a SparseJEPA reading. `outputs` is the number of values predicted for a patch: the
-    encoder's width, or the number of pixel values.
+    `projection` maps encoder latents to the predictor's width; SparseJEPA parts its rows into
+    the maps W^(g).
     """
 
     def __init__(
@@ -185,25 +184,9 @@ class Predictor(nn.Module):
         return self.output(tokens[:, -length:]).unflatten(0, (batch, blocks))
 
 
-def _check_transformer(name: str, width: int, depth: int, heads: int) -> None:
-    if min(width, depth, heads) < 1:
-        raise ValueError(f"{name} width {width}, depth {depth} and heads {heads} must be above 0.")
-    if width % heads or width % 4:
-        raise ValueError(
-            f"{name} width {width} must be a multiple of 4 (sine-cosine positions) and of its "
-            f"heads {heads}."
-        )
-
-
-def plain_vit(config: EncoderConfig) -> nn.Module:
-    """The timm model that an exported encoder's weights load into, with no key renamed.
-
-    Raises:
-        ValueError: timm has no such model, or it is no vision transformer that fits.
-    """
-    build, name = VisionTransformer, ()
-    if config.timm:
-        build, name = timm.create_model, (config.timm,)
+def _plain_vit(config: EncoderConfig) -> nn.Module:
+    """The timm model that an exported encoder's weights load into, with no key renamed."""
+    build, name = (timm.create_model, [config.timm]) if config.timm else (VisionTransformer, [])
     # timm draws initial weights from the global generator: shield it, they are replaced anyway.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -226,23 +209,13 @@ def plain_vit(config: EncoderConfig) -> nn.Module:
 
 def timm_arguments(config: EncoderConfig) -> dict:
     """Keyword arguments of timm's `VisionTransformer`, or of `create_model`, for this encoder."""
-    shared = {
-        "img_size": config.image_size,
-        "num_classes": 0,
-        "global_pool": "",
-        "class_token": False,
-        "no_embed_class": True,
-    }
+    shared = {"img_size": config.image_size, "num_classes": 0, "global_pool": ""}
+    shared |= {"class_token": False, "no_embed_class": True}
     if config.timm:
         return shared | config.options
-    return shared | {
-        "patch_size": config.patch_size,
-        "embed_dim": config.width,
-        "depth": config.depth,
-        "num_heads": config.heads,
-        "reg_tokens": config.register_tokens,
-        "pos_embed": "learn",
-    }
+    sizes = {"patch_size": config.patch_size, "embed_dim": config.width, "depth": config.depth}
+    others = {"num_heads": config.heads, "reg_tokens": config.register_tokens, "pos_embed": "learn"}
+    return shared | sizes | others
 
 
 def positions(grid: int, width: int) -> Float[Tensor, "N width"]:
@@ -280,7 +253,7 @@ def use_fused_attention(module: nn.Module, fused: bool) -> None:
 
 @torch.no_grad()
 def round_to_half(encoder: Encoder) -> None:
-    """Rounds the weights in place to float16 values, what `save_encoder` keeps of them.
+    """Rounds the weights in place to the float16 values that `save_encoder` keeps.
 
     Done before an encoder is measured, it makes the numbers those of the file, to the bit.
     """
@@ -288,15 +261,15 @@ def round_to_half(encoder: Encoder) -> None:
         value.copy_(_half(value))
 
 
-def save_encoder(path: Path | str, encoder: Encoder) -> None:
-    """Encoder weights as float16 under timm's own names; the metadata holds our config as JSON.
+def save_encoder(path: Path | str, encoder: Encoder, half: bool = True) -> None:
+    """Encoder weights, as float16 or whole, under timm's own names; the metadata has the config.
 
     `timm`'s `VisionTransformer(**timm_arguments(config))`, or `create_model` where the config names
     one of its models, takes the file with no key renamed.
     """
     config = json.dumps(dataclasses.asdict(encoder.config))
-    state = encoder.vit.state_dict()
-    weights = {name: _half(value.detach().cpu()).contiguous() for name, value in state.items()}
+    state = {name: value.detach().cpu() for name, value in encoder.vit.state_dict().items()}
+    weights = {name: (_half(v) if half else v).contiguous() for name, v in state.items()}
     write_atomically(Path(path), save(weights, {"encoder": config}))
 
 

@@ -94,9 +94,7 @@ class Trainings:
         encoder = result.jepa.target_encoder
         if half:
             round_to_half(encoder)
-            save_encoder(folder / "encoder.safetensors", encoder)
-        else:
-            _save_whole(folder / "encoder.safetensors", encoder)
+        save_encoder(folder / "encoder.safetensors", encoder, half)
         weight = result.jepa.predictor.projection.weight.detach().float().cpu()
         groups = projection_groups(config.model.sparsity, config.model.predictor, config.seed)
         norms = group_column_norms(weight, groups)
@@ -210,12 +208,6 @@ def _discard_other_code(checkpoints: Path) -> None:
         print("Starting anew: the code that trains has changed since the checkpoint.", flush=True)
         shutil.rmtree(checkpoints)
     write_atomically(mark, code_sha256().encode())
-
-
-def _save_whole(path: Path, encoder: Encoder) -> None:
-    weights = {k: v.detach().cpu().contiguous() for k, v in encoder.vit.state_dict().items()}
-    config = json.dumps(dataclasses.asdict(encoder.config))
-    write_atomically(path, save(weights, {"encoder": config}))
 
 
 def _json(content: Any) -> bytes:

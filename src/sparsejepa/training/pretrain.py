@@ -30,7 +30,7 @@ from sparsejepa.data.batches import (
 )
 from sparsejepa.data.image_set import ImageSet
 from sparsejepa.model.jepa import Jepa, ModelConfig, method_config
-from sparsejepa.model.masks import MaskConfig, sample_masks
+from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import Encoder, EncoderConfig, PredictorConfig, use_fused_attention
 from sparsejepa.randomness import generator
@@ -195,7 +195,7 @@ def train_step(
     flips = draw_flips(config.batch_size, crops) & config.flip
     batch = crop_and_resize(images[chosen], boxes[mine].to(device), flips[mine].to(device), size)
     masks = sample_masks(config.masks, config.batch_size, generator(config.seed, "masks", step))
-    masks = masks.rows(mine.start, mine.stop).to(device)
+    masks = Masks(*(kept[mine] for kept in masks)).to(device)
 
     dtype = state.precision.autocast
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
