@@ -102,7 +102,7 @@ def test_a_finished_run_is_only_loaded(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ({"seed": 3}, r"\(seed 0 -> 3\)"),
         ({"peak_learning_rate": 0.5}, r"\(peak_learning_rate 0.0015 -> 0.5\)"),
-        ({"crop_scale": (0.5, 1.0)}, r"\(crop_scale \[0.3, 1.0\] -> \[0.5, 1.0\]\)"),
+        ({"crop_scale": (0.5, 1.0)}, r"\(crop_scale.0 0.3 -> 0.5\)"),
         ({"epochs": 3, "flip": False}, r"\(epochs 2 -> 3; flip True -> False\)"),
         (
             {"model": ModelConfig(MODEL.encoder, PredictorConfig(16, 1, 2))},

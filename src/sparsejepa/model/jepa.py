@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,8 @@ class ModelConfig:
             )
 
 
-class JepaOutput(NamedTuple):
+@dataclass(frozen=True)
+class JepaOutput:
     """One step's loss and what is watched beside it."""
 
     loss: Float[Tensor, ""]  # prediction, penalty and regulariser: what is differentiated
