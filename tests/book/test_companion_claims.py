@@ -70,9 +70,7 @@ def show(root: Path, *parts: str) -> str:
     pages = {"notebooks/01_pretrain", f"book/runs/{run}/executed"}
     app = SimpleNamespace(
         srcdir=root,
-        config=SimpleNamespace(
-            companion_runs={"notebooks/01_pretrain": run}, companion_stale=[]
-        ),
+        config=SimpleNamespace(companion_runs={"notebooks/01_pretrain": run}, companion_stale=[]),
     )
     open_book(app, SimpleNamespace(found_docs=pages), [])
     return "\n\n".join(PARTS[part](app.companion) for part in parts or ("scorecard", "claims"))

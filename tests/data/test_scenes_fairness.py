@@ -1,14 +1,14 @@
 """The scenes are a fair toy: linear readouts fail where a trained network does not."""
 
 import pytest
+import timm
 import torch
+from torch import nn
 
 from sparsejepa.data.batches import epoch_order, to_unit
-from sparsejepa.data.scenes import COLOURS, SHAPES, draw_scenes
+from sparsejepa.data.scenes import draw_scenes
 from sparsejepa.randomness import generator
 from tests.data.nearest import nearest_object
-
-CHANCE = 1 / (len(SHAPES) * len(COLOURS))
 
 
 def ridge_accuracy(train_x, train_y, test_x, test_y) -> float:
@@ -29,8 +29,6 @@ def ridge_accuracy(train_x, train_y, test_x, test_y) -> float:
 
 
 def random_encoder_features(images: torch.Tensor) -> torch.Tensor:
-    import timm
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vit = timm.models.VisionTransformer(
@@ -61,7 +59,6 @@ def test_linear_readouts_of_pixels_and_random_features_fail(train, test):
 @pytest.mark.slow
 def test_a_small_trained_network_solves_the_tasks(test):
     """Fair toy, the other half: three convolutional blocks learn what linear readouts cannot."""
-    from torch import nn
 
     def block(channels: int, out: int) -> nn.Sequential:
         halve = nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False)
@@ -98,18 +95,6 @@ def test_a_small_trained_network_solves_the_tasks(test):
     network.eval()
     with torch.inference_mode():
         outputs = network(to_unit(test.images) * 4 - 2).split(classes, 1)
-    right = {
-        name: (output.argmax(1) == test.labels[name]).float().mean().item()
-        for name, output in zip(test.labels, outputs, strict=True)
-    }
-    assert right["label"] > 0.6 and right["distance"] > 0.6 and right["count"] > 0.3, right
-
-
-def test_mean_colours_do_not_give_the_class(train, test):
-    """Mean and spread of each channel stay near chance."""
-    stats = [
-        torch.cat((unit.mean((2, 3)), unit.std((2, 3))), 1)
-        for unit in (to_unit(train.images), to_unit(test.images))
-    ]
-    accuracy = ridge_accuracy(stats[0], train.labels["label"], stats[1], test.labels["label"])
-    assert accuracy < 2.5 * CHANCE
+    least = {"label": 0.6, "count": 0.3, "distance": 0.6}
+    for (name, wanted), output in zip(test.labels.items(), outputs, strict=True):
+        assert (output.argmax(1) == wanted).float().mean() > least[name], name

@@ -39,9 +39,8 @@ class ModelConfig:
     target: Literal["moving average", "shared", "pixels"] = "moving average"
     # Above 1: the mean of the layer-normalised outputs of the last ones, as data2vec (2202.03555).
     target_blocks: int = 1
-    # centred: without the batch's mean at each position, since what all images share there is no
-    # target; standardised: then with variance 1 of each feature over images and positions. Of
-    # several processes each one takes the statistics of its own share of the batch.
+    # centred: without the batch's mean at each position, which all images share; standardised: then
+    # with variance 1 of each feature over images and positions; each process of its own share.
     batch_targets: Literal["as they are", "centred", "standardised"] = "as they are"
     normalise_targets: bool = True  # mean 0, variance 1 over the features, or pixels, of a patch
     rectify_targets: bool = False  # ReLU, after the normalisation if any
@@ -51,9 +50,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         if not 1 <= self.target_blocks <= self.encoder.depth:
+            depth = self.encoder.depth
             raise ValueError(
-                f"target_blocks {self.target_blocks} must be 1 to the encoder's "
-                f"{self.encoder.depth}."
+                f"target_blocks {self.target_blocks} must be 1 to the encoder's {depth}."
             )
 
 
@@ -171,8 +170,7 @@ class Jepa(nn.Module):
 class WindowTokens(nn.Module):
     """EC-IJEPA (2410.10773): one extra token a window, from its patches' mean position vector.
 
-    That the context encoder is told the target windows, and the target encoder the context, is the
-    paper's [verified: abstract]; the form of the token, a learned linear map, is ours.
+    Each encoder is told the other's windows [verified: abstract]; the linear map is ours.
     """
 
     def __init__(self, positions: Float[Tensor, "N d"], generator: torch.Generator) -> None:

@@ -57,9 +57,8 @@ class SparsityConfig:
 class Penalty(nn.Module):
     """What a reading adds to JEPA; this one adds nothing. Override what differs.
 
-    `self.config` holds strength and groups, `self.seed` the run's seed, `self.projection_weight`
-    the weight W [p, d] of the predictor's input projection, and `self.groups` [G, channels a
-    group] the groups of the channels that `groups_of` names.
+    `self.projection_weight` is the weight W [p, d] of the predictor's input projection;
+    `self.groups` [G, channels a group] parts the channels that `groups_of` names.
     """
 
     groups_of: Literal["none", "encoder", "predictor"] = "none"  # whose channels are grouped
@@ -191,7 +190,8 @@ class NoisyGroupNormPenalty(GroupNormPenalty):
         log_variance = self.log_variance(latents).float()
         draws = generator(self.seed, "latent noise", step)
         noise = torch.randn(mean.shape, generator=draws).to(mean.device)
-        divergence = gaussian_divergence(mean, log_variance).mean()
+        # KL(N(mean, diag exp(log_variance)) || N(0, I)) in nats.
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
         self.divergence = divergence.detach()
         noisy = mean + (0.5 * log_variance).exp() * noise
         return noisy, group_loss + self.config.beta * divergence
@@ -238,10 +238,8 @@ def make_groups(
 ) -> Groups:
     """Partition of `width` channels: row g holds the channels of group g.
 
-    `heads` takes the attention heads as groups; `random` draws the partition.
-
-    Raises:
-        ValueError: the width can't be split into that many groups of equal size.
+    `heads` takes the attention heads as groups; `random` draws the partition. A ValueError if the
+    width can't be split into that many groups of equal size.
     """
     count = heads if grouping == "heads" else groups
     if count < 1 or width % count:
@@ -267,8 +265,8 @@ def strongest_group(norms: Float[Tensor, "G d"]) -> Int64[Tensor, "d"]:
 def proximal_step(weight: Float[Tensor, "p d"], groups: Groups, threshold: float) -> None:
     """In place W^(g)_{.,k} <- W^(g)_{.,k} · max(0, 1 - threshold / ||W^(g)_{.,k}||_2).
 
-    This is argmin_V ½||V - W||² + threshold · sum_g sum_k ||V^(g)_{.,k}||: a column whose norm is
-    at most `threshold` becomes exactly zero. `threshold` is the step's eta · lambda.
+    This is argmin_V ½||V - W||² + threshold · sum_g sum_k ||V^(g)_{.,k}||, of the step's
+    threshold eta · lambda: columns of at most this norm become exactly zero.
     """
     norms = group_column_norms(weight, groups)
     # A zero column stays zero; the clamp keeps 0/0 out of it.
@@ -280,13 +278,6 @@ def group_norms(latents: Float[Tensor, "B K d"], groups: Groups) -> Float[Tensor
     """Mean over batch and tokens of sum_g ||z_{S_g}||_2."""
     squares = latents.float()[..., groups].square().sum(-1)
     return (squares + EPSILON).sqrt().sum(-1).mean()
-
-
-def gaussian_divergence(
-    mean: Float[Tensor, "*n d"], log_variance: Float[Tensor, "*n d"]
-) -> Float[Tensor, "*n"]:
-    """KL(N(mean, diag exp(log_variance)) || N(0, I)) in nats."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
 
 
 def column_sparsity(norms: Float[Tensor, "G d"]) -> dict[str, float]:
@@ -314,9 +305,8 @@ def column_sparsity(norms: Float[Tensor, "G d"]) -> dict[str, float]:
 def group_sparsity(activations: Float[Tensor, "n d"], groups: Groups) -> dict[str, float]:
     """How each vector's norm spreads over G groups of its units, averaged over the vectors.
 
-    hoyer: 0 when all groups have one norm, 1 when one group has all (Hoyer 2004);
-    effective_groups: (sum of the norms)² / sum of their squares, from G down to 1; zero vectors
-    count as one group.
+    hoyer: from 0, all groups have one norm, to 1, one group has all (Hoyer 2004); effective_groups:
+    (sum of the norms)² / sum of their squares, from G to 1; zero vectors count as one group.
     """
     norms = activations.cpu().double()[:, groups.cpu()].norm(dim=-1)
     total = norms.norm(dim=-1)
@@ -331,8 +321,7 @@ def activation_sparsity(activations: Float[Tensor, "n d"]) -> dict[str, float]:
     """Sparsity of n activation vectors of d units, which no rescaling changes.
 
     activation_density: share of entries above a hundredth of the root mean square of all;
-    dead_units: share of units whose standard deviation over the vectors is at most a hundredth of
-    the root mean square of those of all units (of constant vectors all are dead).
+    dead_units: share of units whose standard deviation is at most a hundredth of that of all.
     """
     activations = activations.cpu().double()
     size = activations.square().mean().sqrt()

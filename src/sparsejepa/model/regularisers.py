@@ -78,9 +78,9 @@ class Regulariser(nn.Module):
         return {"embedding_spread": spread} | activation_sparsity(self.seen)
 
 
-def variance_hinge(embeddings: Float[Tensor, "B d"], epsilon: float = 1e-4) -> Float[Tensor, ""]:
-    """mean_k max(0, 1 - √(var_k + ε)), VICReg's variance term (2105.04906)."""
-    return (1 - (embeddings.var(0) + epsilon).sqrt()).relu().mean()
+def variance_hinge(embeddings: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
+    """mean_k max(0, 1 - √(var_k + 0.0001)), VICReg's variance term (2105.04906)."""
+    return (1 - (embeddings.var(0) + 1e-4).sqrt()).relu().mean()
 
 
 def covariance_cost(embeddings: Float[Tensor, "B d"]) -> Float[Tensor, ""]:

@@ -53,9 +53,8 @@ class EncoderConfig:
         elif self.options:
             raise ValueError(f"options {self.options} belong to a timm model; name it as timm.")
         if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}."
-            )
+            sizes = f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}"
+            raise ValueError(f"{sizes}.")
         if self.register_tokens < 0:
             raise ValueError(f"register_tokens {self.register_tokens} must be at least 0.")
         _check_transformer("Encoder", self.width, self.depth, self.heads)
@@ -130,11 +129,7 @@ class Encoder(nn.Module):
         return torch.cat(outputs, dim=-1) if last > 1 else outputs[0]
 
     def last_layers(self, images: Float[Tensor, "B 3 H W"], layers: int) -> Float[Tensor, "B N D"]:
-        """Tokens of the last `layers` blocks, each through the final norm, concatenated.
-
-        Raises:
-            ValueError: the encoder has not that many blocks.
-        """
+        """Tokens of the last `layers` blocks, each through the final norm, concatenated."""
         if not 1 <= layers <= self.config.depth:
             raise ValueError(f"layers {layers} must be 1 to the encoder's {self.config.depth}.")
         return self(images, last=layers)
@@ -190,19 +185,18 @@ def _plain_vit(config: EncoderConfig) -> nn.Module:
     # timm draws initial weights from the global generator: shield it, they are replaced anyway.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        what = f"{config.timm} with options {config.options}"
         try:
             vit = build(*name, **timm_arguments(config))
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            what = f"{config.timm} with options {config.options}"
             raise ValueError(f"timm makes no encoder {what}: {_line(error)}") from error
-    # Dropout draws from the global generator, so that a resumed run would not equal a whole one.
+    # Dropout draws from the global generator: a resumed run would not equal a whole one.
     random = any("drop" in key and value for key, value in config.options.items())
     fits = isinstance(vit, VisionTransformer) and vit.pos_embed is not None and not random
     if not fits or vit.has_class_token or vit.pos_embed.shape[1] != vit.patch_embed.num_patches:
         raise ValueError(
-            f"{config.timm} with options {config.options} does not fit: hidden patches leave "
-            f"before the first block, so it must be one of timm's plain vision transformers, with "
-            f"positions, without class token and without dropout."
+            f"{what} does not fit: hidden patches leave before the first block, so it must be a "
+            "plain vision transformer of timm, with positions, without class token and dropout."
         )
     return vit
 
@@ -233,8 +227,7 @@ def gather_tokens(
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Normal weights of standard deviation `GAIN` / sqrt(fan-in), zero biases.
 
-    The official code also scales residual projections by depth, but its later re-initialisation
-    of every linear layer undoes that; we follow what ran, with the gain kept instead of the 0.02.
+    The official code also scales residual projections by depth, but then initialises them anew.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
@@ -253,20 +246,13 @@ def use_fused_attention(module: nn.Module, fused: bool) -> None:
 
 @torch.no_grad()
 def round_to_half(encoder: Encoder) -> None:
-    """Rounds the weights in place to the float16 values that `save_encoder` keeps.
-
-    Done before an encoder is measured, it makes the numbers those of the file, to the bit.
-    """
+    """Rounds the weights in place to the values that `save_encoder` keeps: measure the file's."""
     for value in encoder.vit.state_dict().values():
         value.copy_(_half(value))
 
 
 def save_encoder(path: Path | str, encoder: Encoder, half: bool = True) -> None:
-    """Encoder weights, as float16 or whole, under timm's own names; the metadata has the config.
-
-    `timm`'s `VisionTransformer(**timm_arguments(config))`, or `create_model` where the config names
-    one of its models, takes the file with no key renamed.
-    """
+    """Encoder weights, as float16 or whole, under timm's own names; the metadata has the config."""
     config = json.dumps(dataclasses.asdict(encoder.config))
     state = {name: value.detach().cpu() for name, value in encoder.vit.state_dict().items()}
     weights = {name: (_half(v) if half else v).contiguous() for name, v in state.items()}
@@ -291,10 +277,8 @@ def load_encoder(path: Path | str) -> Encoder:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} is no whole safetensors file ({error}): copy or download it again, or give "
-            f"the file that save_encoder wrote."
-        ) from error
+        advice = "copy or download it again, or give the file that save_encoder wrote"
+        raise ValueError(f"{path} is no whole safetensors file ({error}): {advice}.") from error
     if "encoder" not in metadata:
         raise ValueError(f"{path} holds no encoder configuration; it was not made by this library.")
     try:
@@ -302,9 +286,8 @@ def load_encoder(path: Path | str) -> Encoder:
         encoder = Encoder(config, keyed_generator(0, "replaced"))
         encoder.vit.load_state_dict(weights)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} does not hold the weights of the encoder that it describes: {_line(error)}"
-        ) from error
+        what = f"{path} does not hold the weights of the encoder that it describes"
+        raise ValueError(f"{what}: {_line(error)}") from error
     return encoder.eval()
 
 

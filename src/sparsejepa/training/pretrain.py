@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -76,13 +76,11 @@ class PretrainConfig:
         if self.crop_scale[0] > self.crop_scale[1]:
             raise ValueError(f"crop_scale {self.crop_scale} must have the smaller share first.")
         if self.masks.grid != self.model.encoder.grid:
-            raise ValueError(
-                f"masks.grid {self.masks.grid} is not the encoder's {self.model.encoder.grid}."
-            )
+            grid = self.model.encoder.grid
+            raise ValueError(f"masks.grid {self.masks.grid} is not the encoder's {grid}.")
 
 
-@dataclass(frozen=True)
-class PretrainResult:
+class PretrainResult(NamedTuple):
     """A finished run."""
 
     jepa: nn.Module  # probe jepa.target_encoder, as I-JEPA does
