@@ -13,7 +13,6 @@ from sparsejepa.data.batches import (
     draw_flips,
     epoch_order,
     resized,
-    to_unit,
 )
 from sparsejepa.randomness import generator
 
@@ -59,18 +58,6 @@ def test_pixels_outside_the_crop_have_no_influence():
     before = crop_and_resize(images, boxes, KEEP, 32)
     # Rounding of a coordinate at the crop's edge may weigh a neighbour with some 1e-7.
     torch.testing.assert_close(crop_and_resize(changed, boxes, KEEP, 32), before, atol=1e-5, rtol=0)
-
-
-def test_whole_image_crop_is_the_identity_and_a_flip_mirrors_it():
-    """The box of the whole image gives the image back; a flip reverses its columns."""
-    images = random_images(64)
-    boxes = torch.tensor([[0, 0, 32, 32]]).expand(64, -1)
-    unit = to_unit(images)
-    assert unit.is_contiguous() and unit.min() >= 0 and unit.max() <= 1
-    same = crop_and_resize(images, boxes, KEEP, 32)
-    torch.testing.assert_close(same, unit, atol=1e-5, rtol=0)
-    mirrored = crop_and_resize(images, boxes, ~KEEP, 32)
-    torch.testing.assert_close(mirrored, unit.flip(3), atol=1e-5, rtol=0)
 
 
 @given(

@@ -23,14 +23,6 @@ def repaint(batch: Tensor, patches: list[list[int]]) -> Tensor:
     return painted
 
 
-def test_targets_see_the_whole_image():
-    """Other pixels in a context patch change the targets: they are cut from the output."""
-    jepa, batch, kept = model(), images(2), masks(2)
-    painted = repaint(batch, [row[:1] for row in kept.context.tolist()])
-    changed = (jepa.targets(painted, kept) - jepa.targets(batch, kept)).abs()
-    assert (changed.amax((-1, -2, -3)) > 1e-3).all()
-
-
 @torch.no_grad()
 def test_predictions_see_the_context_only():
     """Other pixels in every patch outside the context change the predictions by exactly 0."""
@@ -40,19 +32,6 @@ def test_predictions_see_the_context_only():
     assert torch.equal(predictions(jepa, repaint(batch, outside), kept), before)
     inside = repaint(batch, [row[:1] for row in kept.context.tolist()])
     assert not torch.allclose(predictions(jepa, inside, kept), before, atol=1e-3)
-
-
-@torch.no_grad()
-def test_target_blocks_do_not_see_each_other():
-    """Block 1 asked for elsewhere leaves every other block's predictions equal to the bit."""
-    jepa, batch, kept = model(), images(2), masks(2)
-    elsewhere = kept.targets.clone()
-    elsewhere[:, 1] = (elsewhere[:, 1] + 17) % 64
-    before, after = (
-        predictions(jepa, batch, Masks(kept.context, t)) for t in (kept.targets, elsewhere)
-    )
-    assert torch.equal(after[:, [0, 2, 3]], before[:, [0, 2, 3]])
-    assert not torch.allclose(after[:, 1], before[:, 1], atol=1e-3)
 
 
 @torch.no_grad()
@@ -124,7 +103,7 @@ def test_standardised_targets_have_unit_variance_however_little_images_differ():
     """Of each feature over images and positions; a common factor of the differences is gone."""
     jepa, batch = variant(batch_targets="standardised", normalise_targets=False), images(16)
     whole = jepa._whole(batch, masks(16))
-    everywhere = Masks(torch.arange(16).expand(16, -1), torch.arange(16).expand(16, 1, -1))
+    everywhere = Masks(torch.arange(64).expand(16, -1), torch.arange(64).expand(16, 1, -1))
     targets = jepa._cut(whole, everywhere)
     assert targets.mean(0).abs().max() < 1e-5
     torch.testing.assert_close(targets.square().mean((0, 1, 2)), torch.ones(32), atol=1e-3, rtol=0)

@@ -34,15 +34,12 @@ class Decoded(NamedTuple):
 
 
 def decode_image(content: bytes, size: int) -> Decoded:
-    """Decodes any format that Pillow reads.
+    """Decodes any format that Pillow reads, or raises `Unreadable` with the reason.
 
     Grey, palettes and CMYK become RGB; deep grey keeps its upper 8 bits; transparency is laid on
     white; the camera's orientation is applied; of several frames the first is taken. A JPEG with
     more than `PIL.Image.MAX_IMAGE_PIXELS` pixels is decoded at a fraction of its size, with sides
     of at least `size` pixels.
-
-    Raises:
-        Unreadable: with the reason.
     """
     try:
         # Pillow warns of damaged metadata and of sizes, which are dealt with here.

@@ -26,11 +26,9 @@ from sparsejepa.data.scenes import draw_scenes
 # Name -> (repository on the Hub, revision): a commit that holds Parquet files; MTEB pins it too.
 HUB_SETS = {"cifar100": ("uoft-cs/cifar100", "aadb3af77e9048adbea6b47c21a81e47dd092ae5")}
 
-# SHA-256 of the decoded pixels, [N, H, W, 3] bytes in row-major order. Computed from images that,
-# written back as records of CIFAR-100's binary version (coarse byte, fine byte, 3072 pixel bytes,
-# planes red, green, blue), have the SHA-1 sums that Apache MXNet publishes:
-# train.bin e207cd2e05b73b1393c74c7f5e7bea451d63e08e,
-# test.bin 8fb6623e830365ff53cf14adec797474f5478006.
+# SHA-256 of the decoded pixels, row-major. Written back as records of CIFAR-100's binary version
+# these images have the SHA-1 sums that Apache MXNet publishes: train.bin
+# e207cd2e05b73b1393c74c7f5e7bea451d63e08e, test.bin 8fb6623e830365ff53cf14adec797474f5478006.
 KNOWN_PIXELS = {
     ("cifar100", "train"): "4e457917601a66aed021f5fa37957b56c6319557c0a8ed5484de3c390af45430",
     ("cifar100", "test"): "4cb8e5d9309da489bf6b19cc10cd96c3ae6f8daf225380b605aaee4c0d6aee19",
@@ -109,17 +107,12 @@ def load_image_set(name: str, split: str = "train", label: str = "", size: int =
     `scenes` is drawn. Every other name is a folder of `$SPARSEJEPA_DATA`, or, with a slash in it,
     the path of a folder; `cifar100` is fetched from the Hub where there is none. The folder holds
     either Parquet files (`train.parquet`, `train-*.parquet`) with one column of encoded images, or
-    image files: `train/<class>/*.png`, without `train/` if that is the only split, and without
-    `<class>/` if there are no labels. Pixels are those that `sparsejepa score` sees.
+    image files: `train/<class>/*.png`, where `train/` and `<class>/` may be missing.
 
     Labels are the columns that the Hub's metadata calls classes, then those whose name says label,
-    then, if there is no other, the only column of few different values. Text and very large
-    integers are mapped to 0, 1, ... in sorted order, over all splits. All other columns of numbers
-    become `factors`.
-
-    Args:
-        label: the column to take as the default label; "none" for no labels at all.
-        size: if > 0, images are scaled to cover `size` x `size` pixels and cropped at the centre.
+    else the only column of few different values; `label` names the first, or is "none". Text and
+    very large integers are mapped to 0, 1, ... in sorted order, over all splits. Other columns of
+    numbers become `factors`. With `size`, images are scaled to cover a square and cropped.
 
     Raises:
         FileNotFoundError: the set or the split is neither local nor on the Hub.

@@ -47,15 +47,14 @@ class Scenes:
     factors: Table
     # Per scene [N]: light_azimuth, light_elevation (radians), exposure, ground_hue (turns),
     # camera_height (ground units), horizon (pixel row). Per object [N, 10], nearest first, zero
-    # where not present: present, shape, colour, size (radius), lateral (to the right), depth
-    # (all three in ground units), yaw (radians), visible (fraction that nothing hides).
+    # where absent: present, shape, colour, size (radius), lateral (to the right), depth (ground
+    # units), yaw (radians), visible (fraction that nothing hides).
 
 
 def draw_scenes(count: int, seed: int, split: str) -> Scenes:
     """Draws the first `count` scenes of the endless sequence that `seed` and `split` name.
 
-    Scene i is the same whatever `count` is. On one machine and one PyTorch version the images
-    are bit-equal in every run; elsewhere single pixels may round differently.
+    Bit-equal on one machine and PyTorch version; elsewhere single pixels may round differently.
     """
     parts = []
     for start in range(0, count, CHUNK):
@@ -130,10 +129,9 @@ def _draw_tables(n: int, generator: torch.Generator) -> tuple[Table, Table]:
 def render(
     scenes: Table, objects: Table, generator: torch.Generator
 ) -> tuple[UInt8[Tensor, "N 32 32 3"], Float[Tensor, "N K"]]:
-    """Images, and the fraction of each object that no nearer object hides.
+    """Images, and the fraction of each object that no nearer one hides; objects nearest first.
 
-    `objects` are sorted from the nearest, and are painted in this order; `generator` draws what is
-    no factor: discs, textures, shades of a colour and pixel noise.
+    `generator` draws what is no factor: discs, textures, shades of a colour and pixel noise.
     """
     present = objects["present"].float()
     depth = torch.where(objects["present"], objects["depth"], 1.0)

@@ -1,7 +1,4 @@
-"""Multi-block masks: which patches the context encoder keeps, and which the predictor predicts.
-
-Masks here are *kept indices* (into the raster of patches), never Boolean drops.
-"""
+"""Multi-block masks: *kept indices* of patches, for the context encoder and the predictor."""
 
 import itertools
 import math
@@ -77,9 +74,8 @@ def sample_masks(config: MaskConfig, count: int, generator: torch.Generator) -> 
     As in the official code one block size serves a whole batch; scale and aspect ratio are two
     independent numbers and every position that fits is equally likely (the official sampler uses
     one number for both and never reaches the last row and column). The context is a uniform random
-    subset of K of the patches that lie in the context block and in no target. An image whose
-    targets leave fewer than K draws new ones, up to a few times; after that its targets coincide,
-    which leaves enough by the check in `MaskConfig`.
+    subset of K patches of the context block outside the targets. An image whose targets leave fewer
+    draws new ones, a few times; then its targets coincide, which by `MaskConfig` leaves enough.
     """
     scale, aspect, context_scale = (
         low + (high - low) * torch.rand((), generator=generator).item()

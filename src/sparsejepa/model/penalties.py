@@ -1,7 +1,6 @@
-"""Penalties of SparseJEPA: the readings of the paper, a control, and measures of sparsity.
+"""Penalties of SparseJEPA: readings of the paper, which leaves open what exactly is penalised.
 
-The paper leaves open what exactly is penalised; each reading is one `Penalty`. An own one is a
-subclass with a row in `PENALTIES`.
+Each one is a `Penalty` with a row in `PENALTIES`, and so is one of your own.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
 """Statistical terms of JEPA's peers: a batch of embeddings should have a given distribution.
 
-All see one pooled embedding an image: a batch of these is an independent sample, the tokens of one
-image are not. With several processes each one compares its own share of the batch.
+All see one pooled embedding an image: a batch of these is an independent sample, of each process.
 """
 
 import math
@@ -111,10 +110,7 @@ def epps_pulley(
 def sliced_wasserstein(
     embeddings: Float[Tensor, "B d"], wanted: Float[Tensor, "B d"], slices: Float[Tensor, "d S"]
 ) -> Float[Tensor, ""]:
-    """Mean over slices of the squared 2-Wasserstein distance of two projected samples.
-
-    In one dimension the best transport pairs sorted values (RDMReg, 2602.01456).
-    """
+    """Mean squared 2-Wasserstein distance over slices: pairs of sorted values (2602.01456)."""
     projected, target = ((sample @ slices).sort(dim=0).values for sample in (embeddings, wanted))
     return (projected - target).square().mean()
 

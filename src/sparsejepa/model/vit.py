@@ -138,8 +138,7 @@ class Encoder(nn.Module):
 class Predictor(nn.Module):
     """Context tokens and target positions to `outputs` predicted values of each target patch.
 
-    `projection` maps encoder latents to the predictor's width; SparseJEPA parts its rows into
-    the maps W^(g).
+    `projection` maps encoder latents to its width; SparseJEPA parts the rows into maps W^(g).
     """
 
     def __init__(

@@ -19,10 +19,7 @@ class Precision:
 
 
 def choose_device() -> torch.device:
-    """CUDA where there is one, else the CPU.
-
-    Never a Mac's mps: it has no float64, which the measures need, and nothing was tested there.
-    """
+    """CUDA where there is one, else the CPU: a Mac's mps has no float64, which measures need."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
