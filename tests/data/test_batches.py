@@ -13,7 +13,6 @@ from sparsejepa.data.batches import (
     draw_flips,
     epoch_order,
     resized,
-    to_unit,
 )
 from sparsejepa.randomness import generator
 
@@ -41,28 +40,11 @@ def test_batched_crops_equal_cropping_one_by_one(height, width, size):
     images = random_images(64, height, width)
     boxes = draw_crops(64, height, width, generator(0, "crops"), scale=(0.05, 1.0))
     flips = draw_flips(64, generator(0, "flips"))
-    assert flips.any() and not flips.all()
+    assert 12 < flips.sum() < 52  # five standard deviations about a half
     batched = crop_and_resize(images, boxes, flips, size)
     expected = crop_one_by_one(images, boxes, flips, size)
     assert batched.dtype == torch.float32
     torch.testing.assert_close(batched.double(), expected, atol=1e-5, rtol=0)
-
-
-def test_batched_crops_equal_torchvision():
-    """torchvision's `resized_crop` without antialiasing gives the same pixels."""
-    from torchvision.transforms.functional import resized_crop
-
-    images = random_images(64)
-    boxes = draw_crops(64, 32, 32, generator(1, "crops"))
-    expected = torch.stack(
-        [
-            resized_crop(image, *box.tolist(), [32, 32], antialias=False)
-            for image, box in zip(to_unit(images), boxes, strict=True)
-        ]
-    )
-    torch.testing.assert_close(
-        crop_and_resize(images, boxes, KEEP, 32), expected, atol=1e-5, rtol=0
-    )
 
 
 def test_pixels_outside_the_crop_have_no_influence():
@@ -76,18 +58,6 @@ def test_pixels_outside_the_crop_have_no_influence():
     before = crop_and_resize(images, boxes, KEEP, 32)
     # Rounding of a coordinate at the crop's edge may weigh a neighbour with some 1e-7.
     torch.testing.assert_close(crop_and_resize(changed, boxes, KEEP, 32), before, atol=1e-5, rtol=0)
-
-
-def test_whole_image_crop_is_the_identity_and_a_flip_mirrors_it():
-    """The box of the whole image gives the image back; a flip reverses its columns."""
-    images = random_images(64)
-    boxes = torch.tensor([[0, 0, 32, 32]]).expand(64, -1)
-    unit = to_unit(images)
-    assert unit.is_contiguous() and unit.min() >= 0 and unit.max() <= 1
-    same = crop_and_resize(images, boxes, KEEP, 32)
-    torch.testing.assert_close(same, unit, atol=1e-5, rtol=0)
-    mirrored = crop_and_resize(images, boxes, ~KEEP, 32)
-    torch.testing.assert_close(mirrored, unit.flip(3), atol=1e-5, rtol=0)
 
 
 @given(
@@ -134,32 +104,16 @@ def test_boxes_that_never_fit_fall_back_to_the_centre():
     assert (high == torch.tensor([40, 0, 20, 10])).all()
 
 
-def test_draws_depend_on_the_generator_alone():
-    """Equal generators give equal crops and flips; the global generator is not touched."""
-    state = torch.random.get_rng_state()
-    a = draw_crops(100, 32, 32, generator(5)), draw_flips(100, generator(6))
-    b = draw_crops(100, 32, 32, generator(5)), draw_flips(100, generator(6))
-    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
-    assert not torch.equal(a[0], draw_crops(100, 32, 32, generator(7)))
-    assert torch.equal(torch.random.get_rng_state(), state)
-
-
-def test_half_of_the_images_are_mirrored():
-    """Within five standard deviations."""
-    assert abs(draw_flips(10_000, generator(0)).float().mean() - 0.5) < 0.025
-
-
 @given(count=st.integers(1, 300), seed=st.integers(0, 100), epoch=st.integers(0, 100))
 def test_epoch_order_visits_every_image_once(count, seed, epoch):
-    """The order is a permutation, and the same whenever it is asked for."""
+    """The order is a permutation, another for other epochs and seeds."""
     order = epoch_order(count, seed, epoch)
     assert torch.equal(order.sort().values, torch.arange(count))
-    assert torch.equal(order, epoch_order(count, seed, epoch))
-
-
-def test_epoch_order_is_drawn_once_an_epoch():
-    """Every step asks for it: it is the same tensor, not another draw of a million numbers."""
-    assert epoch_order(100, 0, 0) is epoch_order(100, 0, 0)
+    # Every step asks for it: it is the same tensor, not another draw of a million numbers.
+    assert epoch_order(count, seed, epoch) is order
+    if count > 50:
+        assert not torch.equal(order, epoch_order(count, seed + 1, epoch))
+        assert not torch.equal(order, epoch_order(count, seed, epoch + 1))
 
 
 def test_resizing_keeps_what_fits_and_squeezes_the_rest():
@@ -174,12 +128,6 @@ def test_resizing_keeps_what_fits_and_squeezes_the_rest():
     assert (small.permute(0, 3, 1, 2) - expected).abs().max() <= 0.501
     flat = torch.full((300, 12, 18, 3), 77, dtype=torch.uint8)
     assert (resized(flat, 6) == 77).all()
-
-
-def test_epoch_order_differs_between_epochs_and_seeds():
-    """No two epochs and no two seeds share an order."""
-    orders = [epoch_order(100, seed, epoch) for seed in range(3) for epoch in range(3)]
-    assert len({tuple(order.tolist()) for order in orders}) == 9
 
 
 def test_channel_statistics_are_those_of_all_pixels():

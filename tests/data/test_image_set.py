@@ -5,6 +5,7 @@ import io
 import json
 import os
 
+import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -109,16 +110,9 @@ def test_an_unclear_label_is_asked_for(write):
     assert "shape, animal: name one with label=" in loaded.why_no_labels()
     asked = load_image_set("toy", "train", label="animal")
     assert list(asked.labels) == ["animal"] and asked.candidates == ()
-    assert load_image_set("toy", "train", label="none").candidates == ()
+    none = load_image_set("toy", "train", label="none")
+    assert none.candidates == () and "toy has no labels" in none.why_no_labels()
     assert "no column 'colour'; choose from shape, animal, row_id" in refused(label="colour")
-
-
-def test_a_set_without_labels_is_loaded(write):
-    """It can be trained on; floats are no classes, but known."""
-    write(table(pixels(4), brightness=[0.1, 0.2, 0.3, 0.4]))
-    loaded = load_image_set("toy", "train")
-    assert loaded.labels == {} and "toy has no labels" in loaded.why_no_labels()
-    assert loaded.take(2).factors["brightness"].tolist() == pytest.approx([0.1, 0.2])
 
 
 @pytest.mark.parametrize(
@@ -144,25 +138,15 @@ def written(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def test_training_sees_the_pixels_that_score_sees(write):
-    """Deep grey by its upper bits, transparency on white, photographs upright; floats refused."""
+    """Deep grey by its upper bits and transparency on white, as the decoder has them."""
     ramp = np.linspace(0, 65535, 64).reshape(8, 8)
     clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-    turned = Image.Exif()
-    turned[0x112] = 3
-    top = Image.fromarray(np.repeat(np.array([255] * 4 + [0] * 4, np.uint8), 24).reshape(8, 8, 3))
-    cells = [
-        written(Image.fromarray(ramp.astype(np.uint16)), "PNG"),
-        written(clear, "PNG"),
-        written(top, "JPEG", exif=turned),
-        written(Image.fromarray(pixels(1)[0, ..., 0]), "PNG"),
-    ]
+    cells = [written(image, "PNG") for image in (Image.fromarray(ramp.astype(np.uint16)), clear)]
     write(pa.table({"image": structs(cells)}))
     found = load_image_set("toy", "train").images
     for image, cell in zip(found, cells, strict=True):
         assert np.array_equal(image.numpy(), np.asarray(decode_image(cell, 8).image))
     assert 120 < found[0].float().mean() < 135 and found[1].min() == 255
-    assert found[2, :4].max() < 60 and found[2, 4:].min() > 200
-    assert np.array_equal(found[3, ..., 1].numpy(), pixels(1)[0, ..., 0])
     write(pa.table({"image": structs([written(Image.fromarray(ramp.astype(np.float32)), "TIFF")])}))
     assert "Image 0 in" in refused() and "floating-point" in refused()
 
@@ -214,11 +198,7 @@ def test_a_home_folder_and_names_of_files(photos, monkeypatch):
     monkeypatch.setenv("SPARSEJEPA_DATA", "~")
     assert len(load_image_set("photos", "test").images) == 2
     assert len(load_image_set("~/photos", "test").images) == 2
-    for place in (
-        "one/train.parquet",
-        "two/data/train-00000-of-00001.parquet",
-        "three/train/0.parquet",
-    ):
+    for place in ("one/train.parquet", "two/data/train-0-of-1.parquet", "three/train/0.parquet"):
         file = photos.parent / place
         file.parent.mkdir(parents=True)
         pq.write_table(table(pixels(3), label=[0, 1, 0]), file)
@@ -249,9 +229,10 @@ def test_sizes(write):
 def test_take_is_the_first_images_with_their_own_hash(write):
     """`take(n)` cuts images and labels alike and hashes what is left; 0 means all."""
     images = pixels(5)
-    write(table(images, label=list(range(5))))
+    write(table(images, label=list(range(5)), depth=[0.5, 1.5, 2.5, 3.5, 4.5]))
     loaded = load_image_set("toy", "train")
     first = loaded.take(2)
+    assert first.factors["depth"].tolist() == [0.5, 1.5]
     assert np.array_equal(first.images.numpy(), images[:2])
     assert first.labels["label"].tolist() == [0, 1]
     assert first.pixel_sha256 == hashlib.sha256(images[:2].tobytes()).hexdigest()
@@ -287,16 +268,13 @@ def test_real_cifar100_is_bit_exact():
 
 
 def test_damaged_parquet_is_named(write):
-    """A cut file, with what to do; overwritten bytes inside, as a file or as an image."""
+    """A cut file, with what to do."""
     file = write(table(pixels(20)))
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-100])
+    file.write_bytes(file.read_bytes()[:-100])
     assert str(file) in refused() and "no complete Parquet file" in refused()
-    file.write_bytes(whole[:500] + bytes(1000) + whole[1500:])
-    assert "fetch it again" in refused() or "cannot be used" in refused()
 
 
-@pytest.mark.parametrize("bad", [b"no image", png(pixels(1)[0])[:60], None])
+@pytest.mark.parametrize("bad", [b"no image", None])
 def test_image_that_cannot_be_decoded(write, bad):
     """A broken or a missing image is named by its row."""
     write(pa.table({"img": structs([png(pixels(1)[0]), bad])}))
@@ -313,12 +291,10 @@ def test_columns(write):
     assert len(load_image_set("toy", "train").images) == 1
     write(pa.table({"left": picture, "right": picture}))
     assert "one column of encoded images" in refused() and "left (struct" in refused()
-    write(pa.table({"img": ["a.png"], "label": [2]}))
-    assert "img (string), label (int64)" in refused()
     write(table(pixels(0)))
     assert "no images in" in refused()
     write(table(pixels(1), label=[1]), table(pixels(1), count=[1]))
-    with pytest.raises(ValueError, match="differ in their columns .*count, label.* one data set"):
+    with pytest.raises(ValueError, match="differ in their columns .*img, label; img, count"):
         load_image_set("toy", "train")
 
 
@@ -341,8 +317,6 @@ def test_other_pixels_under_a_known_name_are_refused(write):
 
 def test_hub_is_asked_for_the_pinned_revision(write, monkeypatch):
     """Without local files the pinned revision is loaded, and its columns read as local ones are."""
-    import datasets
-
     images = pixels(3)
     made = named(
         table(images, coarse_label=[1, 0, 0], fine_label=[2, 0, 1]), fine_label=list("abc")

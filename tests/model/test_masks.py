@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2, chisquare, ks_2samp, spearmanr
+from scipy.stats import chi2, chisquare, spearmanr
 from torch import Tensor
 
 from sparsejepa.chapters.pretraining import coverage
@@ -40,30 +40,12 @@ def pair(low: float, high: float) -> st.SearchStrategy[tuple[float, float]]:
     return st.tuples(number, number).map(lambda numbers: tuple(sorted(numbers)))
 
 
-def test_every_patch_is_context_and_target_at_some_time():
-    """Over 2,000 draws no patch is left out, not even in the last row and column."""
-    for grid in (8, 14):
-        config = MaskConfig(grid=grid)
-        masks = draws(config, 125, 16, seed=1)
-        for kept in ([m.context for m in masks], [m.targets for m in masks]):
-            seen = torch.cat([indices.flatten() for indices in kept]).unique()
-            assert seen.tolist() == list(range(grid * grid))
-
-
 def test_target_positions_are_uniform():
     """All 6·6 positions at which a 3x3 block fits an 8x8 grid are equally likely (chi-square)."""
     corners = torch.cat([m.targets[..., 0].flatten() for m in draws(FIXED, 10, 200, seed=2)])
     counts = torch.bincount(corners, minlength=64).view(8, 8)
     assert counts[6:].sum() == counts[:, 6:].sum() == 0
     assert chisquare(counts[:6, :6].flatten()).pvalue > 1e-3
-
-
-def test_context_positions_are_uniform():
-    """A 7x7 context holds exactly one corner of an 8x8 grid, each equally often (chi-square)."""
-    context = torch.cat([m.context for m in draws(FIXED, 10, 400, seed=3)])
-    counts = torch.bincount(context.flatten(), minlength=64)[[0, 7, 56, 63]]
-    assert counts.sum() > 500
-    assert chisquare(counts).pvalue > 1e-3
 
 
 def test_context_is_a_uniform_subset_of_what_is_allowed():
@@ -155,33 +137,6 @@ def test_targets_coincide_where_distinct_ones_leave_too_little():
     assert 0 < coincide.sum() < len(coincide)
 
 
-def test_context_lies_in_the_middle_and_does_not_depend_on_the_batch_size():
-    """The mean row of a context is (grid - 1) / 2 on average, and its law is that of any batch."""
-
-    def mean_rows(count: int) -> Tensor:
-        # One row of each batch: images of a batch share their block sizes, batches share nothing.
-        kept = [m.context[-1] for m in draws(MaskConfig(), 150, count, seed=count)]
-        return torch.stack(kept).div(8, rounding_mode="floor").double().mean(1)
-
-    small, large = mean_rows(8), mean_rows(256)
-    assert ks_2samp(small, large).pvalue > 1e-3
-    for rows in (small, large):
-        assert rows.mean().item() == pytest.approx(3.5, abs=0.25)
-
-
-def test_masks_depend_on_the_generator_alone():
-    """Equal states draw equal masks, the state advances, and the global generator is untouched."""
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    source = generator(9)
-    first, second = (sample_masks(MaskConfig(), 16, source) for _ in range(2))
-    torch.manual_seed(0)
-    again = sample_masks(MaskConfig(), 16, generator(9))
-    assert torch.equal(first.context, again.context) and torch.equal(first.targets, again.targets)
-    assert not torch.equal(first.context, second.context)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_coverage_counts_patches_per_image():
     """The context map sums to K; a single 3x3 target gives every interior patch 9/36."""
     maps = coverage(MaskConfig(), 320, generator(11))
@@ -197,11 +152,9 @@ def test_coverage_counts_patches_per_image():
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"target_scale": (0.2, 0.15)}, "target_scale"),
         ({"target_scale": (0.0, 0.2)}, "target_scale"),
         ({"target_scale": (0.5, 0.9), "target_aspect": (0.2, 1.0)}, "8x8 grid"),
         ({"target_aspect": (float("nan"), 1.5)}, "target_aspect"),
-        ({"context_scale": (0.85, 1.5)}, "8x8 grid"),
         ({"context_scale": (0.1, 1.0)}, "use smaller targets"),
         ({"context_length": 34}, "choose 1 to 33"),
         ({"targets": 0}, "targets 0"),

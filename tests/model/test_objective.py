@@ -1,17 +1,14 @@
 """The JEPA objective: what the targets see, what the predictions don't, and what it costs."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.integrate import quad
+from scipy.stats import norm
 from torch import Tensor
 
 from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import Masks
-from sparsejepa.model.vit import EncoderConfig, PredictorConfig, gather_tokens
-from sparsejepa.randomness import generator
+from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from tests.model.tiny import ENCODER, PREDICTOR, images, masks, model, predictions
 
 
@@ -26,29 +23,6 @@ def repaint(batch: Tensor, patches: list[list[int]]) -> Tensor:
     return painted
 
 
-def test_targets_are_normalised_per_token():
-    """Each target token has mean 0 and variance 1; normalising and gathering commute; no affine."""
-    jepa, batch, kept = model(), images(3), masks(3)
-    with torch.no_grad():
-        jepa.target_encoder.vit.norm.weight.mul_(torch.linspace(0.5, 2, 32))
-        features = jepa.target_encoder(batch)
-    targets = jepa.targets(batch, kept)
-    torch.testing.assert_close(targets.mean(-1), torch.zeros(targets.shape[:-1]), rtol=0, atol=1e-6)
-    torch.testing.assert_close(
-        targets.var(-1, correction=0), torch.ones(targets.shape[:-1]), rtol=0, atol=1e-4
-    )
-    gathered = gather_tokens(features, kept.targets.flatten(1)).view(targets.shape)
-    torch.testing.assert_close(targets, F.layer_norm(gathered, (32,)), rtol=0, atol=1e-6)
-
-
-def test_targets_see_the_whole_image():
-    """Other pixels in a context patch change the targets: they are cut from the output."""
-    jepa, batch, kept = model(), images(2), masks(2)
-    painted = repaint(batch, [row[:1] for row in kept.context.tolist()])
-    changed = (jepa.targets(painted, kept) - jepa.targets(batch, kept)).abs()
-    assert (changed.amax((-1, -2, -3)) > 1e-3).all()
-
-
 @torch.no_grad()
 def test_predictions_see_the_context_only():
     """Other pixels in every patch outside the context change the predictions by exactly 0."""
@@ -61,70 +35,14 @@ def test_predictions_see_the_context_only():
 
 
 @torch.no_grad()
-def test_order_of_the_context_means_nothing_but_its_positions_do():
-    """Context in another order: equal predictions. Tokens at other positions: others."""
-    jepa, batch, kept = model(), images(2), masks(2)
-    order = torch.randperm(16, generator=generator(2))
-    shuffled = Masks(kept.context[:, order], kept.targets)
-    before = predictions(jepa, batch, kept)
-    torch.testing.assert_close(predictions(jepa, batch, shuffled), before, rtol=0, atol=3e-6)
-    latents = jepa.context_encoder(batch, kept.context)
-    moved = jepa.predictor(latents, kept.context[:, order], kept.targets)
-    assert not torch.allclose(moved, before, atol=1e-3)
-
-
-@torch.no_grad()
-def test_target_blocks_do_not_see_each_other():
-    """Block 1 asked for elsewhere leaves every other block's predictions equal to the bit."""
-    jepa, batch, kept = model(), images(2), masks(2)
-    elsewhere = kept.targets.clone()
-    elsewhere[:, 1] = (elsewhere[:, 1] + 17) % 64
-    before, after = (
-        predictions(jepa, batch, Masks(kept.context, t)) for t in (kept.targets, elsewhere)
-    )
-    assert torch.equal(after[:, [0, 2, 3]], before[:, [0, 2, 3]])
-    assert not torch.allclose(after[:, 1], before[:, 1], atol=1e-3)
-
-
-@torch.no_grad()
-def test_images_and_blocks_keep_their_order():
-    """Row (b, m) is what image b and block m give alone: no image meets another's context."""
-    jepa, batch, kept = model(), images(3), masks(3)
-    together = predictions(jepa, batch, kept)
-    for b in range(3):
-        for m in range(4):
-            one = Masks(kept.context[b : b + 1], kept.targets[b : b + 1, m : m + 1])
-            alone = predictions(jepa, batch[b : b + 1], one)[0, 0]
-            torch.testing.assert_close(together[b, m], alone, rtol=0, atol=1e-5)
-    assert not torch.allclose(together[0], together[1], atol=1e-3)
-
-
-def test_loss_is_smooth_l1_over_all_targets():
-    """Mean of ½δ² where |δ| < 1 and |δ| - ½ elsewhere, over images, blocks, tokens and channels."""
-    jepa, batch, kept = model(), images(2), masks(2)
-    with torch.no_grad():
-        output = jepa(batch, kept, 0)
-        gap = (predictions(jepa, batch, kept) - jepa.targets(batch, kept)).abs()
-    assert (gap > 1).any() and (gap < 1).any()
-    expected = torch.where(gap < 1, gap**2 / 2, gap - 0.5).mean()
-    torch.testing.assert_close(output.loss, expected, rtol=1e-6, atol=0)
-    torch.testing.assert_close(output.prediction_loss, expected, rtol=1e-6, atol=0)
-
-
-@torch.no_grad()
 def test_predicting_nothing_costs_what_it_must():
     """A prediction of 0 costs E smoothL1(N(0, 1)) = 0.4247 where target channels are Gaussian.
 
     They are at random weights without positions. Positions make them flatter, which costs more,
     yet at most ½, for smoothL1(x) <= x²/2 and targets have variance 1.
     """
-
-    def integrand(x: float) -> float:
-        smooth = x * x / 2 if abs(x) < 1 else abs(x) - 0.5
-        return smooth * math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-
-    # By symmetry, and split at the kink.
-    expected = 2 * (quad(integrand, 0, 1)[0] + quad(integrand, 1, math.inf)[0])
+    expected = 2 * norm.expect(lambda x: x * x / 2, lb=0, ub=1)
+    expected += 2 * norm.expect(lambda x: x - 0.5, lb=1)
     assert expected == pytest.approx(0.4247, abs=5e-5)
     jepa = Jepa(ModelConfig(EncoderConfig(depth=2), PredictorConfig(depth=1)), seed=0)
     batch, kept = images(4), masks(4)
@@ -198,9 +116,8 @@ def test_an_own_batch_norm_is_probed_with_its_own_statistics():
     """The moving average copies buffers: running means, and the count of batches."""
     jepa = model()
     for encoder in (jepa.context_encoder, jepa.target_encoder):
-        encoder.vit.patch_embed.norm = torch.nn.Sequential(
-            Transposed(), torch.nn.BatchNorm1d(32), Transposed()
-        )
+        parts = (Transposed(), torch.nn.BatchNorm1d(32), Transposed())
+        encoder.vit.patch_embed.norm = torch.nn.Sequential(*parts)
     jepa.target_encoder.requires_grad_(False)
     jepa(images(4) + 1, masks(4), 0)
     jepa.update_target(0.996)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.stats import laplace, norm, wasserstein_distance
+from scipy.stats import laplace
 from torch import Tensor
 
 from sparsejepa.model.jepa import RegulariserConfig
@@ -30,11 +30,6 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator(seed, "regularisers"))
 
 
-def quantiles(count: int) -> Tensor:
-    """The middle quantiles of N(0, 1): as Gaussian as `count` numbers can be."""
-    return torch.tensor(norm.ppf([(i + 0.5) / count for i in range(count)]), dtype=torch.float64)
-
-
 def statistic(samples: Tensor) -> float:
     return epps_pulley(samples.view(-1, 1)).item()
 
@@ -52,30 +47,6 @@ def test_epps_pulley_is_its_integral():
     assert statistic(samples) == pytest.approx(expected, rel=2e-3)
     finer = epps_pulley(samples.view(-1, 1), knots=2001).item()
     assert finer == pytest.approx(expected, rel=1e-6)
-
-
-def test_epps_pulley_has_a_closed_form_over_the_whole_line():
-    """√(2π) (1/N ΣΣ e^(-(x_i-x_j)²/2) - √2 Σ e^(-x_i²/4) + N/√3), from Gaussian integrals."""
-    samples = 1.5 * normal(12).double()
-    pairs = (-(samples[:, None] - samples).square() / 2).exp().sum() / 12
-    singles = math.sqrt(2) * (-samples.square() / 4).exp().sum()
-    expected = math.sqrt(2 * math.pi) * (pairs - singles + 12 / math.sqrt(3))
-    found = epps_pulley(samples.view(-1, 1), knots=4001, limit=12.0).item()
-    assert found == pytest.approx(expected.item(), rel=1e-6)
-
-
-def test_epps_pulley_grows_with_the_distance_from_a_gaussian():
-    """About 0 for Gaussian quantiles; more for flat, shifted, scaled and constant samples."""
-    exact = quantiles(256)
-    assert statistic(exact) < 0.01
-    flat = torch.linspace(-math.sqrt(3), math.sqrt(3), 256, dtype=torch.float64)
-    assert statistic(flat) > 0.5
-    for wrong in (lambda c: exact + c, lambda c: exact * (1 + c), lambda c: exact / (1 + c)):
-        values = [statistic(wrong(c)) for c in (0.0, 0.3, 1.0, 3.0)]
-        assert values == sorted(values) and values[1] > 1
-    # All at 0: N ∫ (1 - e^(-t²/2))² e^(-t²/2) dt = N √(2π) (1 - √2 + 1/√3), less the tails.
-    collapsed = 256 * math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
-    assert statistic(0 * exact) == pytest.approx(collapsed, rel=0.02)
 
 
 def test_sigreg_knows_a_gaussian_batch():
@@ -105,15 +76,6 @@ def test_sliced_wasserstein_sees_the_distribution_only(seed: int):
     assert one > 1e-3
 
 
-def test_sorted_pairs_are_the_best_transport():
-    """Where one sample lies above the other, W₁ is the mean gap; W₂² is at least W₁²."""
-    a, b = normal(50, 1), normal(50, 1, seed=1) + 20
-    squared = sliced_wasserstein(a, b, torch.ones(1, 1)).item()
-    first = wasserstein_distance(a.ravel().numpy(), b.ravel().numpy())
-    assert first == pytest.approx((b.mean() - a.mean()).item(), rel=1e-5)
-    assert first**2 <= squared < 1.05 * first**2
-
-
 @pytest.mark.parametrize("location", [-1.0, 0.0, 0.5])
 def test_rectified_laplace_has_the_stated_law(location: float):
     """E||z||₀ = D Φ(μ/σ) (papers' formula), mean and variance-1 scale as the Laplace law says."""
@@ -122,7 +84,6 @@ def test_rectified_laplace_has_the_stated_law(location: float):
     assert law.var() == pytest.approx(1)
     active = laplace.cdf(location / LAPLACE_SCALE)
     assert (drawn > 0).float().mean().item() == pytest.approx(active, abs=0.005)
-    assert (drawn >= 0).all()
     mean = quad(lambda x: x * law.pdf(x), 0, 40, points=[0.5])[0]
     assert drawn.mean().item() == pytest.approx(mean, abs=0.01)
 
@@ -160,20 +121,3 @@ def test_terms_are_functions_of_seed_and_step(term: str):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(one(rows, 4), Regulariser(one.config, 0)(rows, 4))
         assert one(rows, 4).dtype == torch.float32
-    with torch.no_grad():
-        exact = one(rows, 4)
-    assert torch.equal(exact, one(rows, 4))
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"slices": 0}, "slices 0 must be above 0"),
-        ({"weight": -1.0}, "weight -1.0 at least 0"),
-        ({"prediction_weight": 0.0}, "prediction_weight 0.0"),
-    ],
-)
-def test_impossible_weights_are_refused(settings: dict, sentence: str):
-    """A loss without prediction, or without slices, is no method."""
-    with pytest.raises(ValueError, match=sentence):
-        RegulariserConfig("SIGReg", **settings)

@@ -9,6 +9,7 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from sparsejepa.model.vit import (
@@ -17,13 +18,10 @@ from sparsejepa.model.vit import (
     EncoderConfig,
     Predictor,
     PredictorConfig,
-    gather_tokens,
     load_encoder,
-    positions,
     round_to_half,
     save_encoder,
     timm_arguments,
-    use_fused_attention,
 )
 from sparsejepa.randomness import generator
 
@@ -51,14 +49,11 @@ def test_the_weights_open_in_plain_timm():
 
     timm expects normalised images, the encoder normalises by itself.
     """
-    from timm.models.vision_transformer import VisionTransformer
-
     encoder = tiny_encoder()
     plain = VisionTransformer(**timm_arguments(TINY)).eval()
     plain.load_state_dict(encoder.vit.state_dict(), strict=True)
     batch = images(3)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (TINY.mean, TINY.std))
-    features = plain.forward_features((batch - mean) / std)
+    features = plain.forward_features((batch - encoder.mean) / encoder.std)
     torch.testing.assert_close(encoder(batch), features, rtol=0, atol=2e-6)
     assert features.shape == (3, 16, 32)
 
@@ -75,52 +70,9 @@ def test_last_layers_are_those_of_timm():
         encoder.last_layers(batch, 2), torch.cat(layers, dim=-1), rtol=0, atol=2e-6
     )
     torch.testing.assert_close(encoder.last_layers(batch, 1), encoder(batch), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("layers", [0, 3])
-def test_layers_that_are_not_there_are_refused(layers: int):
-    """An encoder of two blocks has one or two last layers."""
-    with pytest.raises(ValueError, match=f"layers {layers} must be 1 to the encoder's 2"):
-        tiny_encoder().last_layers(images(1), layers)
-
-
-@torch.no_grad()
-def test_kept_patches_enter_before_the_blocks():
-    """With all patches kept nothing changes; with some, they cannot see the others."""
-    encoder, batch = tiny_encoder(), images(2)
-    whole = encoder(batch)
-    everything = torch.arange(16).expand(2, -1)
-    torch.testing.assert_close(encoder(batch, everything), whole, rtol=0, atol=0)
-    keep = torch.tensor([[0, 3, 7, 9], [15, 2, 4, 1]])
-    alone = encoder.vit.norm(encoder.vit.blocks(gather_tokens(encoder.embed(batch), keep)))
-    torch.testing.assert_close(encoder(batch, keep), alone, rtol=0, atol=0)
-    assert not torch.allclose(encoder(batch, keep), gather_tokens(whole, keep), atol=1e-4)
-
-
-@torch.no_grad()
-def test_encoder_is_equivariant_to_the_order_of_kept_patches():
-    """A patch carries its position with it: another order of `keep` only reorders the tokens."""
-    encoder, batch = tiny_encoder(), images(2)
-    keep, order = torch.tensor([[0, 3, 7, 9], [15, 2, 4, 1]]), torch.tensor([2, 0, 3, 1])
-    torch.testing.assert_close(
-        encoder(batch, keep[:, order]), encoder(batch, keep)[:, order], rtol=0, atol=2e-6
-    )
-
-
-def test_positions_closed_form():
-    """Row (y, x) is [sin yω, sin xω, cos yω, cos xω], ω_i = 10000^(-4i / width), in raster order.
-
-    The same numbers as I-JEPA's [sin x, cos x, sin y, cos y] (same ω), with the quarters permuted.
-    """
-    grid, width = 5, 16
-    frequencies = [10000 ** (-i / (width / 4)) for i in range(width // 4)]
-    expected = [
-        [f(place * w) for f in (math.sin, math.cos) for place in (y, x) for w in frequencies]
-        for y in range(grid)
-        for x in range(grid)
-    ]
-    torch.testing.assert_close(positions(grid, width), torch.tensor(expected), rtol=0, atol=1e-6)
-    assert len(positions(grid, width).unique(dim=0)) == grid * grid
+    for layers in (0, 3):
+        with pytest.raises(ValueError, match=f"layers {layers} must be 1 to the encoder's 2"):
+            encoder.last_layers(batch, layers)
 
 
 def test_initial_weights_have_one_spread():
@@ -143,19 +95,6 @@ def test_initial_weights_have_one_spread():
     assert predictor.mask_token.shape == (256,)
 
 
-def test_initial_weights_depend_on_the_generator_alone():
-    """Equal seeds give equal weights; the global generator is neither used nor changed."""
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    first = tiny_encoder(4)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(1)
-    again, other = tiny_encoder(4), tiny_encoder(5)
-    name = "vit.blocks.1.mlp.fc2.weight"
-    assert torch.equal(first.state_dict()[name], again.state_dict()[name])
-    assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
-
-
 def test_a_projection_keeps_its_own_initial_values():
     """The predictor initialises all but the projection that it is given."""
     projection = nn.Linear(32, 24)
@@ -164,29 +103,14 @@ def test_a_projection_keeps_its_own_initial_values():
     assert (predictor.projection.weight == 0.5).all()
 
 
-@torch.no_grad()
-def test_fused_attention_is_a_matter_of_speed():
-    """Both forms of attention give the same tokens, and the switch reaches every block."""
-    encoder, batch = tiny_encoder(), images(2)
-    outputs = []
-    for fused in (False, True):
-        use_fused_attention(encoder, fused)
-        assert {block.attn.fused_attn for block in encoder.vit.blocks} == {fused}
-        outputs.append(encoder(batch))
-    torch.testing.assert_close(*outputs, rtol=0, atol=2e-6)
-
-
 @pytest.mark.parametrize(
     ("config", "settings", "sentence"),
     [
         (EncoderConfig, {"patch_size": 5}, "image_size 32 is no multiple of patch_size 5"),
-        (EncoderConfig, {"patch_size": 0}, "image_size 32 is no multiple of patch_size 0"),
         (EncoderConfig, {"width": 130}, "Encoder width 130 must be a multiple of 4"),
         (EncoderConfig, {"heads": 3}, "heads 3"),
-        (EncoderConfig, {"heads": 0}, "above 0"),
         (EncoderConfig, {"register_tokens": -1}, "register_tokens -1 must be at least 0"),
         (PredictorConfig, {"width": 30, "heads": 2}, "Predictor width 30 must be a multiple of 4"),
-        (PredictorConfig, {"heads": 5}, "heads 5"),
         (PredictorConfig, {"depth": 0}, "above 0"),
     ],
 )
@@ -261,16 +185,12 @@ def test_counters_are_not_rounded(tmp_path: Path):
     assert saved.item() == encoder.vit.extra.num_batches_tracked.item() == 4097
 
 
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-
-
 def weights(path: Path) -> dict[str, torch.Tensor]:
     """Copies: a file that is being read must not be written."""
     return {name: value.clone() for name, value in load_file(path).items()}
 
 
 def rewritten(path: Path, other: dict | None = None, **config) -> None:
-    """The file with other weights, or another configuration."""
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["encoder"])
     save_file(other or weights(path), path, {"encoder": json.dumps(facts | config)})
@@ -280,12 +200,8 @@ def rewritten(path: Path, other: dict | None = None, **config) -> None:
     ("spoil", "sentence"),
     [
         (lambda p: p.write_bytes(p.read_bytes()[:-5]), "no whole safetensors file"),
-        (lambda p: p.write_bytes(b""), "no whole safetensors file"),
         (lambda p: torch.save(weights(p), p), "no whole safetensors file"),
-        (
-            lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid x"),
-            "git lfs pull",
-        ),
+        (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "git lfs pull"),
         (lambda p: save_file(weights(p), p), "not made by this library"),
         (lambda p: save_file(weights(p), p, {"encoder": "{"}), "does not hold the weights"),
         (lambda p: rewritten(p, {"module.a": torch.zeros(1)}), "does not hold .*Missing key"),

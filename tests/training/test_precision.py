@@ -1,42 +1,28 @@
 """Which number format is chosen, and that only matrix products are computed in it."""
 
-from typing import Any
-
 import pytest
 import torch
 from accelerate.state import PartialState
 
 from sparsejepa.training import precision as module
-from sparsejepa.training.precision import choose_device, choose_precision
+from sparsejepa.training.precision import Precision, choose_device, choose_precision
 from sparsejepa.training.pretrain import pretrain
 from tests.training.tiny import SPARSE, tiny_config, tiny_images, train, weights
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
-    """A GPU on which PyTorch says yes to bf16, by emulation if not `native`."""
+@pytest.mark.parametrize("native", [False, True])
+def test_a_gpu_computes_in_bf16_only_in_hardware(monkeypatch: pytest.MonkeyPatch, native: bool):
+    """A T4 emulates bf16 slowly, which PyTorch counts: it gets float16, with a scaled loss."""
 
     def supported(including_emulation: bool = True) -> bool:
         return native or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-
-
-def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch: pytest.MonkeyPatch):
-    """A T4 emulates bf16 slowly: it gets float16, with a scaled loss and fused attention."""
-    pretend(monkeypatch, native=False)
-    chosen = choose_precision(CUDA)
-    assert (chosen.name, chosen.autocast) == ("fp16", torch.float16)
-    assert chosen.scale_loss and chosen.fused_attention
-
-
-def test_a_gpu_with_bf16_uses_it_without_scaling(monkeypatch: pytest.MonkeyPatch):
-    """bf16 has float32's range: a scaled loss would be dead weight."""
-    pretend(monkeypatch, native=True)
-    chosen = choose_precision(CUDA)
-    assert (chosen.name, chosen.autocast) == ("bf16", torch.bfloat16)
-    assert not chosen.scale_loss and chosen.fused_attention
+    dtype = torch.bfloat16 if native else torch.float16
+    name = "bf16" if native else "fp16"
+    assert choose_precision(CUDA) == Precision(name, dtype, not native, fused_attention=True)
 
 
 @pytest.mark.parametrize(("has_bf16", "name"), [(True, "bf16"), (False, "fp32")])
@@ -45,15 +31,9 @@ def test_a_cpu_computes_in_bf16_only_in_hardware(
 ):
     """Without the instructions bf16 is slower than float32; attention is the plain one."""
     monkeypatch.setattr(module, "_cpu_has_bf16", lambda: has_bf16)
-    chosen = choose_precision(CPU)
-    assert chosen.name == name and not chosen.scale_loss and not chosen.fused_attention
-    assert (chosen.autocast is None) == (name == "fp32")
-
-
-@pytest.mark.parametrize("wish", ["fp32", "bf16"])
-def test_a_wish_is_granted(wish: Any):
-    """Both formats that a CPU can compute in are had for the asking."""
-    assert choose_precision(CPU, wish).name == wish
+    dtype = torch.bfloat16 if has_bf16 else None
+    assert choose_precision(CPU) == Precision(name, dtype, False, fused_attention=False)
+    assert choose_precision(CPU, "bf16").name == "bf16"
 
 
 def test_a_mac_computes_on_its_cpu(tmp_path, monkeypatch: pytest.MonkeyPatch):
@@ -76,13 +56,6 @@ def test_fp16_on_a_cpu_is_refused():
     """There is no loss scaling there, so gradients would vanish."""
     with pytest.raises(ValueError, match="fp16 needs a CUDA device, not cpu"):
         choose_precision(CPU, "fp16")
-
-
-def test_an_unknown_format_is_named():
-    """The error lists what there is. (The check of annotations in tests would come before it.)"""
-    unchecked = choose_precision.__wrapped__
-    with pytest.raises(ValueError, match="must be auto, fp32, bf16, fp16, not 'half'"):
-        unchecked(CPU, "half")
 
 
 def test_weights_and_their_average_stay_float32(tmp_path):

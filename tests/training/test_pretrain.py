@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from sparsejepa.data.batches import channel_statistics, crop_and_resize
-from sparsejepa.model.jepa import Jepa, ModelConfig, method_config
+from sparsejepa.model.jepa import Jepa, method_config
 from sparsejepa.model.masks import MaskConfig
 from sparsejepa.model.penalties import SparsityConfig, group_column_norms
-from sparsejepa.model.vit import load_encoder, save_encoder
 from sparsejepa.training import pretrain as module
 from sparsejepa.training.checkpoint import load_checkpoint
 from sparsejepa.training.pretrain import PretrainConfig, pretrain
@@ -33,24 +32,22 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU her
 
 
 def test_a_seed_fixes_everything(tmp_path: Path):
-    """Same seed: weights and history equal to the bit. Another seed: every matrix differs."""
-    first, again, other = (train(tmp_path / n, seed=s) for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    """Same seed: weights and history equal to the bit. Another seed: every matrix differs.
+
+    PyTorch's global random state is neither read nor moved.
+    """
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = train(tmp_path / "a")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again, other = train(tmp_path / "b"), train(tmp_path / "c", seed=1)
     assert same_bits(weights(first), weights(again))
     assert timeless(first.history) == timeless(again.history)
     for name, value in weights(first).items():
         fixed = "pos" in name or name.endswith((".mean", ".std"))
         if value.ndim > 1:
             assert torch.equal(value, weights(other)[name]) == fixed, name
-
-
-def test_the_global_generator_is_left_alone(tmp_path: Path):
-    """A run neither reads nor moves PyTorch's global random state."""
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = train(tmp_path / "a", epochs=1)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    assert same_bits(weights(first), weights(train(tmp_path / "b", epochs=1)))
 
 
 def test_every_step_moves_the_target_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -80,16 +77,10 @@ def test_every_step_moves_the_target_once(tmp_path: Path, monkeypatch: pytest.Mo
 def test_sparsejepa_makes_exact_zeros_while_it_trains(tmp_path: Path):
     """With a penalty, columns of W^(g) become exactly zero; the log counts the same share."""
     initial = Jepa(SPARSE, seed=0)
-    middle = group_column_norms(
-        initial.predictor.projection.weight.detach(), initial.penalty.groups
-    )
+    norms = group_column_norms(initial.predictor.projection.weight.detach(), initial.penalty.groups)
     # The thresholds of 20 steps, 0.1 · lambda at their peak and half on average, sum to lambda.
-    strength = middle.median().item()
-    sparse = ModelConfig(
-        MODEL.encoder,
-        MODEL.predictor,
-        SparsityConfig("R1", groups=2, strength=strength, learning_rate=0.1, average_over=1),
-    )
+    changes = {"strength": norms.median().item(), "average_over": 1}
+    sparse = replace(SPARSE, sparsity=replace(SPARSE.sparsity, **changes))
     result = train(tmp_path, model=sparse, epochs=4)
     blocks = result.jepa.predictor.projection.weight.detach().view(2, 4, 16)
     zero = (blocks == 0).all(1)
@@ -142,30 +133,19 @@ def test_too_few_images_are_an_error(tmp_path: Path):
     ("name", "value"),
     [
         ("epochs", 0),
-        ("batch_size", 0),
         ("seed", -1),
         ("ema", (1.5, 1.0)),
-        ("ema", (0.9, -0.1)),
-        ("peak_learning_rate", -1.0),
         ("peak_learning_rate", math.nan),
-        ("final_learning_rate", -1e-6),
         ("weight_decay", (0.04, math.inf)),
         ("warmup", 1.1),
         ("crop_scale", (0.0, 1.0)),
         ("crop_scale", (1.0, 0.5)),
-        ("minutes", -1.0),
-        ("checkpoint_minutes", math.nan),
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(name: str, value: object):
     """Before anything is trained, in one sentence that names the field."""
-    with pytest.raises(ValueError, match=f"^{name} .*must") as caught:
+    with pytest.raises(ValueError, match=f"^{name} .*must [^\n]*$"):
         tiny_config(**{name: value})
-    assert "\n" not in str(caught.value)
-
-
-def test_masks_of_another_grid_are_refused():
-    """They would name patches that the encoder has not."""
     with pytest.raises(ValueError, match="masks.grid 8 is not the encoder's 4"):
         tiny_config(masks=MaskConfig(grid=8))
 
@@ -229,26 +209,6 @@ def test_an_own_module_is_trained_in_place(tmp_path: Path):
         pretrain(Jepa(MODEL, 0), tiny_images(), tmp_path, **fields)
 
 
-def test_a_backbone_by_name_is_trained_and_saved(tmp_path: Path):
-    """Two blocks of a timm model learn something, and their file is loaded again."""
-    options = {"patch_size": 4, "depth": 2, "embed_dim": 32, "num_heads": 2}
-    settings = dict(list(TINY.items())[:3]) | {"predictor": MODEL.predictor, "optimizer": "muon"}
-    name = "vit_tiny_patch16_224"
-    found = pretrain("jepa", tiny_images(), tmp_path, timm=name, options=options, **settings)
-    save_encoder(tmp_path / "own.safetensors", found.jepa.target_encoder)
-    assert load_encoder(tmp_path / "own.safetensors").config.timm == name
-
-
-def test_a_run_names_no_path_of_this_machine(tmp_path: Path):
-    """Neither the plan nor a checkpoint holds the folder they lie in: runs can be published."""
-    train(tmp_path / "run", epochs=1)
-    files = list((tmp_path / "run").iterdir())
-    assert {file.name for file in files} == {"plan.json", "checkpoint.pt"}
-    for file in files:
-        for folder in (tmp_path, Path.cwd(), Path.home()):
-            assert str(folder).encode() + b"/" not in file.read_bytes()
-
-
 def test_the_launcher_does_not_change_the_precision(tmp_path: Path, monkeypatch):
     """`accelerate launch --mixed_precision bf16` leaves a float32 run a float32 run."""
     plain = train(tmp_path / "plain", epochs=1)
@@ -256,28 +216,22 @@ def test_the_launcher_does_not_change_the_precision(tmp_path: Path, monkeypatch)
     assert same_bits(weights(train(tmp_path / "launched", epochs=1)), weights(plain))
 
 
-def stop_after(epochs: int):
-    """A watch that ends a run like a kill, after its checkpoints of earlier epochs."""
-    left = iter(range(epochs))
-
-    def watch(encoder) -> dict[str, float]:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return {}
-
-    return watch
-
-
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_gpu_trains_and_resumes(tmp_path: Path, precision: str):
     """A few finite steps on CUDA in each format; an interrupted run ends at the same loss."""
-    config = tiny_config(epochs=4, precision=precision)
+    config, left = tiny_config(epochs=4, precision=precision), iter(range(2))
+
+    def stop(encoder) -> dict[str, float]:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return {}
+
     whole = pretrain(config, tiny_images(), tmp_path / "whole", nothing)
     assert whole.jepa.predictor.mask_token.is_cuda and whole.precision.name == precision
     with pytest.raises(KeyboardInterrupt):
-        pretrain(config, tiny_images(), tmp_path / "cut", stop_after(2))
+        pretrain(config, tiny_images(), tmp_path / "cut", stop)
     facts = load_checkpoint(tmp_path / "cut" / "checkpoint.pt")[1]
     assert 10 <= facts["progress"]["step"] < 20 and bool(facts["scaler"]) == (precision == "fp16")
     resumed = pretrain(config, tiny_images(), tmp_path / "cut", nothing)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from sparsejepa.model.jepa import ModelConfig
 from sparsejepa.model.vit import PredictorConfig
@@ -27,6 +28,7 @@ from tests.training.tiny import (
 )
 
 EVERY_STEP = {"checkpoint_minutes": 0.0}
+WIDER = ModelConfig(MODEL.encoder, PredictorConfig(16, 1, 2))
 
 
 def before_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
@@ -100,14 +102,9 @@ def test_a_finished_run_is_only_loaded(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"seed": 3}, r"\(seed 0 -> 3\)"),
-        ({"peak_learning_rate": 0.5}, r"\(peak_learning_rate 0.0015 -> 0.5\)"),
-        ({"crop_scale": (0.5, 1.0)}, r"\(crop_scale \[0.3, 1.0\] -> \[0.5, 1.0\]\)"),
+        ({"crop_scale": (0.5, 1.0)}, r"\(crop_scale.0 0.3 -> 0.5\)"),
         ({"epochs": 3, "flip": False}, r"\(epochs 2 -> 3; flip True -> False\)"),
-        (
-            {"model": ModelConfig(MODEL.encoder, PredictorConfig(16, 1, 2))},
-            r"\(model.predictor.width 8 -> 16\)",
-        ),
+        ({"model": WIDER}, r"\(model.predictor.width 8 -> 16\)"),
         ({"images": tiny_images(seed=1)}, r"\(images '\w{64}' -> '\w{64}'\)"),
     ],
 )
@@ -123,20 +120,18 @@ def test_another_run_in_the_folder_is_refused(
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "plan.json"])
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_damage_never_starts_a_run_anew(tmp_path: Path, name: str, damage: str):
+def test_damage_never_starts_a_run_anew(tmp_path: Path, name: str):
     """The error names the file; the file stays as it is, to be looked at."""
     train(tmp_path, epochs=1)
     path = tmp_path / name
-    content = path.read_bytes()
-    middle = len(content) // 2
+    content, middle = path.read_bytes(), path.stat().st_size // 2
     # In JSON a flipped digit is another number; a flipped high bit is no text.
     flipped = content[:middle] + bytes([content[middle] ^ 0x80]) + content[middle + 1 :]
-    broken = {"truncated": content[:middle], "flipped": flipped, "empty": b""}[damage]
-    path.write_bytes(broken)
-    with pytest.raises(ValueError, match=f"{name} is damaged.*delete"):
-        train(tmp_path, epochs=1)
-    assert path.read_bytes() == broken
+    for broken in (content[:middle], flipped, b""):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=f"{name} is damaged.*delete"):
+            train(tmp_path, epochs=1)
+        assert path.read_bytes() == broken
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -144,10 +139,10 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pyt
     whole = train(tmp_path / "whole", **EVERY_STEP)
     real = module.crop_and_resize
 
-    def poison() -> None:
-        monkeypatch.setattr(module, "crop_and_resize", lambda *a: real(*a) * math.nan)
+    def broken(*arguments: Any) -> Tensor:
+        return real(*arguments) * math.nan
 
-    before_step(monkeypatch, 7, poison)
+    before_step(monkeypatch, 7, lambda: monkeypatch.setattr(module, "crop_and_resize", broken))
     with pytest.raises(FloatingPointError, match="loss is nan at step 7; the last checkpoint"):
         train(tmp_path / "cut", **EVERY_STEP)
     monkeypatch.undo()
@@ -165,10 +160,7 @@ def test_a_disk_that_fills_up_costs_nothing_saved(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def fill() -> None:
-        monkeypatch.setattr(os, call, full)
-
-    before_step(monkeypatch, 6, fill)
+    before_step(monkeypatch, 6, lambda: monkeypatch.setattr(os, call, full))
     with pytest.raises(OSError, match="Could not save .*No space left on device.*run again"):
         train(tmp_path / "cut", **EVERY_STEP)
     monkeypatch.undo()

@@ -17,7 +17,7 @@ from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from sparsejepa.randomness import generator
 from sparsejepa.training.pretrain import PretrainConfig, PretrainResult, pretrain
-from sparsejepa.training.state import _leaves
+from sparsejepa.training.state import leaves
 
 MODEL = ModelConfig(
     EncoderConfig(image_size=16, patch_size=4, width=16, depth=1, heads=2),
@@ -71,7 +71,7 @@ def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 def flat(tree: Any) -> dict[str, Tensor]:
     """The tensors of a checkpoint by their places."""
-    return dict(_leaves(tree))
+    return dict(leaves(tree))
 
 
 def start(target: Any, *arguments: Any) -> tuple[BaseProcess, Connection]:

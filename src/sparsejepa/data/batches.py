@@ -1,8 +1,7 @@
 """Batches of a set that lives on the device: order, random resized crops and flips as tensors.
 
-There is no `DataLoader`: a small image set fits into memory whole, and one batched interpolation
-replaces thousands of per-image transforms. Every random number comes from a CPU generator, so that
-a run draws the same crops on every device.
+One batched interpolation replaces thousands of per-image transforms, and no `DataLoader` is needed.
+Every random number comes from a CPU generator: a run draws the same crops on every device.
 """
 
 import functools
@@ -15,16 +14,14 @@ from torch import Tensor
 
 from sparsejepa import randomness
 
+Images = UInt8[Tensor, "N H W 3"]  # RGB bytes
 # torchvision's RandomResizedCrop tries ten boxes, then falls back to a centred one.
 ATTEMPTS = 10
 
 
 @functools.lru_cache(maxsize=2)
 def epoch_order(count: int, seed: int, epoch: int) -> Int64[Tensor, "N"]:
-    """The order in which epoch `epoch` of the run with `seed` visits `count` images.
-
-    Kept, as every step of the epoch asks for it: not to be changed in place.
-    """
+    """The order in which an epoch visits `count` images; kept, not to be changed in place."""
     return torch.randperm(count, generator=randomness.generator(seed, "order", epoch))
 
 
@@ -40,14 +37,9 @@ def draw_crops(
 
     The area is uniform in `scale` (fraction of the image), width over height log-uniform in
     `ratio`. torchvision redraws a box that does not fit, up to ten times; here all ten are drawn
-    at once and the first that fits is taken, which is the same law without a loop. If none fits,
-    the largest centred box whose shape `ratio` allows is taken.
-
-    Raises:
-        ValueError: `scale` is not an increasing pair of numbers above 0 and up to 1.
+    at once and the first that fits is taken, which is the same law. If none fits, the largest
+    centred box whose shape `ratio` allows is taken.
     """
-    if not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(f"Crop scale must be 0 < smallest <= largest <= 1, not {scale}.")
     random = torch.rand(4, count, ATTEMPTS, generator=generator, dtype=torch.float64)
     area = height * width * (scale[0] + (scale[1] - scale[0]) * random[0])
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -55,14 +47,14 @@ def draw_crops(
     heights = torch.round(torch.sqrt(area / shape)).long()
     widths = torch.round(torch.sqrt(area * shape)).long()
     fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
-
     # argmax takes the first of equal values; on booleans it needs integers.
     first = fits.long().argmax(1, keepdim=True)
     h, w, u, v = (x.gather(1, first)[:, 0] for x in (heights, widths, random[2], random[3]))
     # u < 1 in float64 and the factor is small, so the floor never reaches height - h + 1.
     boxes = torch.stack(((u * (height - h + 1)).long(), (v * (width - w + 1)).long(), h, w), 1)
-    fallback = torch.tensor(_central_box(height, width, ratio))
-    return torch.where(fits.any(1, keepdim=True), boxes, fallback)
+    tall, wide = min(height, round(width / ratio[0])), min(width, round(height * ratio[1]))
+    central = torch.tensor([(height - tall) // 2, (width - wide) // 2, tall, wide])
+    return torch.where(fits.any(1, keepdim=True), boxes, central)
 
 
 def draw_flips(count: int, generator: torch.Generator) -> Bool[Tensor, "B"]:
@@ -79,8 +71,7 @@ def crop_and_resize(
     """Cuts a box out of each image, resizes it to `size` by `size`, mirrors it where `flips` says.
 
     Equals `F.interpolate(crop, mode="bilinear", align_corners=False)` of each crop (no
-    antialiasing), values in [0, 1]. `boxes` are (top, left, height, width) inside the image;
-    boxes and flips are moved to the device of the images.
+    antialiasing), values in [0, 1]. `boxes` are (top, left, height, width) inside the image.
     """
     height, width = images.shape[1:3]
     boxes = boxes.to(images.device, non_blocking=True)
@@ -97,12 +88,21 @@ def crop_and_resize(
     )
 
 
+def _sample_positions(start: Tensor, length: Tensor, size: int) -> Float[Tensor, "B S"]:
+    """Where, in pixels of the image, the `size` samples of each crop lie along one axis."""
+    steps = torch.arange(size, device=start.device) + 0.5
+    position = steps * (length[:, None] / size) - 0.5
+    # Without the clamp, samples at the crop's edge would mix in pixels from outside the crop.
+    position = torch.minimum(position.clamp(min=0), (length[:, None] - 1).float())
+    return position + start[:, None]
+
+
 def to_unit(images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
     """Bytes, channels last, to float32 in [0, 1], channels first."""
     return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
-def resized(images: UInt8[Tensor, "N H W 3"], size: int) -> UInt8[Tensor, "N size size 3"]:
+def resized(images: Images, size: int) -> UInt8[Tensor, "N size size 3"]:
     """Whole images squeezed to a square, as VTAB does: bilinear, antialiased."""
     if images.shape[1:3] == (size, size):
         return images
@@ -116,7 +116,7 @@ def resized(images: UInt8[Tensor, "N H W 3"], size: int) -> UInt8[Tensor, "N siz
 
 
 def channel_statistics(
-    images: UInt8[Tensor, "N H W 3"],
+    images: Images,
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of each channel over all pixels, in units of [0, 1]."""
     total, squares = torch.zeros(2, 3, dtype=torch.float64)
@@ -129,22 +129,3 @@ def channel_statistics(
     mean = total / pixels
     std = (squares / pixels - mean.square()).clamp(min=0).sqrt()
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
-
-
-def _sample_positions(start: Tensor, length: Tensor, size: int) -> Float[Tensor, "B S"]:
-    """Where, in pixels of the image, the `size` samples of each crop lie along one axis."""
-    steps = torch.arange(size, device=start.device) + 0.5
-    position = steps * (length[:, None] / size) - 0.5
-    # Samples past the outermost pixel centres of the crop take the edge pixel. Without the clamp
-    # they would mix in pixels from outside the crop.
-    position = torch.minimum(position.clamp(min=0), (length[:, None] - 1).float())
-    return position + start[:, None]
-
-
-def _central_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    box_height, box_width = height, width
-    if width / height < ratio[0]:
-        box_height = round(width / ratio[0])
-    elif width / height > ratio[1]:
-        box_width = round(height * ratio[1])
-    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width

@@ -8,28 +8,27 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Int64, Shaped
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sparsejepa.data.decoding import Unreadable, decode_image
+from sparsejepa.data.batches import Images
+from sparsejepa.data.decoding import Unreadable, decode_image, first_line
 from sparsejepa.data.scenes import draw_scenes
 
 # Name -> (repository on the Hub, revision): a commit that holds Parquet files; MTEB pins it too.
 HUB_SETS = {"cifar100": ("uoft-cs/cifar100", "aadb3af77e9048adbea6b47c21a81e47dd092ae5")}
 
-# SHA-256 of the decoded pixels, [N, H, W, 3] bytes in row-major order. Computed from images that,
-# written back as records of CIFAR-100's binary version (coarse byte, fine byte, 3072 pixel bytes,
-# planes red, green, blue), have the SHA-1 sums that Apache MXNet publishes:
-# train.bin e207cd2e05b73b1393c74c7f5e7bea451d63e08e,
-# test.bin 8fb6623e830365ff53cf14adec797474f5478006.
+# SHA-256 of the decoded pixels, row-major. Written back as records of CIFAR-100's binary version
+# these images have the SHA-1 sums that Apache MXNet publishes: train.bin
+# e207cd2e05b73b1393c74c7f5e7bea451d63e08e, test.bin 8fb6623e830365ff53cf14adec797474f5478006.
 KNOWN_PIXELS = {
     ("cifar100", "train"): "4e457917601a66aed021f5fa37957b56c6319557c0a8ed5484de3c390af45430",
     ("cifar100", "test"): "4cb8e5d9309da489bf6b19cc10cd96c3ae6f8daf225380b605aaee4c0d6aee19",
@@ -43,13 +42,14 @@ SCENES_SEED = 0
 LABEL_NAMES = ("label", "labels", "class", "classes", "target", "category", "fine_label", "y")
 # Integers that are no classes, however few there are; also names that end in one of them.
 NO_LABELS = ("id", "idx", "index", "width", "height", "size", "__index_level_0__")
-
-IMAGE_COLUMNS = ("img", "image")
-# Pixels a side below which a huge JPEG is not reduced.
-FULL = 512
-# From here on, integers are codes, which are numbered anew.
-LARGEST = 10_000
+FULL = 512  # pixels a side below which a huge JPEG is not reduced
+LARGEST = 10_000  # from here on, integers are codes, which are numbered anew
 NOWHERE = "$SPARSEJEPA_DATA"
+
+Labels = dict[str, Int64[Tensor, "N"]]
+Names = dict[str, tuple[str, ...]]
+Files = tuple[Path | None, list[Path]]  # Parquet files, or a folder and the image files below it
+Everywhere = Callable[[str], Counter]  # how often each value of a column occurs, in all splits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,9 +58,9 @@ class ImageSet:
 
     name: str
     split: str  # "train", "test", ...
-    images: UInt8[Tensor, "N H W 3"]  # RGB bytes
-    labels: dict[str, Int64[Tensor, "N"]]  # the first key is the default label
-    label_names: dict[str, tuple[str, ...]]  # class names; a label without names has no key
+    images: Images
+    labels: Labels  # the first key is the default label
+    label_names: Names  # class names; a label without names has no key
     pixel_sha256: str  # of `images`, row-major
     origin: str  # "drawn", "local Parquet", "local folder" or "Hub <repository>@<revision>"
     factors: dict[str, Shaped[Tensor, "N ..."]] = dataclasses.field(default_factory=dict)
@@ -88,20 +88,16 @@ class ImageSet:
         )
 
     def take(self, n: int) -> "ImageSet":
-        """The first `n` images; 0 means all.
-
-        Raises:
-            ValueError: `n` is negative or more than there are.
-        """
+        """The first `n` images, 0 means all; a ValueError where there are fewer."""
         count = len(self.images)
         if not 0 <= n <= count:
             raise ValueError(f"Cannot take {n} images of {self.name} {self.split}: it has {count}.")
         if n in (0, count):
             return self
         labels, factors = ({k: v[:n] for k, v in d.items()} for d in (self.labels, self.factors))
-        images = self.images[:n]
+        images, sha = self.images[:n], pixel_sha256(self.images[:n])
         return dataclasses.replace(
-            self, images=images, labels=labels, factors=factors, pixel_sha256=pixel_sha256(images)
+            self, images=images, labels=labels, factors=factors, pixel_sha256=sha
         )
 
 
@@ -111,59 +107,54 @@ def load_image_set(name: str, split: str = "train", label: str = "", size: int =
     `scenes` is drawn. Every other name is a folder of `$SPARSEJEPA_DATA`, or, with a slash in it,
     the path of a folder; `cifar100` is fetched from the Hub where there is none. The folder holds
     either Parquet files (`train.parquet`, `train-*.parquet`) with one column of encoded images, or
-    image files: `train/<class>/*.png`, without `train/` if that is the only split, and without
-    `<class>/` if there are no labels. Pixels are those that `sparsejepa score` sees
-    (`data/decoding.py`).
+    image files: `train/<class>/*.png`, where `train/` and `<class>/` may be missing.
 
     Labels are the columns that the Hub's metadata calls classes, then those whose name says label,
-    then, if there is no other, the only column of few different values. Text and very large
-    integers are mapped to 0, 1, ... in sorted order, over all splits. All other columns of numbers
-    become `factors`.
-
-    Args:
-        label: the column to take as the default label; "none" for no labels at all.
-        size: if > 0, images are scaled to cover `size` x `size` pixels and cropped at the centre.
+    else the only column of few different values; `label` names the first, or is "none". Text and
+    very large integers are mapped to 0, 1, ... in sorted order, over all splits. Other columns of
+    numbers become `factors`. With `size`, images are scaled to cover a square and cropped.
 
     Raises:
         FileNotFoundError: the set or the split is neither local nor on the Hub.
         ConnectionError: the set is not local and the Hub did not answer.
-        ValueError: files are damaged or differ in their columns, there is no column of images, an
-            image is missing or of another size, a label is missing or no class, or the pixels are
-            not those of the set that the folder is named after.
+        ValueError: the files, their images or their labels cannot be used, or the pixels are not
+            those of the set that the folder is named after.
 
     Example:
         >>> images = load_image_set("scenes", "test").take(100)
-        >>> images.images.shape, images.images.dtype
-        (torch.Size([100, 32, 32, 3]), torch.uint8)
-        >>> list(images.labels)
-        ['label', 'count', 'distance']
+        >>> images.images.shape, list(images.labels)
+        (torch.Size([100, 32, 32, 3]), ['label', 'count', 'distance'])
     """
     if name == "scenes":
-        return _drawn_scenes(split)
-    folder = _folder(name)
+        if split not in SCENES:
+            raise FileNotFoundError(f"scenes has the splits {', '.join(SCENES)}, not {split!r}.")
+        drawn = draw_scenes(SCENES[split], SCENES_SEED, split)
+        known = (drawn.labels, drawn.label_names, pixel_sha256(drawn.images), "drawn")
+        return ImageSet(name, split, drawn.images, *known, drawn.factors)
+    folder = Path(name).expanduser().resolve()
+    if "/" not in name and not name.startswith("~"):
+        folder = Path(os.environ.get("SPARSEJEPA_DATA") or NOWHERE).expanduser() / name
     splits = _splits(folder)
     if split in splits:
         table, place = _read(splits[split]), str(folder)
-        origin = "local folder" if splits[split].root else "local Parquet"
+        origin = "local folder" if splits[split][0] else "local Parquet"
     elif name in HUB_SETS:
         repository, revision = HUB_SETS[name]
         origin = place = f"Hub {repository}@{revision}"
         table, splits = _read_hub(repository, revision, split, _missing(folder, split, splits)), {}
     else:
         raise FileNotFoundError(_missing(folder, split, splits))
-
     if len(table) == 0:
         raise ValueError(f"There are no images in {place}: the table has no rows.")
 
     def everywhere(column: str) -> Counter:
-        """How often each value of a column occurs in all splits."""
         parts = [_read(files, [column]) for files in splits.values()] or [table]
         columns = [part[column] for part in parts if column in part.column_names]
         return Counter(value for values in columns for value in values.to_pylist())
 
-    name = folder.name
-    column = image_column(table, place)
-    labels, label_names, candidates = _labels(table.drop([column]), label, everywhere, place)
+    name, column = folder.name, _image_column(table.schema, place)
+    others = table.drop([column])
+    labels, label_names, candidates = _labels(others, label, everywhere, place)
     images = _decode(table[column], folder, place, size)
     digest = pixel_sha256(images)
     known = digest if size else KNOWN_PIXELS.get((name, split), digest)
@@ -173,97 +164,44 @@ def load_image_set(name: str, split: str = "train", label: str = "", size: int =
             f"{known[:12]}…: this is another or a changed data set; fetch the files again, or "
             "give their folder another name."
         )
-    factors = _factors(table.drop([column]), {*labels, *(f"{label}_label" for label in labels)})
+    factors = _factors(others, {*labels, *(f"{label}_label" for label in labels)})
     return ImageSet(name, split, images, labels, label_names, digest, origin, factors, candidates)
 
 
-def pixel_sha256(images: UInt8[Tensor, "N H W 3"]) -> str:
+def pixel_sha256(images: Images) -> str:
     """SHA-256 of the pixels in row-major order, in hexadecimal."""
     return hashlib.sha256(images.cpu().contiguous().numpy()).hexdigest()
 
 
-def image_column(table: pa.Table, place: str) -> str:
-    """The name of the column of encoded images: the only one, or `img` or `image` among several.
-
-    Raises:
-        ValueError: there is none, or it is unclear which.
-    """
-
-    def encoded(kind: pa.DataType) -> bool:
-        if pa.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-    found = [field.name for field in table.schema if encoded(field.type)]
-    found = [name for name in IMAGE_COLUMNS if name in found][:1] or found
-    if len(found) != 1:
-        kinds = ", ".join(f"{f.name} ({f.type})" for f in table.schema)
-        raise ValueError(
-            f"{place} needs one column of encoded images (a struct with the field 'bytes'), or "
-            f"one called 'image'; it has {kinds}."
-        )
-    return found[0]
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, short enough for a sentence of ours."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _drawn_scenes(split: str) -> ImageSet:
-    if split not in SCENES:
-        raise FileNotFoundError(f"scenes has the splits {', '.join(SCENES)}, not {split!r}.")
-    drawn = draw_scenes(SCENES[split], SCENES_SEED, split)
-    sha = pixel_sha256(drawn.images)
-    known = (drawn.labels, drawn.label_names, sha, "drawn", drawn.factors)
-    return ImageSet("scenes", split, drawn.images, *known)
-
-
-class _Files(NamedTuple):
-    """Parquet files, or image files below `root`."""
-
-    root: Path | None
-    paths: list[Path]
-
-
-def _folder(name: str) -> Path:
-    if "/" in name or name.startswith("~"):
-        return Path(name).expanduser().resolve()
-    return Path(os.environ.get("SPARSEJEPA_DATA") or NOWHERE).expanduser() / name
-
-
-def _splits(folder: Path) -> dict[str, _Files]:
+def _splits(folder: Path) -> dict[str, Files]:
     """The splits of a folder: of its Parquet files if there are any, else of its images."""
-    splits: dict[str, _Files] = {}
+    splits: dict[str, Files] = {}
     for file in _walk(folder, {".parquet"}):
         named = file.parent in (folder, folder / "data")
         split = re.split("[-.]", file.name)[0] if named else file.parent.name
-        splits.setdefault(split, _Files(None, [])).paths.append(file)
+        splits.setdefault(split, (None, []))[1].append(file)
     if splits:
         return splits
-    readable = {
-        suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN
-    }
-    images = _walk(folder, readable)
-    tops = {file: file.relative_to(folder).parts[0] for file in images}
+    readable = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    tops = {file: file.relative_to(folder).parts[0] for file in _walk(folder, readable)}
     whole = not {"train", "test"} & set(tops.values())
     for file, top in tops.items():
         split, root = ("train", folder) if whole else (top, folder / top)
-        splits.setdefault(split, _Files(root, [])).paths.append(file)
+        splits.setdefault(split, (root, []))[1].append(file)
     return splits
 
 
-def _walk(folder: Path, suffixes: set[str]) -> list[Path]:
+def _walk(folder: Path, endings: set[str]) -> list[Path]:
     """Files in the order of their names: links are followed, hidden files left out."""
     found = []
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [Path(place, name) for name in names if not name.startswith(".")]
-        found += [path for path in paths if path.suffix.lower() in suffixes]
+        found += [path for path in paths if path.suffix.lower() in endings]
     return sorted(found)
 
 
-def _missing(folder: Path, split: str, splits: dict[str, _Files]) -> str:
+def _missing(folder: Path, split: str, splits: dict[str, Files]) -> str:
     """One sentence: what was looked for, and which variable to set."""
     wanted = f"{split}-*.parquet or {split}/<class>/*.png"
     if folder.parent == Path(NOWHERE):
@@ -273,52 +211,45 @@ def _missing(folder: Path, split: str, splits: dict[str, _Files]) -> str:
     return f"{folder.name} {split} is not here: {folder} holds {there}, and {wanted} is needed."
 
 
-def _read(files: _Files, columns: list[str] | None = None) -> pa.Table:
+def _read(files: Files, columns: list[str] | None = None) -> pa.Table:
     """The rows of all files, in the order of the files: encoded images, or paths to them."""
-    if files.root:
-        return _class_folders(files.root, files.paths)
+    root, paths = files
+    if root:
+        return _class_folders(root, paths)
     tables = []
-    for file in files.paths:
+    for file in paths:
         try:
             tables.append(pq.ParquetFile(file).read(columns))
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
                 f"{file} is no complete Parquet file ({first_line(error)}): fetch it again."
             ) from error
-    names = [set(table.column_names) for table in tables]
-    odd = sorted(set.union(*names) - set.intersection(*names))
     try:
-        if odd:
-            raise pa.ArrowInvalid(f"only some have {', '.join(odd)}")
-        order = tables[0].column_names
-        return pa.concat_tables([t.select(order) for t in tables], promote_options="permissive")
+        if len({frozenset(table.column_names) for table in tables}) > 1:
+            raise pa.ArrowInvalid("; ".join(", ".join(table.column_names) for table in tables))
+        return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise ValueError(
-            f"The Parquet files in {files.paths[0].parent} differ in their columns "
+            f"The Parquet files in {paths[0].parent} differ in their columns "
             f"({first_line(error)}): keep one data set per folder."
         ) from error
 
 
 def _class_folders(root: Path, paths: list[Path]) -> pa.Table:
-    """Paths as images, and as labels the names of the folders that they lie in.
-
-    The classes take turns, so that the first images of a set are of all classes.
-    """
+    """Paths as images, and as labels the names of the folders that they lie in."""
     parts = [path.relative_to(root).parts for path in paths]
     loose = [part[0] for part in parts if len(part) == 1]
     if 0 < len(loose) < len(paths):
         raise ValueError(f"{root} holds images beside folders of classes, such as {loose[0]}.")
     names = [os.fsencode(part[0]).decode(errors="replace") for part in parts]
-    seen: Counter = Counter()
-    turns = []
-    for name in names:
-        turns.append(seen[name])
-        seen[name] += 1
-    order = range(len(paths)) if loose else sorted(range(len(paths)), key=turns.__getitem__)
+    images = [{"bytes": None, "path": os.fsencode(path)} for path in paths]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.binary())])
-    images = [{"bytes": None, "path": os.fsencode(paths[i])} for i in order]
-    table = pa.table({"image": pa.array(images, kind)})
-    return table if loose else table.append_column("label", pa.array([names[i] for i in order]))
+    table = pa.table({"image": pa.array(images, kind), "label": names})
+    if loose:
+        return table.drop(["label"])
+    # The classes take turns, so that the first images of a set are of all classes.
+    turns = pd.Series(names).groupby(names).cumcount()
+    return table.take(turns.argsort(kind="stable").to_numpy())
 
 
 def _read_hub(repository: str, revision: str, split: str, missing: str) -> pa.Table:
@@ -335,9 +266,30 @@ def _read_hub(repository: str, revision: str, split: str, missing: str) -> pa.Ta
     return table.replace_schema_metadata(found.features.arrow_schema.metadata)
 
 
+def _image_column(schema: pa.Schema, place: str) -> str:
+    """The only column of encoded images, or `img` or `image` among several."""
+    kinds = {field.name: field.type for field in schema}
+    found = [
+        name
+        for name, kind in kinds.items()
+        if pa.types.is_struct(kind)
+        and kind.get_field_index("bytes") >= 0
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    ]
+    found = [name for name in ("img", "image") if name in found][:1] or found
+    if len(found) != 1:
+        has = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        raise ValueError(
+            f"{place} needs one column of encoded images (a struct with the field 'bytes'), or "
+            f"one called 'image'; it has {has}."
+        )
+    return found[0]
+
+
 def _labels(
-    table: pa.Table, label: str, everywhere: Callable[[str], Counter], place: str
-) -> tuple[dict[str, Int64[Tensor, "N"]], dict[str, tuple[str, ...]], tuple[str, ...]]:
+    table: pa.Table, label: str, everywhere: Everywhere, place: str
+) -> tuple[Labels, Names, tuple[str, ...]]:
     """Labels, their class names, and the columns that could be labels where none clearly is."""
     columns = table.column_names
     info = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
@@ -351,9 +303,9 @@ def _labels(
     if label not in ("", "none") and not asked:
         raise ValueError(f"{place} has no column {label!r}; choose from {', '.join(columns)}.")
     chosen = [] if label == "none" else list(dict.fromkeys([*asked, *classes, *named]))
-    candidates = (
-        [] if chosen or label else [c for c in columns if _few_values(table, c, everywhere)]
-    )
+    candidates = []
+    if not chosen and not label:
+        candidates = [c for c in columns if _few_values(c, table[c], everywhere)]
     if len(candidates) == 1:
         chosen, candidates = candidates, []
     labels, label_names = {}, {}
@@ -361,23 +313,20 @@ def _labels(
         short = column.removesuffix("_label")
         short = column if short in columns else short
         try:
-            values, names = _classes(
-                table[column], lambda c=column: everywhere(c), column in classes
-            )
+            labels[short], names = _classes(column, table[column], everywhere, column in classes)
         except ValueError as error:
             raise ValueError(
                 f"Column {column!r} in {place} {error}: mend it, name another column with label=, "
                 "or use label='none'."
             ) from error
-        labels[short] = values
         if names := tuple(classes.get(column, names)):
             label_names[short] = names
     return labels, label_names, tuple(candidates)
 
 
-def _few_values(table: pa.Table, name: str, everywhere: Callable[[str], Counter]) -> bool:
+def _few_values(name: str, column: pa.ChunkedArray, everywhere: Everywhere) -> bool:
     """Whether the values may be classes: at least two, of two images each on average."""
-    kind = _plain(table[name]).type
+    kind = _plain(column).type
     kinds = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string)
     if name.casefold().endswith(NO_LABELS) or not any(is_kind(kind) for is_kind in kinds):
         return False
@@ -386,7 +335,7 @@ def _few_values(table: pa.Table, name: str, everywhere: Callable[[str], Counter]
 
 
 def _classes(
-    column: pa.ChunkedArray, everywhere: Callable[[], Counter], known: bool
+    name: str, column: pa.ChunkedArray, everywhere: Everywhere, known: bool
 ) -> tuple[Int64[Tensor, "N"], tuple[str, ...]]:
     """A number of 0 and above for each class, and the names of classes that had none."""
     column = _plain(column)
@@ -398,15 +347,15 @@ def _classes(
     integer, boolean = pa.types.is_integer(kind), pa.types.is_boolean(kind)
     if not (integer or boolean or pa.types.is_string(kind)):
         raise ValueError(f"holds {kind}, not one class an image")
-    names = [] if known else [value for value in everywhere() if value is not None]
-    if len({type(value) for value in names}) > 1:
+    values = set() if known else {value for value in everywhere(name) if value is not None}
+    if len({type(value) for value in values}) > 1:
         raise ValueError("holds another type in another split")
     # Larger ones are codes: a probe has an output for every number up to the largest.
-    if known or integer and max(names) < LARGEST:
-        return torch.from_numpy(column.to_numpy().astype(np.int64)), ()
-    names = [False, True] if boolean else sorted(names)
-    index = {value: i for i, value in enumerate(names)}
-    return torch.tensor([index[value] for value in column.to_pylist()]), tuple(map(str, names))
+    if known or boolean or integer and max(values) < LARGEST:
+        names = ("False", "True") if boolean and not known else ()
+        return torch.from_numpy(column.to_numpy().astype(np.int64)), names
+    index = {value: i for i, value in enumerate(sorted(values))}
+    return torch.tensor([index[value] for value in column.to_pylist()]), tuple(map(str, index))
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -420,17 +369,13 @@ def _factors(table: pa.Table, labels: set[str]) -> dict[str, Shaped[Tensor, "N"]
     """All columns of numbers that are no labels; where one is missing, all are floats, and NaN."""
     columns = {name: table[name].to_numpy() for name in table.column_names if name not in labels}
     return {
-        name: torch.from_numpy(
-            values.astype(np.int64 if values.dtype.kind in "iu" else values.dtype)
-        )
+        name: torch.tensor(values.astype(np.int64) if values.dtype.kind in "iu" else values)
         for name, values in columns.items()
         if values.dtype.kind in "iufb"
     }
 
 
-def _decode(
-    column: pa.ChunkedArray, folder: Path, place: str, size: int
-) -> UInt8[Tensor, "N H W 3"]:
+def _decode(column: pa.ChunkedArray, folder: Path, place: str, size: int) -> Images:
     pixels = None
     for index, cell in enumerate(cell.as_py() for chunk in column.chunks for cell in chunk):
         cell = cell if isinstance(cell, dict) else {"bytes": cell}

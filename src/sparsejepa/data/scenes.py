@@ -1,10 +1,9 @@
 """`scenes`: small drawn images of objects on a ground plane, with everything about them known.
 
 Each image shows 3 to 10 spheres, cubes, cylinders and cones under a light of random direction, on
-ground of random colour, with painted discs on it that are no objects. The tasks are those for
-which real sets exist: `label` (what stands nearest), `count` and `distance` (CLEVR's low-level
-tasks in VTAB, Zhai et al. 2019). Colours, light and background vary and the other objects wear
-the same colours, so that no mean colour gives a class away.
+ground of random colour with painted discs. The tasks have real counterparts: `label` (what stands
+nearest), `count` and `distance` (CLEVR's low-level tasks in VTAB, Zhai et al. 2019). Colours, light
+and background vary and all objects share the colours: no mean colour gives a class away.
 """
 
 import dataclasses
@@ -24,9 +23,9 @@ FOCAL_LENGTH = 22.0  # pixels per unit of size at depth 1
 TILT = 0.22  # half the height of the ellipses that close cylinders and cones: the view from above
 DISCS = 2  # painted discs on the ground, at most
 WINDOW = 16  # pixels on a side in which an object is drawn: the largest one fits
+AXIS = torch.arange(SIZE) + 0.5  # centres of the pixels
 FEWEST, MOST = 3, 10  # objects in an image
-# Depths in units of the ground plane, along the line of sight: the nearest object stands between
-# the first two, all others behind it.
+# Depths in ground units: the nearest object stands between the first two, all others behind it.
 NEAREST, FARTHEST_NEAREST, FARTHEST = 2.4, 4.5, 8.5
 # Inner edges of the six bins of `distance`, equally wide.
 DISTANCE_EDGES = (2.75, 3.1, 3.45, 3.8, 4.15)
@@ -34,6 +33,7 @@ CHUNK = 500  # images drawn from one generator: changing it changes every image
 ARRANGEMENTS = 16  # drawn for each image, of which the least crowded is kept
 
 Table = dict[str, Shaped[Tensor, "N ..."]]
+# Signed distance to the outline of a shape, negative inside, and the surface normal of each pixel.
 Surface = tuple[Float[Tensor, "N W W"], Float[Tensor, "N W W 3"]]
 
 
@@ -44,18 +44,17 @@ class Scenes:
     images: UInt8[Tensor, "N 32 32 3"]  # RGB bytes
     labels: dict[str, Int64[Tensor, "N"]]  # label, count, distance
     label_names: dict[str, tuple[str, ...]]
-    factors: dict[str, Shaped[Tensor, "N ..."]]
+    factors: Table
     # Per scene [N]: light_azimuth, light_elevation (radians), exposure, ground_hue (turns),
     # camera_height (ground units), horizon (pixel row). Per object [N, 10], nearest first, zero
-    # where not present: present, shape, colour, size (radius), lateral (to the right), depth
-    # (all three in ground units), yaw (radians), visible (fraction that nothing hides).
+    # where absent: present, shape, colour, size (radius), lateral (to the right), depth (ground
+    # units), yaw (radians), visible (fraction that nothing hides).
 
 
 def draw_scenes(count: int, seed: int, split: str) -> Scenes:
     """Draws the first `count` scenes of the endless sequence that `seed` and `split` name.
 
-    Scene i is the same whatever `count` is. On one machine and one PyTorch version the images
-    are bit-equal in every run; elsewhere single pixels may round differently.
+    Bit-equal on one machine and PyTorch version; elsewhere single pixels may round differently.
     """
     parts = []
     for start in range(0, count, CHUNK):
@@ -86,8 +85,8 @@ def _draw_tables(n: int, generator: torch.Generator) -> tuple[Table, Table]:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
-    def choice(options: int, *shape: int) -> Tensor:
-        return torch.randint(options, (n, *shape), generator=generator)
+    def choice(options: int, columns: int = MOST) -> Tensor:
+        return torch.randint(options, (n, columns), generator=generator)
 
     scenes = {
         "light_azimuth": uniform(-1.3, 1.3),
@@ -100,8 +99,8 @@ def _draw_tables(n: int, generator: torch.Generator) -> tuple[Table, Table]:
     present = torch.arange(MOST) < FEWEST + choice(MOST - FEWEST + 1, 1)
     objects = {
         "present": present,
-        "shape": choice(len(SHAPES), MOST),
-        "colour": choice(len(COLOURS), MOST),
+        "shape": choice(len(SHAPES)),
+        "colour": choice(len(COLOURS)),
         "size": uniform(0.52, 0.72, MOST),
         "yaw": uniform(0.35, 1.22, MOST),
     }
@@ -116,30 +115,23 @@ def _draw_tables(n: int, generator: torch.Generator) -> tuple[Table, Table]:
     radius = FOCAL_LENGTH * objects["size"][:, None] / depth
     column = radius + (SIZE - 2 * radius) * torch.rand(depth.shape, generator=generator)
     height = FOCAL_LENGTH * scenes["camera_height"][:, None, None] / depth - radius
-    best = _clearance(column, height, radius, present).argmax(1)
+    # Squared distance over summed radii of the two objects closest to covering each other.
+    dx, dy = (x[..., :, None] - x[..., None, :] for x in (column, height))
+    gap = (dx.square() + dy.square()) / (radius[..., :, None] + radius[..., None, :]).square()
+    pairs = present[:, :, None] & present[:, None, :] & ~torch.eye(MOST).bool()
+    best = torch.where(pairs[:, None], gap, torch.inf).flatten(2).amin(2).argmax(1)
     rows = torch.arange(n)
     objects["depth"] = depth[rows, best]
     objects["lateral"] = (column[rows, best] - SIZE / 2) * objects["depth"] / FOCAL_LENGTH
     return scenes, {name: x * present for name, x in objects.items()}
 
 
-def _clearance(column: Tensor, height: Tensor, radius: Tensor, present: Tensor) -> Tensor:
-    """Squared distance over summed radii of the two objects closest to covering each other."""
-    dx = column[..., :, None] - column[..., None, :]
-    dy = height[..., :, None] - height[..., None, :]
-    gap = (dx.square() + dy.square()) / (radius[..., :, None] + radius[..., None, :]).square()
-    pairs = present[:, :, None] & present[:, None, :] & ~torch.eye(present.shape[1]).bool()
-    return torch.where(pairs[:, None], gap, torch.inf).flatten(2).amin(2)
-
-
 def render(
     scenes: Table, objects: Table, generator: torch.Generator
 ) -> tuple[UInt8[Tensor, "N 32 32 3"], Float[Tensor, "N K"]]:
-    """Images, and the fraction of each object that no nearer object hides.
+    """Images, and the fraction of each object that no nearer one hides; objects nearest first.
 
-    `objects` are sorted from the nearest to the farthest; `generator` draws what is no factor:
-    discs, textures, shades of a colour and pixel noise. It is painted from the nearest object
-    backwards.
+    `generator` draws what is no factor: discs, textures, shades of a colour and pixel noise.
     """
     present = objects["present"].float()
     depth = torch.where(objects["present"], objects["depth"], 1.0)
@@ -149,13 +141,9 @@ def render(
     light = _direction(scenes["light_azimuth"], scenes["light_elevation"])
     albedo = _object_colours(objects["colour"], generator)
     ground, haze = _background(scenes, generator)
-    ground = ground * _shadows(column, foot, radius, present, light)
-
-    ground = ground.flatten(1, 2)
-    canvas = torch.zeros_like(ground)
-    # The share of each pixel that no object covers.
-    free = torch.ones_like(ground[..., 0])
-    visible = torch.zeros_like(radius)
+    ground = (ground * _shadows(column, foot, radius, present, light)).flatten(1, 2)
+    canvas, visible = torch.zeros_like(ground), torch.zeros_like(radius)
+    free = torch.ones_like(ground[..., 0])  # share of each pixel that no object covers
     for k in range(radius.shape[1]):
         rows = _window(foot[:, k] - radius[:, k])
         columns = _window(column[:, k])
@@ -193,8 +181,7 @@ def _draw_object(
     """How much of each pixel one object of each scene covers, and its shaded colour there.
 
     u to the right and v upwards are in units of the object's radius on the screen, from -1 to 1:
-    v = -1 is where it touches the ground. A shape is a signed distance to its outline (negative
-    inside) and a surface normal (right, up, towards the viewer) at each pixel.
+    v = -1 is where it touches the ground. Normals are (right, up, towards the viewer).
     """
     u = u[:, None, :].expand(-1, WINDOW, -1)
     v = v[:, :, None].expand(-1, -1, WINDOW)
@@ -281,8 +268,7 @@ def _background(scenes: Table, generator: torch.Generator) -> tuple[Tensor, Tens
     """Textured ground with painted discs under a plain wall, and the colour of the wall."""
     n = scenes["horizon"].shape[0]
     u = torch.rand(4 + 6 * DISCS, n, generator=generator)
-    horizon = scenes["horizon"][:, None, None]
-    row = (torch.arange(SIZE) + 0.5)[None, :, None]
+    horizon, row = scenes["horizon"][:, None, None], AXIS[None, :, None]
     below = (row - horizon).clamp(min=0.25)
     depth = FOCAL_LENGTH * scenes["camera_height"][:, None, None] / below
     ground = _hsv_to_rgb(scenes["ground_hue"], 0.1 + 0.4 * u[0], 0.4 + 0.4 * u[1])[:, None, None]
@@ -292,7 +278,7 @@ def _background(scenes: Table, generator: torch.Generator) -> tuple[Tensor, Tens
     image = ground * (1 + 0.3 * texture)[..., None]
     for present, x, z, size, hue, value in u[4:].view(DISCS, 6, n, 1, 1):
         z = 2.5 + 4 * z
-        lateral = (torch.arange(SIZE) + 0.5 - SIZE * x) * depth / FOCAL_LENGTH
+        lateral = (AXIS - SIZE * x) * depth / FOCAL_LENGTH
         inside = 0.35 + 0.4 * size - torch.sqrt(lateral.square() + (depth - z).square())
         # Pixels per ground unit along the row; along the column they are fewer.
         cover = (0.5 + inside * FOCAL_LENGTH / depth).clamp(0, 1) * (present < 0.6)
@@ -301,20 +287,18 @@ def _background(scenes: Table, generator: torch.Generator) -> tuple[Tensor, Tens
     haze = (0.05 * (depth - 2)).clamp(0, 0.8)[..., None]
     image = image + haze * (wall - image)
     above = (horizon - row + 0.5).clamp(0, 1)[..., None]
-    lit = wall * (1 - 0.015 * row[..., None])
-    return image + above * (lit - image), wall[:, 0]
+    return image + above * (wall * (1 - 0.015 * row[..., None]) - image), wall[:, 0]
 
 
 def _shadows(
     column: Tensor, foot: Tensor, radius: Tensor, present: Tensor, light: Tensor
 ) -> Tensor:
     """Soft ellipses around the feet of all objects, away from the light."""
-    pixel = torch.arange(SIZE) + 0.5
     shade = torch.ones(column.shape[0], SIZE, SIZE)
     for k in range(column.shape[1]):
         centre = column[:, k] - 0.7 * radius[:, k] * light[:, 0]
-        x = (pixel - centre[:, None]) / (1.1 * radius[:, k, None])
-        y = (pixel - foot[:, k, None] + 0.3 * radius[:, k, None]) / (0.45 * radius[:, k, None])
+        x = (AXIS - centre[:, None]) / (1.1 * radius[:, k, None])
+        y = (AXIS - foot[:, k, None] + 0.3 * radius[:, k, None]) / (0.45 * radius[:, k, None])
         across, along = torch.exp(-x.square()), 0.6 * present[:, k, None] * torch.exp(-y.square())
         shade = shade * (1 - along[:, :, None] * across[:, None, :])
     return shade[..., None]

@@ -39,9 +39,8 @@ class ModelConfig:
     target: Literal["moving average", "shared", "pixels"] = "moving average"
     # Above 1: the mean of the layer-normalised outputs of the last ones, as data2vec (2202.03555).
     target_blocks: int = 1
-    # centred: without the batch's mean at each position, since what all images share there is no
-    # target; standardised: then with variance 1 of each feature over images and positions. Of
-    # several processes each one takes the statistics of its own share of the batch.
+    # centred: without the batch's mean at each position, which all images share; standardised: then
+    # with variance 1 of each feature over images and positions; each process of its own share.
     batch_targets: Literal["as they are", "centred", "standardised"] = "as they are"
     normalise_targets: bool = True  # mean 0, variance 1 over the features, or pixels, of a patch
     rectify_targets: bool = False  # ReLU, after the normalisation if any
@@ -51,9 +50,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         if not 1 <= self.target_blocks <= self.encoder.depth:
+            depth = self.encoder.depth
             raise ValueError(
-                f"target_blocks {self.target_blocks} must be 1 to the encoder's "
-                f"{self.encoder.depth}."
+                f"target_blocks {self.target_blocks} must be 1 to the encoder's {depth}."
             )
 
 
@@ -71,21 +70,15 @@ class Jepa(nn.Module):
 
     def __init__(self, config: ModelConfig, seed: int) -> None:
         super().__init__()
-        encoder, predictor = config.encoder, config.predictor
-        self.config = config
+        self.config, encoder, predictor = config, config.encoder, config.predictor
         self.context_encoder = Encoder(encoder, generator(seed, "initial encoder"))
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             projection = nn.Linear(encoder.width, predictor.width)
         initialise(projection, generator(seed, "initial projection"))
-        pixels = 3 * encoder.patch_size**2
-        self.predictor = Predictor(
-            predictor,
-            encoder,
-            projection,
-            generator(seed, "initial predictor"),
-            outputs=pixels if config.target == "pixels" else encoder.width,
-        )
+        outputs = 3 * encoder.patch_size**2 if config.target == "pixels" else encoder.width
+        draws = generator(seed, "initial predictor")
+        self.predictor = Predictor(predictor, encoder, projection, draws, outputs)
         self.penalty = make_penalty(config.sparsity, encoder, predictor, projection.weight, seed)
         self.regulariser = self.context_windows = self.target_windows = None
         if config.regulariser.term != "none":
@@ -112,18 +105,14 @@ class Jepa(nn.Module):
             pooled = (whole if self.config.target == "shared" else latents.float()).mean(1)
             loss = weights.prediction_weight * prediction_loss + penalty_loss
             loss = loss + weights.weight * self.regulariser(pooled, step)
-        return JepaOutput(
-            loss=loss,
-            prediction_loss=prediction_loss.detach(),
-            target_spread=targets.detach().flatten(0, 2).std(0).mean(),
-        )
+        spread = targets.detach().flatten(0, 2).std(0).mean()
+        return JepaOutput(loss, prediction_loss.detach(), spread)
 
     @torch.no_grad()
     def targets(self, images: Float[Tensor, "B 3 H W"], masks: Masks) -> Float[Tensor, "B M T D"]:
         """The features, or pixels, that are predicted of each target patch.
 
-        JEPA: the whole image through the moving average, LayerNorm without affine. The
-        normalisation is the official code's; the paper does not mention it.
+        JEPA's pass through LayerNorm without affine: the official code's, not in the paper.
         """
         return self._cut(self._whole(images, masks), masks)
 
@@ -135,19 +124,15 @@ class Jepa(nn.Module):
     def update_target(self, momentum: float) -> None:
         """target <- momentum · target + (1 - momentum) · context, in float32.
 
-        Where no moving average is predicted, the target encoder is a copy of the context encoder,
-        so that the encoder to probe is the same one for every method. Buffers are copied: an own
-        backbone's BatchNorm is probed with the context encoder's statistics.
+        Where no moving average is predicted, the target encoder is a copy of the context encoder:
+        of every method the same one is probed. Buffers, such as BatchNorm's, are copied.
         """
+        share = 1 - momentum if self.config.target == "moving average" else 1.0
         pairs = [(self.target_encoder, self.context_encoder)]
         if self.context_windows:
             pairs.append((self.target_windows, self.context_windows))
         for target, context in pairs:
-            torch._foreach_lerp_(
-                list(target.parameters()),
-                list(context.parameters()),
-                1 - momentum if self.config.target == "moving average" else 1.0,
-            )
+            torch._foreach_lerp_(list(target.parameters()), list(context.parameters()), share)
             for ours, theirs in zip(target.buffers(), context.buffers(), strict=True):
                 ours.copy_(theirs)
 
@@ -185,8 +170,7 @@ class Jepa(nn.Module):
 class WindowTokens(nn.Module):
     """EC-IJEPA (2410.10773): one extra token a window, from its patches' mean position vector.
 
-    That the context encoder is told the target windows, and the target encoder the context, is the
-    paper's [verified: abstract]; the form of the token, a learned linear map, is ours.
+    Each encoder is told the other's windows [verified: abstract]; the linear map is ours.
     """
 
     def __init__(self, positions: Float[Tensor, "N d"], generator: torch.Generator) -> None:
@@ -208,64 +192,54 @@ def patch_pixels(images: Float[Tensor, "B C H W"], patch_size: int) -> Float[Ten
     return rows.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
-class Methods(dict[str, ModelConfig]):
-    """Methods by name; a penalty that no row has is a method of its own name."""
-
-    def __missing__(self, name: str) -> ModelConfig:
-        if name in PENALTIES and all(row.sparsity.reading != name for row in self.values()):
-            return ModelConfig(sparsity=SparsityConfig(name))
-        raise KeyError(name)
-
-
 # Sizes, groups and strengths are those of the run; all else is the row's. Random groups and groups
 # by head are no methods but `SparsityConfig.grouping`.
-METHODS = Methods(
-    {
-        "jepa": ModelConfig(),
-        "sparsejepa": ModelConfig(sparsity=SparsityConfig("R1")),
-        "sparsejepa-r1b": ModelConfig(sparsity=SparsityConfig("R1b")),
-        "sparsejepa-r2": ModelConfig(sparsity=SparsityConfig("R2")),
-        "sparsejepa-r3": ModelConfig(sparsity=SparsityConfig("R3")),
-        "l1": ModelConfig(sparsity=SparsityConfig("L1")),
-        # Weights 25, 25, 1 of invariance (JEPA's prediction), variance and covariance: VICReg.
-        "cjepa": ModelConfig(regulariser=RegulariserConfig("VICReg", 25.0, 25.0)),
-        # (1 - lambda) · prediction + lambda · SIGReg, lambda = 0.02: LeJEPA's own example.
-        "sigreg": ModelConfig(
-            regulariser=RegulariserConfig("SIGReg", 0.98, 0.02),
-            target="shared",
-            normalise_targets=False,
-            distance="squared",
-        ),
-        # 25 · prediction + 125 · RDMReg, 512 slices: Rectified LpJEPA's setting of its ViT.
-        "rectified": ModelConfig(
-            regulariser=RegulariserConfig("RDMReg", 25.0, 125.0, slices=512),
-            target="shared",
-            normalise_targets=False,
-            rectify_targets=True,
-            distance="squared",
-        ),
-        "ec-ijepa": ModelConfig(condition=True),
-        "tjepa": ModelConfig(encoder=EncoderConfig(register_tokens=1)),
-        "mae": ModelConfig(target="pixels", distance="squared"),
-    }
-)
+METHODS: dict[str, ModelConfig] = {
+    "jepa": ModelConfig(),
+    "sparsejepa": ModelConfig(sparsity=SparsityConfig("R1")),
+    "sparsejepa-r1b": ModelConfig(sparsity=SparsityConfig("R1b")),
+    "sparsejepa-r2": ModelConfig(sparsity=SparsityConfig("R2")),
+    "sparsejepa-r3": ModelConfig(sparsity=SparsityConfig("R3")),
+    "l1": ModelConfig(sparsity=SparsityConfig("L1")),
+    # Weights 25, 25, 1 of invariance (JEPA's prediction), variance and covariance: VICReg.
+    "cjepa": ModelConfig(regulariser=RegulariserConfig("VICReg", 25.0, 25.0)),
+    # (1 - lambda) · prediction + lambda · SIGReg, lambda = 0.02: LeJEPA's own example.
+    "sigreg": ModelConfig(
+        regulariser=RegulariserConfig("SIGReg", 0.98, 0.02),
+        target="shared",
+        normalise_targets=False,
+        distance="squared",
+    ),
+    # 25 · prediction + 125 · RDMReg, 512 slices: Rectified LpJEPA's setting of its ViT.
+    "rectified": ModelConfig(
+        regulariser=RegulariserConfig("RDMReg", 25.0, 125.0, slices=512),
+        target="shared",
+        normalise_targets=False,
+        rectify_targets=True,
+        distance="squared",
+    ),
+    "ec-ijepa": ModelConfig(condition=True),
+    "tjepa": ModelConfig(encoder=EncoderConfig(register_tokens=1)),
+    "mae": ModelConfig(target="pixels", distance="squared"),
+}
 
 
 def method_config(
     name: str, encoder: EncoderConfig, predictor: PredictorConfig, sparsity: SparsityConfig
 ) -> ModelConfig:
-    """The method `name` in the given sizes, with the groups and strengths of `sparsity`.
+    """The method `name` in the given sizes, with the groups and strengths of its penalty if any.
 
-    `sparsity` is ignored unless the method has a penalty.
+    A penalty that no row has is a method of its own name.
 
     Raises:
         ValueError: there is no such method; says which there are.
     """
-    try:
-        row = METHODS[name]
-    except KeyError:
-        names = ", ".join(dict.fromkeys([*METHODS, *PENALTIES]))
-        raise ValueError(f"method must be one of {names}, not {name!r}.") from None
+    taken = {row.sparsity.reading for row in METHODS.values()}
+    own = {own: ModelConfig(sparsity=SparsityConfig(own)) for own in PENALTIES if own not in taken}
+    if name not in METHODS | own:
+        names = ", ".join([*METHODS, *own])
+        raise ValueError(f"method must be one of {names}, not {name!r}.")
+    row = (METHODS | own)[name]
     reading = row.sparsity.reading
     if reading != "none":
         row = dataclasses.replace(row, sparsity=dataclasses.replace(sparsity, reading=reading))

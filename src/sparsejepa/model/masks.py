@@ -1,10 +1,9 @@
-"""Multi-block masks: which patches the context encoder keeps, and which the predictor predicts.
+"""Multi-block masks: *kept indices* of patches, for the context encoder and the predictor."""
 
-Masks here are *kept indices* (into the raster of patches), never Boolean drops.
-"""
-
+import itertools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int64
@@ -32,11 +31,8 @@ class MaskConfig:
                 raise ValueError(f"{name} {pair} must be two positive numbers, the smaller first.")
         if self.targets < 1:
             raise ValueError(f"targets {self.targets} must be at least 1.")
-        targets = [
-            block_shape(self.grid, scale, aspect)
-            for scale in self.target_scale
-            for aspect in self.target_aspect
-        ]
+        extremes = itertools.product(self.target_scale, self.target_aspect)
+        targets = [block_shape(self.grid, scale, aspect) for scale, aspect in extremes]
         contexts = [block_shape(self.grid, scale, 1.0) for scale in self.context_scale]
         sides = [side for shape in targets + contexts for side in shape]
         if min(sides) < 1 or max(sides) > self.grid:
@@ -56,21 +52,14 @@ class MaskConfig:
             )
 
 
-@dataclass(frozen=True)
-class Masks:
+class Masks(NamedTuple):
     """Kept patch indices of a batch. Context and targets of an image never overlap."""
 
     context: Int64[Tensor, "B K"]  # in random order, distinct
     targets: Int64[Tensor, "B M T"]  # raster order within a block; blocks of an image may overlap
 
     def to(self, device: torch.device) -> "Masks":
-        return Masks(
-            self.context.to(device, non_blocking=True), self.targets.to(device, non_blocking=True)
-        )
-
-    def rows(self, start: int, stop: int) -> "Masks":
-        """The masks of images `start` to `stop - 1`, for one process of several."""
-        return Masks(self.context[start:stop], self.targets[start:stop])
+        return Masks(*(kept.to(device, non_blocking=True) for kept in self))
 
 
 def block_shape(grid: int, scale: float, aspect: float) -> tuple[int, int]:
@@ -82,30 +71,27 @@ def block_shape(grid: int, scale: float, aspect: float) -> tuple[int, int]:
 def sample_masks(config: MaskConfig, count: int, generator: torch.Generator) -> Masks:
     """Draws context and target patches for `count` images, all as tensor operations.
 
-    As in the official code one block size serves a whole batch, so that shapes are static; scale
-    and aspect ratio are two independent numbers and every position that fits is equally likely
-    (the official sampler uses one number for both and never reaches the last row and column).
-    The context is a uniform random subset of K of the patches that lie in the context block and in
-    no target. An image whose targets leave fewer than K draws new targets, up to a few times;
-    after that its targets coincide, which leaves enough by the check in `MaskConfig`.
+    As in the official code one block size serves a whole batch; scale and aspect ratio are two
+    independent numbers and every position that fits is equally likely (the official sampler uses
+    one number for both and never reaches the last row and column). The context is a uniform random
+    subset of K patches of the context block outside the targets. An image whose targets leave fewer
+    draws new ones, a few times; then its targets coincide, which by `MaskConfig` leaves enough.
     """
     scale, aspect, context_scale = (
         low + (high - low) * torch.rand((), generator=generator).item()
         for low, high in (config.target_scale, config.target_aspect, config.context_scale)
     )
-    shape = block_shape(config.grid, scale, aspect)
-    in_context, _ = _draw_blocks(
-        config.grid, block_shape(config.grid, context_scale, 1.0), (count,), generator
-    )
-    in_targets, targets = _draw_blocks(config.grid, shape, (count, config.targets), generator)
+    grid, number = config.grid, config.targets
+    shape, context = block_shape(grid, scale, aspect), block_shape(grid, context_scale, 1.0)
+    in_context, _ = _draw_blocks(grid, context, (count,), generator)
+    in_targets, targets = _draw_blocks(grid, shape, (count, number), generator)
     allowed = in_context & ~in_targets.any(1)
     for _ in range(_REDRAWS):
         short = (allowed.sum(1) < config.context_length).nonzero()[:, 0]
         if not len(short):
             break
-        in_targets[short], targets[short] = _draw_blocks(
-            config.grid, shape, (len(short), config.targets), generator
-        )
+        redrawn = _draw_blocks(grid, shape, (len(short), number), generator)
+        in_targets[short], targets[short] = redrawn
         allowed = in_context & ~in_targets.any(1)
     short = allowed.sum(1) < config.context_length
     targets[short] = targets[short][:, :1]

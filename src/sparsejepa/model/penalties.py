@@ -1,7 +1,6 @@
-"""Penalties of SparseJEPA: the readings of the paper, a control, and measures of sparsity.
+"""Penalties of SparseJEPA: readings of the paper, which leaves open what exactly is penalised.
 
-The paper leaves open what exactly is penalised; each reading is one `Penalty`. An own one is a
-subclass with a row in `PENALTIES`.
+Each one is a `Penalty` with a row in `PENALTIES`, and so is one of your own.
 """
 
 from dataclasses import dataclass
@@ -41,25 +40,24 @@ class SparsityConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        known = ", ".join(PENALTIES)
         if self.reading not in PENALTIES:
+            raise ValueError(f"reading must be one of {known}, not {self.reading!r}.")
+        # NaN is no number.
+        if not (self.strength >= 0 and self.beta >= 0):
+            raise ValueError(f"strength {self.strength} and beta {self.beta} must be at least 0.")
+        if not (self.learning_rate > 0 and self.average_over > 0):
             raise ValueError(
-                f"reading must be one of {', '.join(PENALTIES)}, not {self.reading!r}."
+                f"learning_rate {self.learning_rate} and average_over {self.average_over} must be "
+                "above 0."
             )
-        if not (self.strength >= 0 and self.learning_rate > 0 and self.average_over > 0):
-            raise ValueError(
-                f"strength {self.strength} must be at least 0, learning_rate "
-                f"{self.learning_rate} and average_over {self.average_over} above 0."
-            )
-        if not self.beta >= 0:
-            raise ValueError(f"beta {self.beta} must be at least 0.")
 
 
 class Penalty(nn.Module):
     """What a reading adds to JEPA; this one adds nothing. Override what differs.
 
-    `self.config` holds strength and groups, `self.seed` the run's seed, `self.projection_weight`
-    the weight W [p, d] of the predictor's input projection, and `self.groups` [G, channels a
-    group] the groups of the channels that `groups_of` names.
+    `self.projection_weight` is the weight W [p, d] of the predictor's input projection;
+    `self.groups` [G, channels a group] parts the channels that `groups_of` names.
     """
 
     groups_of: Literal["none", "encoder", "predictor"] = "none"  # whose channels are grouped
@@ -70,14 +68,10 @@ class Penalty(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.seed = config, seed
-        # In a list: the weight stays the projection's and is not registered a second time.
-        self._shared = [weight]
+        # The weight stays the projection's and is not registered a second time.
+        self.__dict__["projection_weight"] = weight
         self.register_buffer("groups", groups, persistent=False)
         self.seen: Tensor | None = None
-
-    @property
-    def projection_weight(self) -> nn.Parameter:
-        return self._shared[0]
 
     def forward(self, latents: Latents, step: int) -> tuple[Latents, Loss]:
         """From the context latents: what the predictor reads, and what is added to the loss."""
@@ -98,8 +92,7 @@ class Penalty(nn.Module):
 class GroupLassoInLoss(Penalty):
     """Reading R1b: R1's penalty inside the differentiated loss, stepped by AdamW.
 
-    Sparsity of W would mean the same as in R1, but a gradient step lands on zero with probability
-    zero: columns get small and jump about zero by about a learning rate.
+    A gradient step never lands on zero: columns get small and jump about it by a learning rate.
     """
 
     groups_of = "predictor"
@@ -116,13 +109,11 @@ class GroupLassoInLoss(Penalty):
 class ProximalGroupLasso(GroupLassoInLoss):
     """Reading R1: oi-VAE's (1802.06765) proximal group lasso on the columns of W^(1) … W^(G).
 
-    Stacked, the maps W^(g) of shape [p_g, d] are the weight W [p, d] of the predictor's input
-    projection. Column k of W^(g) says whether group g reads latent k. The penalty
-    lambda · sum_g sum_k ||W^(g)_{.,k}||_2 never enters the differentiated loss: W is stepped by
-    plain SGD and then shrunk by the penalty's proximal operator, which makes exact zeros.
-
-    A step uses the mean gradient of several minibatches. With single minibatches, noise larger
-    than lambda revived dead columns: some were a thousandth of the others, few were zero.
+    Stacked, the maps W^(g) [p_g, d] are the weight W [p, d] of the predictor's input projection:
+    group g reads latent k by column k of W^(g). The penalty lambda · sum_g sum_k ||W^(g)_{.,k}||_2
+    never enters the differentiated loss: W is stepped by plain SGD and then shrunk by the proximal
+    operator, which makes exact zeros. A step uses the mean gradient of several minibatches: of
+    single ones, noise larger than lambda revived dead columns.
     """
 
     forward = Penalty.forward
@@ -135,35 +126,26 @@ class ProximalGroupLasso(GroupLassoInLoss):
 
 
 class ProximalL1(ProximalGroupLasso):
-    """L1, the control without groups: the proximal step of single weights, otherwise as R1.
-
-    Sparsity means that a channel of the predictor does not read a latent; a whole column of a
-    group is zero only if all its weights happen to be.
-    """
+    """L1, the control without groups: the proximal step of single weights, otherwise as R1."""
 
     @torch.no_grad()
     def after_step(self, learning_rate: float) -> None:
-        self.projection_weight.copy_(
-            F.softshrink(self.projection_weight, learning_rate * self.config.strength)
-        )
+        threshold = learning_rate * self.config.strength
+        self.projection_weight.copy_(F.softshrink(self.projection_weight, threshold))
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
-        return {
-            "zero_weights": (self.projection_weight == 0).float().mean().item()
-        } | super().measures()
+        zero = (self.projection_weight == 0).float().mean().item()
+        return {"zero_weights": zero} | super().measures()
 
 
 class GroupNormPenalty(Penalty):
     """Reading R2: lambda · mean over batch and tokens of sum_g ||z_{S_g}||_2.
 
-    z are the context latents as the predictor reads them, after the final norm with its learned
-    scale; S_g are blocks of the encoder's channels. Sparsity means that a token uses few groups.
-
-    The penalty is proportional to the scale of z, which the norm's weights can lower while the
-    predictor's projection makes up for it. With un-normalised targets the prediction loss falls
-    with the scale as well. So `measures` shows penalty and scale, of the last batch, beside
-    measures that no scale changes.
+    z are the context latents that the predictor reads, after the final norm with its learned
+    scale; S_g are blocks of the encoder's channels. The penalty is proportional to the scale of z,
+    which the norm's weights can lower while the predictor's projection makes up for it: `measures`
+    has penalty and scale, of the last batch, beside measures that no scale changes.
     """
 
     groups_of = "encoder"
@@ -186,11 +168,10 @@ class GroupNormPenalty(Penalty):
 
 
 class NoisyGroupNormPenalty(GroupNormPenalty):
-    """Reading R3: R2, and beta · KL(N(mu, sigma²) || N(0, I)) of noisy latents.
+    """Reading R3: R2 of mu, and beta · KL(N(mu, sigma²) || N(0, I)) of noisy latents.
 
-    The latents are the means mu; a linear map of them gives ln sigma²; the predictor reads
-    mu + sigma · noise, and the noise is a function of (seed, step). The group norms are those of
-    mu, which is what a probe reads. KL terms for a JEPA are derived from one bound in Var-JEPA
+    The latents are the means mu, which a probe reads; a linear map of them gives ln sigma²; the
+    predictor reads mu + sigma · noise. KL terms for a JEPA are derived from one bound in Var-JEPA
     (ICML 2026, PMLR 306) [verified: abstract]; how SparseJEPA would have them is not known.
     """
 
@@ -208,7 +189,8 @@ class NoisyGroupNormPenalty(GroupNormPenalty):
         log_variance = self.log_variance(latents).float()
         draws = generator(self.seed, "latent noise", step)
         noise = torch.randn(mean.shape, generator=draws).to(mean.device)
-        divergence = gaussian_divergence(mean, log_variance).mean()
+        # KL(N(mean, diag exp(log_variance)) || N(0, I)) in nats.
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
         self.divergence = divergence.detach()
         noisy = mean + (0.5 * log_variance).exp() * noise
         return noisy, group_loss + self.config.beta * divergence
@@ -245,11 +227,7 @@ def make_penalty(
 def projection_groups(
     config: SparsityConfig, sizes: EncoderConfig | PredictorConfig, seed: int
 ) -> Groups:
-    """Groups of the channels of the predictor, which are the rows of W, or of the encoder.
-
-    Raises:
-        ValueError: the width can't be split into that many groups of equal size.
-    """
+    """Groups of the channels of the predictor, which are the rows of W, or of the encoder."""
     draws = generator(seed, "groups")
     return make_groups(sizes.width, config.groups, config.grouping, sizes.heads, draws)
 
@@ -259,10 +237,8 @@ def make_groups(
 ) -> Groups:
     """Partition of `width` channels: row g holds the channels of group g.
 
-    `heads` takes the attention heads as groups; `random` draws the partition.
-
-    Raises:
-        ValueError: the width can't be split into that many groups of equal size.
+    `heads` takes the attention heads as groups; `random` draws the partition. A ValueError if the
+    width can't be split into that many groups of equal size.
     """
     count = heads if grouping == "heads" else groups
     if count < 1 or width % count:
@@ -288,8 +264,8 @@ def strongest_group(norms: Float[Tensor, "G d"]) -> Int64[Tensor, "d"]:
 def proximal_step(weight: Float[Tensor, "p d"], groups: Groups, threshold: float) -> None:
     """In place W^(g)_{.,k} <- W^(g)_{.,k} · max(0, 1 - threshold / ||W^(g)_{.,k}||_2).
 
-    This is argmin_V ½||V - W||² + threshold · sum_g sum_k ||V^(g)_{.,k}||: a column whose norm is
-    at most `threshold` becomes exactly zero. `threshold` is the step's eta · lambda.
+    This is argmin_V ½||V - W||² + threshold · sum_g sum_k ||V^(g)_{.,k}||, of the step's
+    threshold eta · lambda: columns of at most this norm become exactly zero.
     """
     norms = group_column_norms(weight, groups)
     # A zero column stays zero; the clamp keeps 0/0 out of it.
@@ -303,20 +279,12 @@ def group_norms(latents: Float[Tensor, "B K d"], groups: Groups) -> Float[Tensor
     return (squares + EPSILON).sqrt().sum(-1).mean()
 
 
-def gaussian_divergence(
-    mean: Float[Tensor, "*n d"], log_variance: Float[Tensor, "*n d"]
-) -> Float[Tensor, "*n"]:
-    """KL(N(mean, diag exp(log_variance)) || N(0, I)) in nats."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
-
-
 def column_sparsity(norms: Float[Tensor, "G d"]) -> dict[str, float]:
     """Scale-free sparsity of a group × latent norm matrix.
 
-    zero_columns: share of exact zeros; small_columns: share below a hundredth of the largest, zeros
-    included; groups_per_latent: mean number of groups that read a latent; unread_latents: share of
-    latents that no group reads; hoyer: 0 when all norms are equal, 1 when at most one is left
-    (Hoyer 2004).
+    small_columns: share below a hundredth of the largest, zeros included; groups_per_latent: mean
+    number of groups that read a latent; unread_latents: share of latents that no group reads;
+    hoyer: 0 when all norms are equal, 1 when at most one is left (Hoyer 2004).
     """
     norms = norms.cpu()  # mps has no float64
     alive = norms > 0
@@ -336,9 +304,8 @@ def column_sparsity(norms: Float[Tensor, "G d"]) -> dict[str, float]:
 def group_sparsity(activations: Float[Tensor, "n d"], groups: Groups) -> dict[str, float]:
     """How each vector's norm spreads over G groups of its units, averaged over the vectors.
 
-    hoyer: 0 when all groups have one norm, 1 when one group has all (Hoyer 2004);
-    effective_groups: (sum of the norms)² / sum of their squares, from G down to 1; zero vectors
-    count as one group.
+    hoyer: from 0, all groups have one norm, to 1, one group has all (Hoyer 2004); effective_groups:
+    (sum of the norms)² / sum of their squares, from G to 1; zero vectors count as one group.
     """
     norms = activations.cpu().double()[:, groups.cpu()].norm(dim=-1)
     total = norms.norm(dim=-1)
@@ -353,8 +320,7 @@ def activation_sparsity(activations: Float[Tensor, "n d"]) -> dict[str, float]:
     """Sparsity of n activation vectors of d units, which no rescaling changes.
 
     activation_density: share of entries above a hundredth of the root mean square of all;
-    dead_units: share of units whose standard deviation over the vectors is at most a hundredth of
-    the root mean square of those of all units (of constant vectors all are dead).
+    dead_units: share of units whose standard deviation is at most a hundredth of that of all.
     """
     activations = activations.cpu().double()
     size = activations.square().mean().sqrt()

@@ -1,7 +1,6 @@
 """Statistical terms of JEPA's peers: a batch of embeddings should have a given distribution.
 
-All see one pooled embedding an image: a batch of these is an independent sample, the tokens of one
-image are not. With several processes each one compares its own share of the batch.
+All see one pooled embedding an image: a batch of these is an independent sample, of each process.
 """
 
 import math
@@ -24,8 +23,8 @@ LAPLACE_SCALE = 1 / math.sqrt(2)
 class RegulariserConfig:
     """A statistical term; the loss is prediction_weight · prediction + weight · term.
 
-    It sees one embedding an image: the mean of the whole image's tokens where the target is shared,
-    else of the context's.
+    An image's embedding is the mean of all its tokens where the target is shared, else of the
+    context's.
     """
 
     term: Literal["none", "VICReg", "SIGReg", "RDMReg"] = "none"
@@ -56,19 +55,18 @@ class Regulariser(nn.Module):
         # Sums over a batch and products of small differences: float32 in every case.
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()
+            if self.config.term == "RDMReg":
+                embeddings = embeddings.relu()
+            self.seen = embeddings.detach()
             if self.config.term == "VICReg":
-                self.seen = embeddings.detach()
                 return variance_hinge(embeddings) + covariance_cost(embeddings) / 25
             draws = generator(self.seed, "regulariser", step)
             slices = unit_vectors(embeddings.shape[1], self.config.slices, draws)
             slices = slices.to(embeddings.device)
             if self.config.term == "SIGReg":
-                self.seen = embeddings.detach()
                 return epps_pulley(embeddings @ slices).mean()
-            rectified = embeddings.relu()
-            self.seen = rectified.detach()
             wanted = rectified_laplace(embeddings.shape, self.config.location, draws)
-            return sliced_wasserstein(rectified, wanted.to(embeddings.device), slices)
+            return sliced_wasserstein(embeddings, wanted.to(embeddings.device), slices)
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
@@ -79,9 +77,9 @@ class Regulariser(nn.Module):
         return {"embedding_spread": spread} | activation_sparsity(self.seen)
 
 
-def variance_hinge(embeddings: Float[Tensor, "B d"], epsilon: float = 1e-4) -> Float[Tensor, ""]:
-    """mean_k max(0, 1 - √(var_k + ε)), VICReg's variance term (2105.04906)."""
-    return (1 - (embeddings.var(0) + epsilon).sqrt()).relu().mean()
+def variance_hinge(embeddings: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
+    """mean_k max(0, 1 - √(var_k + 0.0001)), VICReg's variance term (2105.04906)."""
+    return (1 - (embeddings.var(0) + 1e-4).sqrt()).relu().mean()
 
 
 def covariance_cost(embeddings: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
@@ -97,9 +95,8 @@ def epps_pulley(
 ) -> Float[Tensor, "S"]:
     """N ∫ |φ_N(t) - e^(-t²/2)|² e^(-t²/2) dt over [-limit, limit], for each column of samples.
 
-    φ_N is the empirical characteristic function; 0 would be N(0, 1) itself. The integrand is
-    even, so the trapezoidal rule on `knots` points of [0, limit] counts twice (LeJEPA,
-    2511.08544; knots and range as there).
+    φ_N is the empirical characteristic function. The integrand is even, so the trapezoidal rule on
+    `knots` points of [0, limit] counts twice (LeJEPA, 2511.08544; knots and range as there).
     """
     t = torch.linspace(0, limit, knots, device=samples.device, dtype=samples.dtype)
     gaussian = (-t.square() / 2).exp()
@@ -113,10 +110,7 @@ def epps_pulley(
 def sliced_wasserstein(
     embeddings: Float[Tensor, "B d"], wanted: Float[Tensor, "B d"], slices: Float[Tensor, "d S"]
 ) -> Float[Tensor, ""]:
-    """Mean over slices of the squared 2-Wasserstein distance of two projected samples.
-
-    In one dimension the best transport pairs sorted values (RDMReg, 2602.01456).
-    """
+    """Mean squared 2-Wasserstein distance over slices: pairs of sorted values (2602.01456)."""
     projected, target = ((sample @ slices).sort(dim=0).values for sample in (embeddings, wanted))
     return (projected - target).square().mean()
 
@@ -132,8 +126,7 @@ def rectified_laplace(
 ) -> Float[Tensor, "*shape"]:
     """ReLU(mu + sigma · x), x Laplace: the Rectified Generalised Gaussian at p = 1 (2602.01456).
 
-    sigma makes the variance 1 before rectification; a share Φ(mu / sigma) is above zero, Φ being
-    the Laplace distribution function.
+    sigma makes the variance 1 before rectification; a share Φ(mu / sigma), Laplace, is above zero.
     """
     sizes = torch.empty(shape).exponential_(generator=generator)
     signs = 2 * torch.randint(0, 2, shape, generator=generator) - 1

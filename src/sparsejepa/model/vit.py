@@ -44,22 +44,17 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.timm:
             with torch.device("meta"):
-                vit = plain_vit(self)
-            sizes = {
-                "patch_size": vit.patch_embed.patch_size[0],
-                "width": vit.embed_dim,
-                "depth": len(vit.blocks),
-                "heads": vit.blocks[0].attn.num_heads,
-                "register_tokens": vit.num_reg_tokens,
-            }
-            for name, value in sizes.items():
-                object.__setattr__(self, name, value)
+                vit = _plain_vit(self)
+            object.__setattr__(self, "patch_size", vit.patch_embed.patch_size[0])
+            object.__setattr__(self, "width", vit.embed_dim)
+            object.__setattr__(self, "depth", len(vit.blocks))
+            object.__setattr__(self, "heads", vit.blocks[0].attn.num_heads)
+            object.__setattr__(self, "register_tokens", vit.num_reg_tokens)
         elif self.options:
             raise ValueError(f"options {self.options} belong to a timm model; name it as timm.")
         if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}."
-            )
+            sizes = f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}"
+            raise ValueError(f"{sizes}.")
         if self.register_tokens < 0:
             raise ValueError(f"register_tokens {self.register_tokens} must be at least 0.")
         _check_transformer("Encoder", self.width, self.depth, self.heads)
@@ -81,13 +76,23 @@ class PredictorConfig:
         _check_transformer("Predictor", self.width, self.depth, self.heads)
 
 
+def _check_transformer(name: str, width: int, depth: int, heads: int) -> None:
+    if min(width, depth, heads) < 1:
+        raise ValueError(f"{name} width {width}, depth {depth} and heads {heads} must be above 0.")
+    if width % heads or width % 4:
+        raise ValueError(
+            f"{name} width {width} must be a multiple of 4 (sine-cosine positions) and of its "
+            f"heads {heads}."
+        )
+
+
 class Encoder(nn.Module):
     """Images in [0, 1] to tokens. `self.vit` is a plain timm `VisionTransformer`."""
 
     def __init__(self, config: EncoderConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
-        self.vit = plain_vit(config)
+        self.vit = _plain_vit(config)
         initialise(self.vit, generator)
         with torch.no_grad():
             self.vit.pos_embed.copy_(positions(config.grid, config.width))
@@ -110,7 +115,8 @@ class Encoder(nn.Module):
         Register tokens, and the `extra` tokens if given, enter the blocks too and are dropped
         from the output. `last` blocks, each through the final norm, are concatenated: D = last · d.
         """
-        patches = self.embed(images, keep)
+        patches = self.vit.patch_embed((images - self.mean) / self.std) + self.vit.pos_embed
+        patches = patches if keep is None else gather_tokens(patches, keep)
         register = self.vit.reg_token
         before = [] if register is None else [register.expand(len(patches), -1, -1)]
         before += [] if extra is None else [extra.to(patches.dtype)]
@@ -122,30 +128,17 @@ class Encoder(nn.Module):
                 outputs.append(self.vit.norm(tokens[:, -patches.shape[1] :]))
         return torch.cat(outputs, dim=-1) if last > 1 else outputs[0]
 
-    def embed(
-        self, images: Float[Tensor, "B 3 H W"], keep: Int64[Tensor, "B K"] | None = None
-    ) -> Float[Tensor, "B K d"]:
-        """Patch embedding plus position, before the first block."""
-        tokens = self.vit.patch_embed((images - self.mean) / self.std) + self.vit.pos_embed
-        return tokens if keep is None else gather_tokens(tokens, keep)
-
     def last_layers(self, images: Float[Tensor, "B 3 H W"], layers: int) -> Float[Tensor, "B N D"]:
-        """Tokens of the last `layers` blocks, each through the final norm, concatenated.
-
-        Raises:
-            ValueError: the encoder has not that many blocks.
-        """
+        """Tokens of the last `layers` blocks, each through the final norm, concatenated."""
         if not 1 <= layers <= self.config.depth:
             raise ValueError(f"layers {layers} must be 1 to the encoder's {self.config.depth}.")
         return self(images, last=layers)
 
 
 class Predictor(nn.Module):
-    """Context tokens and target positions to predicted target features.
+    """Context tokens and target positions to `outputs` predicted values of each target patch.
 
-    `projection` maps encoder latents to the predictor's width: a plain linear layer, or the maps
-    W^(g) of a SparseJEPA reading. `outputs` is the number of values predicted for a patch: the
-    encoder's width, or the number of pixel values.
+    `projection` maps encoder latents to its width; SparseJEPA parts the rows into maps W^(g).
     """
 
     def __init__(
@@ -185,64 +178,37 @@ class Predictor(nn.Module):
         return self.output(tokens[:, -length:]).unflatten(0, (batch, blocks))
 
 
-def _check_transformer(name: str, width: int, depth: int, heads: int) -> None:
-    if min(width, depth, heads) < 1:
-        raise ValueError(f"{name} width {width}, depth {depth} and heads {heads} must be above 0.")
-    if width % heads or width % 4:
-        raise ValueError(
-            f"{name} width {width} must be a multiple of 4 (sine-cosine positions) and of its "
-            f"heads {heads}."
-        )
-
-
-def plain_vit(config: EncoderConfig) -> nn.Module:
-    """The timm model that an exported encoder's weights load into, with no key renamed.
-
-    Raises:
-        ValueError: timm has no such model, or it is no vision transformer that fits.
-    """
-    build, name = VisionTransformer, ()
-    if config.timm:
-        build, name = timm.create_model, (config.timm,)
+def _plain_vit(config: EncoderConfig) -> nn.Module:
+    """The timm model that an exported encoder's weights load into, with no key renamed."""
+    build, name = (timm.create_model, [config.timm]) if config.timm else (VisionTransformer, [])
     # timm draws initial weights from the global generator: shield it, they are replaced anyway.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        what = f"{config.timm} with options {config.options}"
         try:
             vit = build(*name, **timm_arguments(config))
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            what = f"{config.timm} with options {config.options}"
             raise ValueError(f"timm makes no encoder {what}: {_line(error)}") from error
-    # Dropout draws from the global generator, so that a resumed run would not equal a whole one.
+    # Dropout draws from the global generator: a resumed run would not equal a whole one.
     random = any("drop" in key and value for key, value in config.options.items())
     fits = isinstance(vit, VisionTransformer) and vit.pos_embed is not None and not random
     if not fits or vit.has_class_token or vit.pos_embed.shape[1] != vit.patch_embed.num_patches:
         raise ValueError(
-            f"{config.timm} with options {config.options} does not fit: hidden patches leave "
-            f"before the first block, so it must be one of timm's plain vision transformers, with "
-            f"positions, without class token and without dropout."
+            f"{what} does not fit: hidden patches leave before the first block, so it must be a "
+            "plain vision transformer of timm, with positions, without class token and dropout."
         )
     return vit
 
 
 def timm_arguments(config: EncoderConfig) -> dict:
     """Keyword arguments of timm's `VisionTransformer`, or of `create_model`, for this encoder."""
-    shared = {
-        "img_size": config.image_size,
-        "num_classes": 0,
-        "global_pool": "",
-        "class_token": False,
-        "no_embed_class": True,
-    }
+    shared = {"img_size": config.image_size, "num_classes": 0, "global_pool": ""}
+    shared |= {"class_token": False, "no_embed_class": True}
     if config.timm:
         return shared | config.options
-    return shared | {
-        "patch_size": config.patch_size,
-        "embed_dim": config.width,
-        "depth": config.depth,
-        "num_heads": config.heads,
-        "reg_tokens": config.register_tokens,
-        "pos_embed": "learn",
-    }
+    sizes = {"patch_size": config.patch_size, "embed_dim": config.width, "depth": config.depth}
+    others = {"num_heads": config.heads, "reg_tokens": config.register_tokens, "pos_embed": "learn"}
+    return shared | sizes | others
 
 
 def positions(grid: int, width: int) -> Float[Tensor, "N width"]:
@@ -260,8 +226,7 @@ def gather_tokens(
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Normal weights of standard deviation `GAIN` / sqrt(fan-in), zero biases.
 
-    The official code also scales residual projections by depth, but its later re-initialisation
-    of every linear layer undoes that; we follow what ran, with the gain kept instead of the 0.02.
+    The official code also scales residual projections by depth, but then initialises them anew.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
@@ -280,23 +245,16 @@ def use_fused_attention(module: nn.Module, fused: bool) -> None:
 
 @torch.no_grad()
 def round_to_half(encoder: Encoder) -> None:
-    """Rounds the weights in place to float16 values, what `save_encoder` keeps of them.
-
-    Done before an encoder is measured, it makes the numbers those of the file, to the bit.
-    """
+    """Rounds the weights in place to the values that `save_encoder` keeps: measure the file's."""
     for value in encoder.vit.state_dict().values():
         value.copy_(_half(value))
 
 
-def save_encoder(path: Path | str, encoder: Encoder) -> None:
-    """Encoder weights as float16 under timm's own names; the metadata holds our config as JSON.
-
-    `timm`'s `VisionTransformer(**timm_arguments(config))`, or `create_model` where the config names
-    one of its models, takes the file with no key renamed.
-    """
+def save_encoder(path: Path | str, encoder: Encoder, half: bool = True) -> None:
+    """Encoder weights, as float16 or whole, under timm's own names; the metadata has the config."""
     config = json.dumps(dataclasses.asdict(encoder.config))
-    state = encoder.vit.state_dict()
-    weights = {name: _half(value.detach().cpu()).contiguous() for name, value in state.items()}
+    state = {name: value.detach().cpu() for name, value in encoder.vit.state_dict().items()}
+    weights = {name: (_half(v) if half else v).contiguous() for name, v in state.items()}
     write_atomically(Path(path), save(weights, {"encoder": config}))
 
 
@@ -318,10 +276,8 @@ def load_encoder(path: Path | str) -> Encoder:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} is no whole safetensors file ({error}): copy or download it again, or give "
-            f"the file that save_encoder wrote."
-        ) from error
+        advice = "copy or download it again, or give the file that save_encoder wrote"
+        raise ValueError(f"{path} is no whole safetensors file ({error}): {advice}.") from error
     if "encoder" not in metadata:
         raise ValueError(f"{path} holds no encoder configuration; it was not made by this library.")
     try:
@@ -329,9 +285,8 @@ def load_encoder(path: Path | str) -> Encoder:
         encoder = Encoder(config, keyed_generator(0, "replaced"))
         encoder.vit.load_state_dict(weights)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} does not hold the weights of the encoder that it describes: {_line(error)}"
-        ) from error
+        what = f"{path} does not hold the weights of the encoder that it describes"
+        raise ValueError(f"{what}: {_line(error)}") from error
     return encoder.eval()
 
 

@@ -1,7 +1,6 @@
 """Finished trainings, kept by what decides them: configuration with its seed, pixels and code.
 
-A notebook that wants a training takes it from here or makes it; what it reports of the training,
-and how, trains nothing again. A killed training goes on from its last checkpoint.
+A notebook takes a training from here or makes it; a killed one goes on from its last checkpoint.
 """
 
 import dataclasses
@@ -57,9 +56,8 @@ class Trainings:
 
     folder: Path  # new trainings are written here
     others: tuple[Path, ...] = ()  # also looked into
-    certified: Callable[[Path], bool] = lambda folder: (
-        False
-    )  # made by other code that does the same
+    # Whether other code, which does the same, made an artefact.
+    certified: Callable[[Path], bool] = lambda folder: False
     made: Mapping[str, Any] = field(default_factory=dict)  # provenance, written into the artefact
     used: list[Path] = field(default_factory=list)  # artefacts handed out, for the manifest
 
@@ -74,13 +72,8 @@ class Trainings:
     ) -> Training:
         """The training of `config` on `images`: the one that is kept, or a new one.
 
-        Args:
-            pixel_sha256: of the images, as `ImageSet` has it.
-            name: begins the name of the artefact's folder, for a reader.
-            half: keep float16 weights, and hand out the encoder with these values.
-
-        Raises:
-            ValueError, FloatingPointError, OSError: as `pretrain`.
+        `name` begins the name of the artefact's folder, for a reader; with `half`, float16 weights
+        are kept, and the encoder has these values. Raises what `pretrain` raises.
         """
         key = training_key(config, pixel_sha256)
         for place in (self.folder, *self.others):
@@ -94,19 +87,15 @@ class Trainings:
         encoder = result.jepa.target_encoder
         if half:
             round_to_half(encoder)
-            save_encoder(folder / "encoder.safetensors", encoder)
-        else:
-            _save_whole(folder / "encoder.safetensors", encoder)
+        save_encoder(folder / "encoder.safetensors", encoder, half)
         weight = result.jepa.predictor.projection.weight.detach().float().cpu()
         groups = projection_groups(config.model.sparsity, config.model.predictor, config.seed)
         norms = group_column_norms(weight, groups)
         kept = {"norms": norms, "strongest_group": strongest_group(norms), "projection": weight}
         write_atomically(folder / "groups.safetensors", save(kept))
         history = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
-        times = {
-            "training_seconds": result.seconds,
-            "epochs_seconds": [row["seconds"] for row in result.history],
-        }
+        seconds = [row["seconds"] for row in result.history]
+        times = {"training_seconds": result.seconds, "epochs_seconds": seconds}
         facts = {
             "config": _without_defaults(config),
             "pixel_sha256": pixel_sha256,
@@ -144,14 +133,8 @@ class Trainings:
 
 
 def load_training(folder: Path) -> Training:
-    """The artefact in a folder.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: a file of it is damaged.
-    """
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    times = json.loads((folder / TIMES).read_text(encoding="utf-8"))
+    """The artefact in a folder; a FileNotFoundError if there is none, a ValueError if damaged."""
+    facts, times = (json.loads((folder / f).read_text(encoding="utf-8")) for f in (FACTS, TIMES))
     groups = load_file(folder / "groups.safetensors")
     return Training(
         folder,
@@ -167,9 +150,9 @@ def load_training(folder: Path) -> Training:
 
 
 def training_key(config: PretrainConfig, pixel_sha256: str) -> str:
-    """Names all that decides a training but its code; fields with their defaults do not count.
+    """Names all that decides a training but its code.
 
-    So a field that a later version adds changes no key.
+    Fields with their defaults do not count: one that a later version adds changes no key.
     """
     text = json.dumps([_without_defaults(config), pixel_sha256], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -177,14 +160,10 @@ def training_key(config: PretrainConfig, pixel_sha256: str) -> str:
 
 def code_sha256() -> str:
     """Of the source files that train."""
-    files = [
-        file
-        for path in (PACKAGE / room for room in TRAINING_CODE)
-        for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))
-    ]
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\n".encode() + file.read_bytes())
+    for path in (PACKAGE / room for room in TRAINING_CODE):
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest.update(f"{file.relative_to(PACKAGE).as_posix()}\n".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
@@ -210,12 +189,6 @@ def _discard_other_code(checkpoints: Path) -> None:
         print("Starting anew: the code that trains has changed since the checkpoint.", flush=True)
         shutil.rmtree(checkpoints)
     write_atomically(mark, code_sha256().encode())
-
-
-def _save_whole(path: Path, encoder: Encoder) -> None:
-    weights = {k: v.detach().cpu().contiguous() for k, v in encoder.vit.state_dict().items()}
-    config = json.dumps(dataclasses.asdict(encoder.config))
-    write_atomically(path, save(weights, {"encoder": config}))
 
 
 def _json(content: Any) -> bytes:

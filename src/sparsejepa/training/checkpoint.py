@@ -13,11 +13,7 @@ from sparsejepa.model.vit import load_encoder, round_to_half, save_encoder  # no
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Writes nested mappings and lists of tensors, and JSON facts, as one file or not at all.
-
-    Raises:
-        OSError: the folder can't be written or the disk is full; an earlier file is untouched.
-    """
+    """Writes nested mappings and lists of tensors, and JSON facts, as one file or not at all."""
     buffer = io.BytesIO()
     # As JSON, for a watch may measure NumPy's numbers, which PyTorch would refuse to read back.
     torch.save((tensors, json.dumps(facts)), buffer)
@@ -28,7 +24,6 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads what `save_checkpoint` wrote, onto the CPU.
 
     Raises:
-        FileNotFoundError: there is no such file.
         ValueError: the file is damaged. It is never skipped silently: delete it to start anew.
     """
     content = io.BytesIO(path.read_bytes())

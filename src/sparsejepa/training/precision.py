@@ -19,10 +19,7 @@ class Precision:
 
 
 def choose_device() -> torch.device:
-    """CUDA where there is one, else the CPU.
-
-    Never a Mac's mps: it has no float64, which the measures need, and nothing was tested there.
-    """
+    """CUDA where there is one, else the CPU: a Mac's mps has no float64, which measures need."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -37,14 +34,14 @@ def choose_precision(device: torch.device, wish: Wish = "auto") -> Precision:
     dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     if wish not in ("auto", *dtypes):
         raise ValueError(f"precision must be auto, {', '.join(dtypes)}, not {wish!r}.")
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        name = ("bf16" if native else "fp16") if wish == "auto" else wish
-    else:
-        name = ("bf16" if _cpu_has_bf16() else "fp32") if wish == "auto" else wish
-        if name == "fp16":
-            raise ValueError(f"precision fp16 needs a CUDA device, not {device.type}; use bf16.")
-    return Precision(name, dtypes[name], name == "fp16", device.type == "cuda")
+    cuda, name = device.type == "cuda", wish
+    if wish == "auto" and cuda:
+        name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    elif wish == "auto":
+        name = "bf16" if _cpu_has_bf16() else "fp32"
+    if name == "fp16" and not cuda:
+        raise ValueError(f"precision fp16 needs a CUDA device, not {device.type}; use bf16.")
+    return Precision(name, dtypes[name], name == "fp16", cuda)
 
 
 def _cpu_has_bf16() -> bool:

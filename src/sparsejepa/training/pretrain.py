@@ -9,19 +9,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
-from jaxtyping import UInt8
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
 from sparsejepa.atomic_files import write_atomically
 from sparsejepa.config import check_choices, from_mapping
 from sparsejepa.data.batches import (
+    Images,
     channel_statistics,
     crop_and_resize,
     draw_crops,
@@ -30,14 +30,13 @@ from sparsejepa.data.batches import (
 )
 from sparsejepa.data.image_set import ImageSet
 from sparsejepa.model.jepa import Jepa, ModelConfig, method_config
-from sparsejepa.model.masks import MaskConfig, sample_masks
+from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import Encoder, EncoderConfig, PredictorConfig, use_fused_attention
 from sparsejepa.randomness import generator
 from sparsejepa.training.precision import Precision, Wish, choose_device, choose_precision
-from sparsejepa.training.state import TrainingState
+from sparsejepa.training.state import TrainingState, leaves
 
-Images = UInt8[Tensor, "N H W 3"]
 Watch = Callable[[Encoder], dict[str, float]]
 
 
@@ -77,13 +76,11 @@ class PretrainConfig:
         if self.crop_scale[0] > self.crop_scale[1]:
             raise ValueError(f"crop_scale {self.crop_scale} must have the smaller share first.")
         if self.masks.grid != self.model.encoder.grid:
-            raise ValueError(
-                f"masks.grid {self.masks.grid} is not the encoder's {self.model.encoder.grid}."
-            )
+            grid = self.model.encoder.grid
+            raise ValueError(f"masks.grid {self.masks.grid} is not the encoder's {grid}.")
 
 
-@dataclass(frozen=True)
-class PretrainResult:
+class PretrainResult(NamedTuple):
     """A finished run."""
 
     jepa: nn.Module  # probe jepa.target_encoder, as I-JEPA does
@@ -107,7 +104,6 @@ def pretrain(
     Args:
         method: name of a row of `METHODS`, or of an own one of `PENALTIES`; or a module, a `Jepa`
             with parts of your own; or a whole configuration.
-        images: an image set, or its pixels.
         folder: where checkpoints go. Killed, the same call goes on from the last one.
         watch: measures the target encoder after every epoch: the loss alone misleads.
         device: "auto" is CUDA where there is one, else the CPU.
@@ -119,8 +115,8 @@ def pretrain(
         >>> result.jepa.target_encoder, result.history[-1]["loss"]
 
     Raises:
-        ValueError: settings that make no sense; fewer images than a batch; a batch that the
-            processes can't share; another configuration's run or a damaged checkpoint in `folder`.
+        ValueError: settings that make no sense, with these images or processes; another
+            configuration's run or a damaged checkpoint in `folder`.
         FloatingPointError: the loss is not finite; the last good checkpoint is kept.
         OSError: a checkpoint can't be written.
     """
@@ -140,18 +136,16 @@ def pretrain(
     images = images.to(accelerator.device)
     jepa = method if isinstance(method, nn.Module) else Jepa(config.model, config.seed)
     use_fused_attention(jepa.to(accelerator.device), precision.fused_attention)
-    steps = _planned_steps(config, images, folder, accelerator, precision, jepa)
-
     state = TrainingState(jepa, precision, config.optimizer)
+    steps = _planned_steps(config, images, folder, state, accelerator)
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         state.load(checkpoint)
     model, progress = accelerator.prepare_model(jepa), state.progress
     per_epoch = len(images) // batch
     started = saved = time.perf_counter()
-    bar = tqdm(
-        total=steps, initial=progress.step, unit="step", disable=not accelerator.is_main_process
-    )
+    main = accelerator.is_main_process
+    bar = tqdm(total=steps, initial=progress.step, unit="step", disable=not main)
     while progress.step < steps:
         train_step(config, steps, images, model, state, accelerator)
         bar.update()
@@ -162,7 +156,7 @@ def pretrain(
             if epoch_ends:
                 seen = watch(jepa.target_encoder) if watch else {}
                 progress.end_epoch(seen | jepa.measures())
-            if accelerator.is_main_process:
+            if main:
                 if epoch_ends:
                     bar.write("  ".join(f"{k} {v:.4g}" for k, v in progress.history[-1].items()))
                 state.save(checkpoint)
@@ -180,22 +174,19 @@ def train_step(
     accelerator: Accelerator,
 ) -> None:
     """One optimiser step. Every process draws the whole batch's choices and computes its share."""
-    step, device = state.progress.step, accelerator.device
-    epoch, position = divmod(step, len(images) // config.batch_size)
+    step, device, size = state.progress.step, accelerator.device, config.batch_size
+    epoch, position = divmod(step, len(images) // size)
     order = epoch_order(len(images), config.seed, epoch)
-    share = config.batch_size // accelerator.num_processes
+    share = size // accelerator.num_processes
     mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-
-    chosen = order[position * config.batch_size :][: config.batch_size][mine].to(device)
+    chosen = order[position * size :][:size][mine].to(device)
     crops = generator(config.seed, "crops", step)
-    size = config.model.encoder.image_size
-    boxes = draw_crops(
-        config.batch_size, images.shape[1], images.shape[2], crops, scale=config.crop_scale
-    )
-    flips = draw_flips(config.batch_size, crops) & config.flip
-    batch = crop_and_resize(images[chosen], boxes[mine].to(device), flips[mine].to(device), size)
-    masks = sample_masks(config.masks, config.batch_size, generator(config.seed, "masks", step))
-    masks = masks.rows(mine.start, mine.stop).to(device)
+    boxes = draw_crops(size, *images.shape[1:3], crops, scale=config.crop_scale)
+    flips = draw_flips(size, crops) & config.flip
+    side = config.model.encoder.image_size
+    batch = crop_and_resize(images[chosen], boxes[mine], flips[mine], side)
+    masks = sample_masks(config.masks, size, generator(config.seed, "masks", step))
+    masks = Masks(*(kept[mine] for kept in masks)).to(device)
 
     dtype = state.precision.autocast
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
@@ -259,33 +250,36 @@ def _planned_steps(
     config: PretrainConfig,
     images: Images,
     folder: Path,
+    state: TrainingState,
     accelerator: Accelerator,
-    precision: Precision,
-    jepa: nn.Module,
 ) -> int:
     """Length of the run, fixed once: a resumed run keeps the plan that its first part made."""
-    path = folder / "plan.json"
-    asked = json.loads(json.dumps(dataclasses.asdict(config)))
+    path, asked = folder / "plan.json", dataclasses.asdict(config)
     asked["images"] = hashlib.sha256(images.cpu().contiguous().numpy()).hexdigest()
-    asked["network"] = type(jepa).__qualname__
+    asked["network"] = type(state.jepa).__qualname__
     planned = path.exists()
     # All have looked before the first one writes.
     accelerator.wait_for_everyone()
     if planned:
         try:
             plan = json.loads(path.read_text())
-            differing = _differing(plan["config"], asked)
+            old, new, steps = dict(leaves(plan["config"])), dict(leaves(asked)), plan["steps"]
         except (ValueError, KeyError) as error:
             raise ValueError(f"{path} is damaged; delete {folder} to start anew.") from error
+        differing = [
+            f"{name} {old.get(name)!r} -> {new.get(name)!r}"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name) and name != "checkpoint_minutes"
+        ]
         if differing:
             raise ValueError(
                 f"{folder} holds a run with another configuration ({'; '.join(differing)}); "
                 f"choose another folder, or delete this one to start anew."
             )
-        return plan["steps"]
+        return steps
     steps = config.epochs * (len(images) // config.batch_size)
     if config.minutes > 0:
-        steps = min(steps, _steps_in(config, images, accelerator, precision, jepa))
+        steps = min(steps, _steps_in(config, images, state, accelerator))
         # Processes may have measured different speeds: all follow the first.
         steps = broadcast_object_list([steps])[0]
     if accelerator.is_main_process:
@@ -295,33 +289,17 @@ def _planned_steps(
 
 
 def _steps_in(
-    config: PretrainConfig,
-    images: Images,
-    accelerator: Accelerator,
-    precision: Precision,
-    jepa: nn.Module,
+    config: PretrainConfig, images: Images, state: TrainingState, accelerator: Accelerator
 ) -> int:
     """How many steps fit `config.minutes`, by timing a few on a copy that is thrown away."""
-    state, seconds = TrainingState(copy.deepcopy(jepa), precision, config.optimizer), []
-    model = accelerator.prepare_model(state.jepa)
+    copied = TrainingState(copy.deepcopy(state.jepa), state.precision, config.optimizer)
+    model, seconds = accelerator.prepare_model(copied.jepa), []
     for _ in range(12):
         started = time.perf_counter()
-        train_step(config, 10**6, images, model, state, accelerator)
-        state.progress.settle()
+        train_step(config, 10**6, images, model, copied, accelerator)
+        copied.progress.settle()
         seconds.append(time.perf_counter() - started)
     # accelerate holds what it has prepared.
     accelerator.free_memory()
     # The first steps allocate memory and choose kernels.
     return max(1, int(60 * config.minutes / sorted(seconds[4:])[4]))
-
-
-def _differing(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Fields that differ, as 'name old -> new'; how often to save is no difference."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        name, before, after = f"{prefix}{key}", old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += _differing(before, after, f"{name}.")
-        elif before != after and name != "checkpoint_minutes":
-            found.append(f"{name} {before!r} -> {after!r}")
-    return found

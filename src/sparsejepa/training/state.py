@@ -26,21 +26,16 @@ class Progress:
     pending: list[Tensor] = field(default_factory=list)  # (loss, spread) not yet read back
 
     def record(self, measures: Float[Tensor, "2"]) -> None:
-        """Keeps a step's loss and spread on the device: reading them at once would stall a GPU."""
+        """Keeps a step's loss and spread on the device: reading each one would stall a GPU."""
         self.pending.append(measures)
         self.step += 1
         if len(self.pending) >= 20:
             self.settle()
 
     def settle(self) -> None:
-        """Reads the pending measures back.
-
-        Raises:
-            FloatingPointError: a loss is not finite.
-        """
-        first = self.step - len(self.pending)
+        """Reads the pending measures back; a loss that is not finite is a FloatingPointError."""
         measured = torch.stack(self.pending).tolist() if self.pending else []
-        for step, (loss, spread) in enumerate(measured, start=first):
+        for step, (loss, spread) in enumerate(measured, start=self.step - len(self.pending)):
             if not abs(loss) < float("inf"):
                 raise FloatingPointError(
                     f"The loss is {loss} at step {step}; the last checkpoint before it is kept. "
@@ -53,25 +48,17 @@ class Progress:
 
     def end_epoch(self, measures: dict[str, float]) -> None:
         """Closes the epoch: its mean loss and spread, with what was measured after it."""
-        self.history.append(
-            {
-                "epoch": len(self.history) + 1,
-                "step": self.step,
-                "seconds": self.seconds,
-                "loss": self.loss_sum / self.counted,
-                "target_spread": self.spread_sum / self.counted,
-                **measures,
-            }
-        )
+        done = {"epoch": len(self.history) + 1, "step": self.step, "seconds": self.seconds}
+        loss, spread = self.loss_sum / self.counted, self.spread_sum / self.counted
+        self.history.append(done | {"loss": loss, "target_spread": spread} | measures)
         self.loss_sum, self.spread_sum, self.counted = 0.0, 0.0, 0
 
 
 class TrainingState:
     """Network and optimisers: AdamW, plain SGD for a penalty's own parameters, and Muon if chosen.
 
-    Muon (Jordan et al. 2024, torch's own) takes the matrices inside transformer blocks from AdamW.
-    Its updates are scaled to AdamW's usual size, so both share one learning rate. `jepa` is a
-    `Jepa`, or a module with its attributes and methods.
+    Muon (Jordan et al. 2024, torch's own) takes the matrices inside transformer blocks from AdamW;
+    its updates have AdamW's usual size, so both share one learning rate.
     """
 
     def __init__(
@@ -79,13 +66,18 @@ class TrainingState:
     ) -> None:
         self.jepa, self.precision, self.progress = jepa, precision, Progress()
         self.own = jepa.penalty.own_parameters()
-        matrices = block_matrices(jepa) if optimizer == "muon" else []
+        matrices = []
+        if optimizer == "muon":
+            trained = [
+                (n, p) for n, p in jepa.named_parameters() if p.requires_grad and p.ndim == 2
+            ]
+            matrices = [parameter for name, parameter in trained if ".blocks." in name]
         groups = parameter_groups(jepa, [*self.own, *matrices])
         self.adamw = torch.optim.AdamW(groups, lr=0.0, fused=True)
         self.sgd = torch.optim.SGD(self.own, lr=0.0) if self.own else None
-        self.muon = (
-            torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw") if matrices else None
-        )
+        self.muon = None
+        if matrices:
+            self.muon = torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw")
         self.scaler = torch.amp.GradScaler(enabled=precision.scale_loss)
         # Sum of gradients of the penalty's own parameters since their last step.
         self.summed = [torch.zeros_like(p) for p in self.own]
@@ -127,11 +119,10 @@ class TrainingState:
 
         Raises:
             FloatingPointError: a tensor is not finite: an earlier file is better, and is kept.
-            OSError: the file can't be written.
         """
         moments = {kind: o.state_dict()["state"] for kind, o in self._with_memory().items()}
         tensors = {"jepa": self.jepa.state_dict(), "summed": self.summed} | moments
-        for name, tensor in _leaves(tensors):
+        for name, tensor in leaves(tensors):
             if not tensor.isfinite().all():
                 raise FloatingPointError(
                     f"{name} is not finite after {self.progress.step} steps; the last checkpoint "
@@ -141,11 +132,7 @@ class TrainingState:
         save_checkpoint(path, tensors, {"progress": vars(self.progress)} | others)
 
     def load(self, path: Path) -> None:
-        """Restores what `save` wrote.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
+        """Restores what `save` wrote; a damaged file is a ValueError."""
         tensors, facts = load_checkpoint(path)
         self.jepa.load_state_dict(tensors["jepa"])
         for kind, optimiser in self._with_memory().items():
@@ -163,22 +150,13 @@ class TrainingState:
         return {"adamw": self.adamw} | ({"muon": self.muon} if self.muon else {})
 
 
-def _leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of nested mappings and lists, with its place."""
-    if isinstance(tree, Tensor):
+def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything in nested mappings and lists, with its place."""
+    if not isinstance(tree, dict | list | tuple):
         yield name, tree
-    else:
-        for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from _leaves(part, f"{name}.{key}" if name else str(key))
-
-
-def block_matrices(jepa: nn.Module) -> list[nn.Parameter]:
-    """Weight matrices inside the transformer blocks of context encoder and predictor."""
-    return [
-        p
-        for name, p in jepa.named_parameters()
-        if p.requires_grad and p.ndim == 2 and ".blocks." in name
-    ]
+        return
+    for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield from leaves(part, f"{name}.{key}" if name else str(key))
 
 
 def parameter_groups(jepa: nn.Module, apart: list[nn.Parameter]) -> list[dict[str, Any]]:
