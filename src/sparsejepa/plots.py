@@ -1,14 +1,19 @@
 """Figures that more than one chapter draws; each takes numbers and returns a matplotlib figure."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from sparsejepa.model.masks import Masks
@@ -101,6 +106,84 @@ def interval_dots(
     return figure
 
 
+@dataclass(frozen=True)
+class Line:
+    """One curve or row of points of a panel."""
+
+    x: Any  # a sequence of numbers, as y
+    y: Any
+    color: Any
+    label: str | None = None
+    style: str = "-"  # of matplotlib; "o": points
+    width: float = 1.6
+    ends: Any = None  # low and high ends of the intervals around y, [2, n]
+    hollow: bool = False  # points that are not filled
+
+
+def line_panels(
+    panels: Mapping[str, Sequence[Line]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    columns: int | None = None,
+    size: tuple[float, float] = (2.9, 2.4),
+    share: bool | str = False,
+    below: bool = False,
+    **scales: object,
+) -> Figure:
+    """A panel a title, in raster order.
+
+    Args:
+        share: whether panels share the vertical axis; "row": those of a row.
+        below: one legend for all panels instead of one in each.
+        scales: settings of every axis, as xscale.
+    """
+    figure, axes = panel_grid(len(panels), size, columns, sharey=share)
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for line in lines:
+            # Where all seeds agree, rounding may put the mean outside its interval.
+            ends = None
+            if line.ends is not None:
+                ends = (np.subtract(line.ends, line.y) * [[-1], [1]]).clip(min=0)
+            edge = "white" if line.style == "o" and not line.hollow else line.color
+            axis.errorbar(
+                line.x, line.y, ends, fmt=line.style, color=line.color, label=line.label or None,
+                lw=line.width, mec=edge, mfc="white" if line.hollow else line.color, capsize=2,
+            )  # fmt: skip
+        axis.set(**scales)
+        axis.set_title(title, fontsize=9)
+        if not below and axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize=7, handlelength=1.2)
+        for side in (axis.xaxis, axis.yaxis):
+            _log_ticks(side)
+        axis.grid(alpha=0.3)
+        sns.despine(ax=axis)
+    figure.supxlabel(xlabel, fontsize=10)
+    figure.supylabel(ylabel, fontsize=10)
+    if below:
+        legend_below(figure)
+    return figure
+
+
+def _log_ticks(axis: Axis) -> None:
+    """Few labels on a logarithmic axis, so that they do not run together in a narrow panel."""
+    if axis.get_scale() != "log":
+        return
+    low, high = axis.get_view_interval()
+    subs = (1, 2, 5) if high < 10 * low else (1, 3) if high < 50 * low else (1,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=5))
+    axis.set_major_formatter(FuncFormatter(_tick))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _tick(value: float, _: int) -> str:
+    power = int(np.floor(np.log10(value) + 1e-9))
+    if -4 < power < 4:
+        return f"{value:g}"
+    digits = round(value / 10.0**power)
+    return f"$10^{{{power}}}$" if digits == 1 else rf"${digits}\cdot10^{{{power}}}$"
+
+
 def curves(
     histories: Sequence[History] | Mapping[str, Sequence[History]],
     panels: Mapping[str, str],
@@ -114,23 +197,23 @@ def curves(
         methods: run -> the method whose colour it has.
     """
     runs = histories if isinstance(histories, Mapping) else {"": histories}
-    figure, axes = panel_grid(len(panels))
-    for axis, (key, label) in zip(axes, panels.items(), strict=True):
-        for index, (name, history) in enumerate(runs.items()):
-            # Later lines are thinner: where runs coincide, the earlier ones show behind them.
-            size = 1 / (1 + index) if len(runs) > 1 else 0.3
-            axis.plot(
-                [entry["epoch"] for entry in history], [entry[key] for entry in history],
-                color=method_color((methods or {}).get(name, "jepa")), label=name,
-                marker=MARKERS[index], ls=("-", "--", "-.", ":")[index % 4],
-                lw=0.8 + 2.4 * size, ms=4 + 6 * size,
-            )  # fmt: skip
-        axis.set(xlabel="epoch")
-        axis.set_title(label, fontsize=9)
+    lines = {}
+    for key, label in panels.items():
+        lines[label] = [
+            Line(
+                [entry["epoch"] for entry in history],
+                [entry[key] for entry in history],
+                method_color((methods or {}).get(name, "jepa")),
+                name,
+                # Later lines are thinner: where runs coincide, the earlier ones show behind them.
+                MARKERS[index] + ("-", "--", "-.", ":")[index % 4],
+                0.8 + 2.4 / (1 + index),
+            )
+            for index, (name, history) in enumerate(runs.items())
+        ]
+    figure = line_panels(lines, "epoch", "", below=len(runs) > 1)
+    for axis in figure.axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-    if len(runs) > 1:
-        legend_below(figure)
     return figure
 
 
@@ -161,23 +244,22 @@ def norm_matrix(norms: Float[Tensor, "G d"] | Mapping[str, Float[Tensor, "G d"]]
 
 def image_grid(images: UInt8[Tensor, "N H W 3"], titles: Sequence[str], columns: int = 8) -> Figure:
     """Images in raster order, each under its title."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.15 * columns, 1.35 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat:
+    figure, axes = panel_grid(len(images), (1.15, 1.35), columns)
+    for axis, image, title in zip(axes, images, titles, strict=True):
         axis.axis("off")
-    for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image.numpy(), interpolation="nearest")
         axis.set_title(title, fontsize=8)
     return figure
 
 
 def panel_grid(
-    count: int, size: tuple[float, float] = (2.9, 2.6), **options: object
+    count: int,
+    size: tuple[float, float] = (2.9, 2.6),
+    columns: int | None = None,
+    **options: object,
 ) -> tuple[Figure, list[Axes]]:
-    """`count` panels of `size` inches, at most three a row, so that a phone can show them."""
-    columns = 2 if count == 4 else min(3, count)
+    """`count` panels of `size` inches, three a row at most, so that a phone can show them."""
+    columns = columns or (2 if count == 4 else min(3, count))
     rows = -(-count // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(size[0] * columns + 0.8, size[1] * rows), squeeze=False,
@@ -188,51 +270,27 @@ def panel_grid(
     return figure, list(axes.flat)[:count]
 
 
-def legend_below(figure: Figure, columns: int = 3) -> None:
+def legend_below(figure: Figure) -> None:
     """One legend for all panels, each label once."""
     found = [axis.get_legend_handles_labels() for axis in figure.axes]
     unique = {name: h for pair in found for h, name in zip(*pair, strict=True) if name}
     figure.legend(
         unique.values(), unique.keys(), loc="outside lower center", frameon=False,
-        ncols=min(columns, len(unique)),
+        ncols=min(3, len(unique)),
     )  # fmt: skip
-
-
-def accuracies(
-    rows: Sequence[tuple[str, str, float, tuple[float, float]]], chance: float
-) -> Figure:
-    """Accuracies with intervals: rows of (representation, probe, accuracy, (low, high))."""
-    dots = [
-        {"row": name, "series": probe, "value": 100 * value, "low": 100 * low, "high": 100 * high}
-        for name, probe, value, (low, high) in rows
-    ]
-    label = "top-1 accuracy on test images, %"
-    return interval_dots(pd.DataFrame(dots), label, lines={"chance": 100 * chance})
 
 
 def mask_grid(images: UInt8[Tensor, "N H W 3"], masks: Masks, grid: int) -> Figure:
     """A row an image: the image, the patches that the context encoder keeps, each target block."""
-    blocks = masks.targets.shape[1]
-    columns = ["image", "context", *[f"target {m + 1}" for m in range(blocks)]]
-    figure, axes = plt.subplots(
-        len(images),
-        len(columns),
-        figsize=(1.2 * len(columns), 1.25 * len(images)),
-        squeeze=False,
-        layout="constrained",
-    )
+    titles = ["image", "context", *[f"target {m + 1}" for m in range(masks.targets.shape[1])]]
+    size, shown = images.shape[1] // grid, []
     for row, image in enumerate(images):
-        kept = [range(grid * grid), masks.context[row].tolist(), *masks.targets[row].tolist()]
-        for column, (axis, indices) in enumerate(zip(axes[row], kept, strict=True)):
-            axis.imshow(_only(image.numpy(), set(indices), grid), interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            color = "0.6" if column == 0 else COLORS["jepa" if column == 1 else "sparsejepa"]
-            for spine in axis.spines.values():
-                spine.set_edgecolor(color)
-            if row == 0:
-                axis.set_title(columns[column], fontsize=9)
-    return figure
+        for kept in (torch.arange(grid**2), masks.context[row], *masks.targets[row]):
+            hidden = torch.ones(grid**2, dtype=torch.bool).index_fill(0, kept, False)
+            hidden = hidden.view(grid, grid, 1).repeat_interleave(size, 0)
+            shown.append(torch.where(hidden.repeat_interleave(size, 1), 225, image))
+    names = titles + [""] * (len(shown) - len(titles))
+    return image_grid(torch.stack(shown), names, columns=len(titles))
 
 
 def coverage_maps(maps: Mapping[str, Float[Tensor, "g g"]]) -> Figure:
@@ -246,13 +304,3 @@ def coverage_maps(maps: Mapping[str, Float[Tensor, "g g"]]) -> Figure:
         axis.set_title(f"{name}: mean uses per image")
         axis.set(xlabel="patch column", ylabel="patch row")
     return figure
-
-
-def _only(image: np.ndarray, kept: set[int], grid: int) -> np.ndarray:
-    """The image with every patch greyed out that is not kept."""
-    shown = image.copy()
-    size = image.shape[0] // grid
-    for patch in set(range(grid * grid)) - kept:
-        top, left = patch // grid * size, patch % grid * size
-        shown[top : top + size, left : left + size] = 225
-    return shown
