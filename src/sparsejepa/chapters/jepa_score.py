@@ -2,17 +2,16 @@
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import matplotlib.pyplot as plt
-import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
@@ -22,13 +21,14 @@ from sparsejepa.data.image_set import load_image_set
 from sparsejepa.density.detectors import Fit, mahalanobis
 from sparsejepa.density.jepa_score import EPS, JepaScore, Map, combine_views, jepa_score
 from sparsejepa.density.separation import Separation, rank_correlation, separation
-from sparsejepa.intervals import Interval, seed_interval
+from sparsejepa.intervals import Interval, over_intervals, seed_interval
 from sparsejepa.model.regularisers import (
     covariance_cost,
     epps_pulley,
     unit_vectors,
     variance_hinge,
 )
+from sparsejepa.plots import interval_dots, panel_grid
 from sparsejepa.probing.backbones import Backbone
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import nearest
@@ -37,13 +37,8 @@ from sparsejepa.randomness import generator
 # Maps of known densities to a standard normal: score plus log φ(f) is log p exactly.
 
 
-@dataclass(frozen=True, eq=False)
-class ClosedForm:
-    """A density, points, and the map that makes it standard normal."""
-
-    map: Map
-    points: Float64[Tensor, "N D"]
-    log_density: Float64[Tensor, "N"]  # the true log p at the points, nats
+# The map, points, and the true log p at the points, in nats.
+ClosedForm = tuple[Map, Float64[Tensor, "N D"], Float64[Tensor, "N"]]
 
 
 def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
@@ -53,9 +48,15 @@ def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
     φ); the logistic law in one dimension, f = Φ⁻¹ ∘ F; a mixture of two Gaussians in the plane by
     its triangular (Knothe-Rosenblatt) map.
     """
+    x = torch.linspace(-6, 6, points, dtype=torch.float64)
+    logistic = torch.sigmoid(x) * torch.sigmoid(-x)
     return {
         "Gaussian, whitened (4-D)": _gaussian(points, seed),
-        "logistic, monotone map (1-D)": _logistic(points),
+        "logistic, monotone map (1-D)": (
+            lambda x: torch.special.ndtri(torch.sigmoid(x)),
+            x[:, None],
+            logistic.log(),
+        ),
         "mixture, triangular map (2-D)": _mixture(points, seed),
     }
 
@@ -67,17 +68,8 @@ def _gaussian(points: int, seed: int) -> ClosedForm:
     whiten = vectors / values.sqrt() @ vectors.T
     unit = torch.randn(points, 4, dtype=torch.float64, generator=draw)
     constant = 4 * math.log(2 * math.pi) + values.log().sum()
-    return ClosedForm(
-        lambda x: x @ whiten,
-        unit @ (vectors * values.sqrt() @ vectors.T),
-        -0.5 * (unit.square().sum(dim=1) + constant),
-    )
-
-
-def _logistic(points: int) -> ClosedForm:
-    x = torch.linspace(-6, 6, points, dtype=torch.float64)
-    density = torch.sigmoid(x) * torch.sigmoid(-x)
-    return ClosedForm(lambda x: torch.special.ndtri(torch.sigmoid(x)), x[:, None], density.log())
+    x = unit @ (vectors * values.sqrt() @ vectors.T)
+    return lambda x: x @ whiten, x, -0.5 * (unit.square().sum(dim=1) + constant)
 
 
 def _mixture(points: int, seed: int) -> ClosedForm:
@@ -99,7 +91,7 @@ def _mixture(points: int, seed: int) -> ClosedForm:
     draw = generator(seed, "closed forms", "mixture")
     drawn = 1.5 * torch.randn(points, 2, dtype=torch.float64, generator=draw)
     density = (weights * normal(drawn[:, :1] - at_x) * normal(drawn[:, 1:] - at_y)).sum(dim=1)
-    return ClosedForm(normalise, drawn, density.log())
+    return normalise, drawn, density.log()
 
 
 # Densities that can be written down, and small networks trained on their points.
@@ -180,49 +172,39 @@ def train_toys(
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
         for step in range(config.steps):
             optimiser.zero_grad()
+            views = torch.stack([_views(config, density, seed, step) for seed in seeds], dim=1)
+            first, second = (_forward(stack, view) for view in views)
             # The sum over seeds: each one's gradient is its own.
-            sum(_loss(config, stack, _views(config, density, seeds, step), seeds, step)).backward()
+            sum(
+                _loss(config, z, other, generator(seed, "toy slices", step))
+                for seed, z, other in zip(seeds, first, second, strict=True)
+            ).backward()
             optimiser.step()
             schedule.step()
     return [_encoder([tensor.detach()[i] for tensor in stack]) for i in range(len(seeds))]
 
 
 def _loss(
-    config: ToyConfig,
-    stack: list[Float[Tensor, "S ..."]],
-    views: Float[Tensor, "2 S B D"],
-    seeds: tuple[int, ...],
-    step: int,
-) -> list[Float[Tensor, ""]]:
-    """One loss a seed."""
-    first, second = (_forward(stack, view) for view in views)
-    losses = []
-    for seed, z, other in zip(seeds, first, second, strict=True):
-        invariance = (z - other).square().mean()
-        if config.objective == "none":
-            losses.append(invariance)
-        elif config.objective == "VICReg":
-            spread = (variance_hinge(z) + variance_hinge(other)) / 2
-            correlation = (covariance_cost(z) + covariance_cost(other)) / 2
-            losses.append(25 * invariance + 25 * spread + correlation)
-        else:
-            draw = generator(seed, "toy slices", step)
-            slices = unit_vectors(config.embedding, config.slices, draw)
-            normal = (epps_pulley(z @ slices) + epps_pulley(other @ slices)).mean() / 2
-            losses.append((1 - config.weight) * invariance + config.weight * normal)
-    return losses
+    config: ToyConfig, z: Float[Tensor, "B K"], other: Float[Tensor, "B K"], draw: torch.Generator
+) -> Float[Tensor, ""]:
+    invariance = (z - other).square().mean()
+    if config.objective == "none":
+        return invariance
+    if config.objective == "VICReg":
+        spread = (variance_hinge(z) + variance_hinge(other)) / 2
+        correlation = (covariance_cost(z) + covariance_cost(other)) / 2
+        return 25 * invariance + 25 * spread + correlation
+    slices = unit_vectors(config.embedding, config.slices, draw)
+    normal = (epps_pulley(z @ slices) + epps_pulley(other @ slices)).mean() / 2
+    return (1 - config.weight) * invariance + config.weight * normal
 
 
 def _views(
-    config: ToyConfig, density: GaussianMixture, seeds: tuple[int, ...], step: int
-) -> Float[Tensor, "2 S B D"]:
-    pairs = []
-    for seed in seeds:
-        draw = generator(seed, "toy points", step)
-        points = density.sample(config.batch_size, draw).float()
-        noise = torch.randn(2, *points.shape, generator=draw)
-        pairs.append(points + config.noise * noise)
-    return torch.stack(pairs, dim=1)
+    config: ToyConfig, density: GaussianMixture, seed: int, step: int
+) -> Float[Tensor, "2 B D"]:
+    draw = generator(seed, "toy points", step)
+    points = density.sample(config.batch_size, draw).float()
+    return points + config.noise * torch.randn(2, *points.shape, generator=draw)
 
 
 def _initial_stack(widths: tuple[int, ...], seeds: tuple[int, ...]) -> list[Tensor]:
@@ -375,14 +357,6 @@ def _jpeg_bytes(image: UInt8[Tensor, "H W 3"]) -> int:
 VIEWS = 8
 
 
-@dataclass(frozen=True)
-class Curation:
-    """A probe trained on what one rule leaves of the training images."""
-
-    accuracy: float  # share of test images, 0 to 1; over all draws of a random rule
-    correct: list[Bool[Tensor, "M"]]  # one a draw
-
-
 def score_images(
     encoder: nn.Module, images: UInt8[Tensor, "N H W 3"], null_directions: int | None = None
 ) -> JepaScore:
@@ -474,52 +448,52 @@ def by_method(
     methods: Mapping[str, str],
     bounds: tuple[float, float] = (-1.0, 1.0),
 ) -> dict[str, dict[str, Interval]]:
-    """The mean over each method's encoders, with Student's interval over their seeds.
-
-    A method with one encoder keeps that encoder's interval, which is over images.
+    """The mean over each method's encoders, with its interval (`over_intervals`).
 
     Args:
         found: encoder -> quantity -> value.
         methods: encoder -> method.
-        bounds: of the quantities, to which Student's interval is cut.
+        bounds: of the quantities, to which intervals are cut.
     """
     together: dict[str, dict[str, list[Interval]]] = {}
     for encoder, cells in found.items():
         for quantity, cell in cells.items():
             together.setdefault(methods[encoder], {}).setdefault(quantity, []).append(cell)
     return {
-        method: {
-            quantity: cells[0] if len(cells) == 1 else _over_seeds(cells, bounds)
-            for quantity, cells in by_quantity.items()
-        }
-        for method, by_quantity in together.items()
+        method: {quantity: over_intervals(cells, bounds) for quantity, cells in quantities.items()}
+        for method, quantities in together.items()
     }
-
-
-def _over_seeds(cells: list[Interval], bounds: tuple[float, float]) -> Interval:
-    found, (least, most) = seed_interval([cell.value for cell in cells]), bounds
-    return replace(found, low=max(found.low, least), high=min(found.high, most))
 
 
 def separations(
-    data: Float[Tensor, "N"], outliers: Mapping[str, Float[Tensor, "M"]], seed: int
-) -> dict[str, Separation]:
-    """Of one score, against every set of outliers."""
-    return {
-        name: separation(data.numpy(), scores.numpy(), seed) for name, scores in outliers.items()
-    }
-
-
-def detector_separations(
-    fit: Fit,
+    data: JepaScore,
+    outliers: Mapping[str, JepaScore],
+    fits: Mapping[str, Fit],
     training: Float[Tensor, "N d"],
-    data: Float[Tensor, "M d"],
-    outliers: Mapping[str, Float[Tensor, "L d"]],
     seed: int,
-) -> dict[str, Separation]:
-    """Of a detector fitted on training features, on held-out data, against every set."""
-    score = fit(training)
-    return separations(score(data), {name: score(x) for name, x in outliers.items()}, seed)
+) -> dict[str, dict[str, Separation]]:
+    """Score -> set of outliers -> separation from held-out data.
+
+    Of JEPA-SCORE, of it with the Gaussian term and without the largest singular values, and of
+    each detector, fitted on training features.
+    """
+    found = {}
+    for name, score in {
+        "JEPA-SCORE": lambda images: images.score,
+        "JEPA-SCORE + Gaussian": lambda images: images.log_density,
+        "without the largest fifth": without_largest,
+        **{name: _of_embeddings(fit(training)) for name, fit in fits.items()},
+    }.items():
+        of_data = score(data).numpy()
+        found[name] = {
+            kind: separation(of_data, score(images).numpy(), seed)
+            for kind, images in outliers.items()
+        }
+    return found
+
+
+def _of_embeddings(score: Callable[[Tensor], Tensor]) -> Callable[[JepaScore], Tensor]:
+    return lambda images: score(images.embeddings)
 
 
 def own_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Float[Tensor, "N"]:
@@ -540,8 +514,8 @@ def curate(
     training: tuple[Float[Tensor, "N d"], Int64[Tensor, "N"]],
     test: tuple[Float[Tensor, "M d"], Int64[Tensor, "M"]],
     seed: int,
-) -> Curation:
-    """A linear probe of what `choose(draw)` keeps, for every draw of a random rule.
+) -> Bool[Tensor, "draws M"]:
+    """Which test images a linear probe gets right that learns from what `choose(draw)` keeps.
 
     Test images of a class that has lost all its training images count as wrong.
     """
@@ -553,13 +527,13 @@ def curate(
         known = labels.clamp(max=int(y[rows].max()))
         found = linear_probe(x[rows], y[rows], features, known, seed=seed)
         correct.append(found.predictions == labels)
-    return Curation(torch.stack(correct).double().mean().item(), correct)
+    return torch.stack(correct)
 
 
 # Figures.
 
 # One look a score, in every figure of the chapter: told apart without colour, too.
-_LOOKS = {
+LOOKS = {
     "JEPA-SCORE": ("#0072B2", "o"),
     "JEPA-SCORE, 8 views": ("black", "1"),
     "JEPA-SCORE + Gaussian": ("#56B4E9", "s"),
@@ -575,16 +549,33 @@ _LOOKS = {
     "Gaussian likelihood per class": ("#CC79A7", "P"),
     "feature norm": ("#999933", "*"),
 }
-_OTHER = ("0.3", ".")
+
+
+def score_dots(
+    found: Mapping[str, Mapping[str, Mapping[str, Interval]]], label: str, line: float, **options
+) -> Figure:
+    """A panel a case, a row a quantity, a marker a score, and a line where nothing is known.
+
+    Args:
+        found: panel -> score -> row -> value with its interval.
+    """
+    dots = [
+        {"panel": panel, "series": score, "row": row}
+        | {"value": cell.value, "low": cell.low, "high": cell.high}
+        for panel, scores in found.items()
+        for score, cells in scores.items()
+        for row, cell in cells.items()
+    ]
+    lines = {"no better than chance": line}
+    return interval_dots(pd.DataFrame(dots), label, looks=LOOKS, lines=lines, **options)
 
 
 def stretching(
     x: Float64[Tensor, "N"], density: Float64[Tensor, "N"], share: Float64[Tensor, "N"]
 ) -> Figure:
-    """A density above, an even one below, and where the map between them puts points.
+    """A density above, an even one below, and lines from evenly spaced points x to their images.
 
-    Evenly spaced points x are joined with their images: where the density is high, these lie
-    apart. The shade of a line is the logarithm of the density there.
+    Where the density is high, these lie apart. The shade is the logarithm of the density.
 
     Args:
         share: the images, shares of the data below x, from 0 to 1.
@@ -593,36 +584,18 @@ def stretching(
         3, 1, figsize=(6.5, 4.6), height_ratios=(1, 1.2, 0.8), layout="constrained"
     )
     low, high = x.min().item(), x.max().item()
-    shades, logs = plt.get_cmap("crest"), density.log()
-    scale = plt.Normalize(logs.min().item(), logs.max().item())
-    for start, end, log in zip(((x - low) / (high - low)), share, logs, strict=True):
-        fan.plot([start, end], [1, 0], color=shades(scale(log)), lw=1)
-    above.fill_between(x.numpy(), density.numpy(), color="0.85")
-    above.plot(x.numpy(), density.numpy(), color="0.2")
-    above.set(xlim=(low, high), xlabel="x", ylabel="density of\nthe data")
-    below.fill_between([0, 1], [1, 1], color="0.85")
-    below.plot([0, 1], [1, 1], color="0.2")
-    below.set(xlim=(0, 1), ylim=(0, 1.5), xlabel="f(x)", ylabel="density of the\nembeddings")
+    logs = density.log()
+    shades = plt.get_cmap("crest")((logs - logs.min()) / (logs.max() - logs.min()))
+    for start, end, shade in zip((x - low) / (high - low), share, shades, strict=True):
+        fan.plot([start, end], [1, 0], color=shade, lw=1)
     fan.set_xlim(0, 1)
-    for axis in (above, below):
-        axis.set_ylim(0, None)
-        sns.despine(ax=axis)
     fan.axis("off")
-    return figure
-
-
-def agreement(
-    cases: Mapping[str, tuple[Float64[Tensor, "N"], Float64[Tensor, "N"]]],
-) -> Figure:
-    """A panel a case: the log-density found against the true one; equal on the diagonal."""
-    figure, axes = _panels(len(cases), 3.0, 3.0)
-    for axis, (name, (truth, found)) in zip(axes, cases.items(), strict=True):
-        ends = [truth.min().item(), truth.max().item()]
-        axis.plot(ends, ends, color="0.6", lw=1)
-        axis.scatter(truth.numpy(), found.numpy(), s=12, color=_LOOKS["JEPA-SCORE"][0])
-        axis.set(title=name, xlabel="true log p(x), nats")
+    for axis, across, values in ((above, x, density), (below, [0, 1], [1, 1])):
+        axis.fill_between(across, values, color="0.85")
+        axis.plot(across, values, color="0.2")
         sns.despine(ax=axis)
-    axes[0].set_ylabel("score + log φ(f(x)), nats")
+    above.set(xlim=(low, high), ylim=(0, None), xlabel="x", ylabel="density of\nthe data")
+    below.set(xlim=(0, 1), ylim=(0, 1.5), xlabel="f(x)", ylabel="density of the\nembeddings")
     return figure
 
 
@@ -634,156 +607,12 @@ def density_maps(
     Ranks, because the claim is one of order and the scales have nothing in common. The points are
     data: elsewhere no encoder has learned anything.
     """
-    columns = min(5, len(maps))
-    rows = -(-len(maps) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.3 * columns, 2.5 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, (name, values) in zip(axes.flat, maps.items(), strict=False):
+    figure, axes = panel_grid(len(maps), (2.3, 2.5))
+    for axis, (name, values) in zip(axes, maps.items(), strict=True):
         ranks = values.flatten().argsort().argsort().view(values.shape).numpy()
         axis.imshow(ranks, origin="lower", cmap="crest_r", extent=[-extent, extent] * 2)
         axis.plot(*points.T.numpy(), ".", color="#D55E00", ms=1.5)
         axis.set(xlim=(-extent, extent), ylim=(-extent, extent))
         axis.set_title(name, fontsize=9)
+        axis.axis("off")
     return figure
-
-
-def correlations_over_width(
-    found: Mapping[str, Mapping[str, Mapping[int, Interval]]],
-) -> Figure:
-    """A panel a case: rank correlation of every score with log p over the embedding's width K.
-
-    Args:
-        found: case -> score -> K -> correlation with its interval over seeds.
-    """
-    figure, axes = _panels(len(found), 2.6, 3.2)
-    for axis, (case, scores) in zip(axes, found.items(), strict=True):
-        for shift, (name, by_width) in enumerate(scores.items()):
-            color, marker = _LOOKS.get(name, _OTHER)
-            # Side by side: intervals at one place would hide each other.
-            x = np.arange(len(by_width)) + (shift - (len(scores) - 1) / 2) * 0.06
-            cells = list(by_width.values())
-            axis.errorbar(
-                x, [cell.value for cell in cells], yerr=_errors(cells), color=color,
-                marker=marker, ms=5, lw=1, capsize=2, label=name,
-            )  # fmt: skip
-        axis.set_xticks(range(len(by_width)), [str(width) for width in by_width])
-        axis.axhline(0, color="0.6", lw=1)
-        axis.set(title=case, xlabel="K, embedding dimensions", ylim=(-1.08, 1.08))
-        sns.despine(ax=axis)
-    axes[0].set_ylabel("Spearman's ρ with log p(x)")
-    _legend_below(figure, axes[0], 3)
-    return figure
-
-
-def correlation_dots(found: Mapping[str, Mapping[str, Interval]]) -> Figure:
-    """A panel an encoder, a row a property of the image: rank correlation with its interval."""
-    figure, axes = _panels(len(found), 2.7, 2.8)
-    for axis, (encoder, cells) in zip(axes, found.items(), strict=True):
-        for row, cell in enumerate(cells.values()):
-            axis.errorbar(
-                cell.value, row, xerr=_errors([cell]), fmt="o", capsize=2,
-                color=_LOOKS["JEPA-SCORE"][0],
-            )  # fmt: skip
-        axis.axvline(0, color="0.6", lw=1)
-        axis.set(title=encoder, xlim=(-1.05, 1.05), xlabel="Spearman's ρ with the score")
-        axis.set_yticks(range(len(cells)), list(cells))
-        axis.grid(axis="x", alpha=0.3)
-        sns.despine(ax=axis)
-    axes[0].invert_yaxis()
-    return figure
-
-
-def outlier_panels(found: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> Figure:
-    """A panel an encoder, a row a set of outliers, a mark a score: AUROC with its interval.
-
-    Args:
-        found: encoder -> score -> set -> AUROC.
-    """
-    sets = list(next(iter(next(iter(found.values())).values())))
-    figure, axes = _panels(len(found), 2.9, 0.62 * len(sets) + 1.6)
-    for axis, scores in zip(axes, found.values(), strict=True):
-        for shift, (name, by_set) in enumerate(scores.items()):
-            color, marker = _LOOKS.get(name, _OTHER)
-            offset = (shift - (len(scores) - 1) / 2) * 0.8 / len(scores)
-            cells = list(by_set.values())
-            axis.errorbar(
-                [cell.value for cell in cells], np.arange(len(cells)) + offset,
-                xerr=_errors(cells), fmt=marker, ms=4, lw=1, color=color, label=name,
-            )  # fmt: skip
-        axis.axvline(0.5, color="0.4", ls=":", lw=1)
-        axis.set(xlim=(-0.03, 1.03), xlabel="AUROC (dotted: chance)")
-        axis.grid(axis="y", alpha=0.3)
-        sns.despine(ax=axis)
-    for axis, encoder in zip(axes, found, strict=True):
-        axis.set_title(encoder)
-    axes[0].set_yticks(range(len(sets)), sets)
-    axes[0].invert_yaxis()
-    _legend_below(figure, axes[0], 3)
-    return figure
-
-
-def flattery_dots(found: Mapping[str, tuple[Interval, Interval]]) -> Figure:
-    """A row a detector and set: AUROC held out (filled) and fitted on what is scored (hollow)."""
-    figure, axis = plt.subplots(figsize=(6.5, 0.3 * len(found) + 1.4), layout="constrained")
-    for row, (held_out, on_scored) in enumerate(found.values()):
-        axis.axhline(row, color="0.92", lw=8, zorder=0)
-        for cell, shift, fill, label in (
-            (held_out, -0.12, "#0072B2", "fitted on other images"),
-            (on_scored, 0.12, "white", "fitted on the images that it scores"),
-        ):
-            axis.errorbar(
-                cell.value, row + shift, xerr=_errors([cell]), fmt="o", mfc=fill, color="#0072B2",
-                capsize=2, lw=1, label=label if row == 0 else None,
-            )  # fmt: skip
-    axis.set_yticks(range(len(found)), list(found))
-    axis.invert_yaxis()
-    axis.axvline(0.5, color="0.4", ls=":", lw=1)
-    axis.set_xlabel("AUROC (dotted: chance)")
-    sns.despine(ax=axis)
-    _legend_below(figure, axis, 2)
-    return figure
-
-
-def curation_bars(found: Mapping[str, Mapping[float, Interval]], everything: float) -> Figure:
-    """A group of bars a share dropped, a bar a rule: gain in accuracy over random, in points."""
-    figure, axis = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
-    shares = list(next(iter(found.values())))
-    width = 0.8 / len(found)
-    for index, (rule, cells) in enumerate(found.items()):
-        color = _LOOKS.get(rule, _OTHER)[0]
-        x = np.arange(len(shares)) + (index - (len(found) - 1) / 2) * width
-        gains = list(cells.values())
-        axis.bar(x, [100 * g.value for g in gains], width, color=color, label=rule)
-        axis.errorbar(
-            x, [100 * g.value for g in gains], yerr=100 * _errors(gains), fmt="none",
-            color="black", capsize=2, lw=1,
-        )  # fmt: skip
-    axis.axhline(0, color="black", lw=0.8)
-    axis.set_xticks(range(len(shares)), [f"{100 * share:.0f} % dropped" for share in shares])
-    axis.set_ylabel("accuracy minus that of\nrandom dropping, points")
-    axis.set_title(f"With all images: {100 * everything:.1f} %", fontsize=10)
-    sns.despine(ax=axis)
-    _legend_below(figure, axis, len(found))
-    return figure
-
-
-def _panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
-    figure, axes = plt.subplots(
-        1, count, figsize=(width * count + 0.8, height), squeeze=False, sharey=True,
-        layout="constrained",
-    )  # fmt: skip
-    return figure, list(axes[0])
-
-
-def _errors(cells: Sequence[Interval]) -> Float[np.ndarray, "2 n"]:
-    # Where all seeds agree, rounding may put the mean outside its interval of no length.
-    ends = np.array([[c.value - c.low for c in cells], [c.high - c.value for c in cells]])
-    return ends.clip(min=0)
-
-
-def _legend_below(figure: Figure, axis: Axes, columns: int) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)

@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped, UInt8
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.scale import SymmetricalLogScale
 from safetensors.torch import load_file
 from scipy.special import gammaln, ndtri, psi
 from torch import Tensor
@@ -30,10 +29,10 @@ from sparsejepa.information.multiinformation import (
     total_correlation,
 )
 from sparsejepa.information.nearest_neighbour import ksg_value
-from sparsejepa.intervals import Interval, seed_interval
+from sparsejepa.intervals import SEEDS_NEEDED, Interval, seed_interval
 from sparsejepa.model.penalties import strongest_group
 from sparsejepa.model.vit import Encoder
-from sparsejepa.plots import method_color
+from sparsejepa.plots import Line, interval_dots, line_panels, method_color
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator
@@ -151,33 +150,16 @@ def stated_range(method: str, law: Law, n: int, d: int) -> bool:
     return enough and method in law.holds
 
 
-@dataclass(frozen=True)
-class CalibrationPoint:
-    """One estimate beside the truth; entropies in nats."""
-
-    method: str
-    law: str
-    n: int  # rows
-    d: int  # columns
-    truth: float
-    value: float
-    low: float  # of the 95 % interval
-    high: float
-    stated: bool  # whether the estimator claims to hold there
-
-    @property
-    def covered(self) -> bool:
-        """Whether the interval holds the truth."""
-        return self.low <= self.truth <= self.high
-
-
 def calibrate(
     widths: Sequence[int], rows_per_column: Sequence[int], draws: int, most_rows: int, seed: int
-) -> list[CalibrationPoint]:
+) -> pd.DataFrame:
     """Every estimator on every law that it can be asked about, several times.
 
+    A row an estimate, with the truth and the ends of its 95 % interval in nats; stated: whether the
+    estimator claims to hold there; covered: whether the interval holds the truth.
+
     Args:
-        widths: numbers of columns.
+        widths: numbers of columns d.
         rows_per_column: n / d; combinations with more than `most_rows` rows are left out.
     """
     points = []
@@ -193,24 +175,26 @@ def calibrate(
                     if d > WIDEST.get(method, d) or (method == "discrete" and not stated):
                         continue
                     found = total_correlation(x, method, seed=draw)
-                    point = (n, d, law.truth(d), found.value, *found.interval(), stated)
-                    points.append(CalibrationPoint(method, name, *point))
-    return points
+                    estimate = (law.truth(d), found.value, *found.interval(), stated)
+                    points.append((method, name, n, d, *estimate))
+    columns = ["method", "law", "n", "d", "truth", "value", "low", "high", "stated"]
+    frame = pd.DataFrame(points, columns=columns)
+    return frame.assign(covered=frame["truth"].between(frame["low"], frame["high"]))
 
 
-def coverage(points: Sequence[CalibrationPoint]) -> dict[str, dict[str, float]]:
-    """Method -> share of 95 % intervals that hold the truth, and their number, by range.
+def coverage(points: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Method -> share of intervals that hold the truth, and their number, by range.
 
     Keys: "stated" and "stated_points" inside the stated range; "outside" and "outside_points".
     """
     table: dict[str, dict[str, float]] = {}
-    for method in dict.fromkeys(point.method for point in points):
-        cells = table[method] = {}
+    for method, own in points.groupby("method", sort=False):
+        cells = table[str(method)] = {}
         for name, inside in (("stated", True), ("outside", False)):
-            hits = [p.covered for p in points if p.method == method and p.stated == inside]
+            hits = own["covered"][own["stated"] == inside]
             cells[f"{name}_points"] = len(hits)
-            if hits:
-                cells[name] = sum(hits) / len(hits)
+            if len(hits):
+                cells[name] = float(hits.mean())
     return table
 
 
@@ -225,28 +209,6 @@ class Representation:
     groups: Int64[Tensor, "d"]  # each latent's strongest group; -1: no group reads it
     readers: Int64[Tensor, "d"]  # how many groups read each latent
     accuracy: float  # top-1 of the linear probe on the run's own test images, 0 to 1
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What is reported of one representation; information in nats."""
-
-    name: str
-    method: str
-    seed: int
-    accuracy: float
-    copula: TotalCorrelation
-    gaussian: TotalCorrelation
-    null: tuple[float, float]  # mean and standard deviation of copula estimates, columns shuffled
-    rankme: float  # effective rank of the features
-    spread: float  # mean standard deviation of a feature over images
-    missed: tuple[float, float]  # KSG minus copula on few columns: mean and standard error
-    read: int  # latents that some group reads, of copula.d
-    shared: int  # latents that several groups read
-    between: float  # of the groups of read latents
-    within: float  # sum over groups
-    partition: AmongRandom | None  # between, among random partitions; None with a single group
-    subset: AmongRandom | None  # total of the read latents, among random ones; None if all are read
 
 
 def representations(runs: Sequence[Any], images: UInt8[Tensor, "N H W 3"]) -> list[Representation]:
@@ -286,53 +248,69 @@ def read_groups(run: Any) -> tuple[Int64[Tensor, "d"], Int64[Tensor, "d"]]:
 
 
 def measure(
-    representation: Representation, draws: int, null_draws: int, subsets: int, seed: int
-) -> Measured:
-    """Total correlation and its split, each beside what chance gives.
+    given: Representation, draws: int, null_draws: int, subsets: int, seed: int
+) -> tuple[dict[str, Any], TotalCorrelation]:
+    """Total correlation and its split in nats, each beside what chance gives, and the estimate.
 
     The final norm's null direction and dead units are dropped once, before everything else, so
-    that all numbers are of the same latents.
+    that all numbers are of the same latents. read_latents, shared_latents: latents that some group
+    reads, that several do; partition: what is between groups, among random partitions; subset:
+    the total of the read latents, among random ones; both only where there is a choice.
 
     Args:
         draws: random partitions, and random subsets of the read latents' number.
         null_draws: estimates of shuffled columns.
         subsets: random sets of few columns on which nearest neighbours check the copula.
     """
-    given = representation
     values, kept, _ = usable_columns(given.features, drop=True)
     null = shuffled_null(values, "copula", null_draws, generator(seed, "null"))
     labels = given.groups[torch.from_numpy(kept)]
     read = torch.nonzero(labels >= 0).flatten()
-    groups = groups_of(labels[read])
+    groups, among = groups_of(labels[read]), {}
     between = within = 0.0
-    partition = subset = None
     if groups:
         split = decompose(values[:, read], groups, "copula", seed=seed)
         between, within = split.between.value, sum(part.value for part in split.within)
     if len(groups) > 1:
         source = generator(seed, "partitions")
-        partition = random_partitions(values[:, read], groups, "copula", draws, source, seed=seed)
+        among["partition"] = random_partitions(
+            values[:, read], groups, "copula", draws, source, seed=seed
+        )
     if 1 < len(read) < len(labels):
         source = generator(seed, "subsets")
-        subset = random_subsets(values, read.tolist(), "copula", draws, source, seed=seed)
-    return Measured(
-        given.name,
-        given.method,
-        given.seed,
-        given.accuracy,
-        total_correlation(given.features, "copula", drop=True, seed=seed),
-        total_correlation(given.features, "gaussian", drop=True),
-        (float(null.mean()), float(null.std())),
-        rankme(given.features),
-        feature_spread(given.features),
-        missed_by_copula(values, subsets, seed),
-        len(read),
-        int((given.readers[torch.from_numpy(kept)] > 1).sum()),
-        between,
-        within,
-        partition,
-        subset,
-    )
+        among["subset"] = random_subsets(values, read.tolist(), "copula", draws, source, seed=seed)
+    total = total_correlation(given.features, "copula", drop=True, seed=seed)
+    plug_in = total_correlation(given.features, "gaussian", drop=True)
+    missed = missed_by_copula(values, subsets, seed)
+    return {
+        "method": given.method,
+        "seed": given.seed,
+        "n": total.n,
+        "d": total.d,
+        "dropped": [f"{c.column}: {c.reason}" for c in total.dropped],
+        "total": {"value": total.value, "interval": list(total.interval())},
+        "per_unit": total.per_unit,
+        "gaussian": {"value": plug_in.value, "interval": list(plug_in.interval())},
+        "null": {"mean": float(null.mean()), "standard_deviation": float(null.std())},
+        "missed_by_copula": dict(zip(("mean", "standard_error"), missed, strict=True)),
+        "rankme": rankme(given.features),
+        "spread": feature_spread(given.features),
+        "accuracy": given.accuracy,
+        "read_latents": len(read),
+        "shared_latents": int((given.readers[torch.from_numpy(kept)] > 1).sum()),
+        "between": between,
+        "within": within,
+    } | {key: _rank(found) for key, found in among.items()}, total
+
+
+def _rank(found: AmongRandom) -> dict[str, Any]:
+    ends = [float(found.random.min()), float(found.random.max())]
+    return {
+        "own": found.own,
+        "rank": found.rank,
+        "p_value": found.p_value,
+        "random_range": ends,
+    }
 
 
 def missed_by_copula(
@@ -352,20 +330,24 @@ def missed_by_copula(
     return float(np.mean(gaps)), float(np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
 
 
-def per_unit_difference(measured: Sequence[Measured], method: str) -> Interval | None:
+def per_unit_difference(
+    totals: Mapping[tuple[str, int], TotalCorrelation], method: str
+) -> Interval | None:
     """TC / (d - 1) of a method minus JEPA's, over the seeds that both have; None without a pair.
 
     Student's interval from three seeds on; else over images, of the one seed or of the mean of
     two, as if both encoders saw images of their own (a wider interval than they deserve).
+
+    Args:
+        totals: method and seed -> estimate.
     """
-    by_run = {(m.method, m.seed): m.copula for m in measured}
     pairs = [
-        (by_run[found, seed], by_run["jepa", seed])
-        for found, seed in by_run
-        if found == method and ("jepa", seed) in by_run
+        (totals[found, seed], totals["jepa", seed])
+        for found, seed in totals
+        if found == method and ("jepa", seed) in totals
     ]
     differences = [one.per_unit - jepa.per_unit for one, jepa in pairs]
-    if not differences or len(differences) >= 3:
+    if not differences or len(differences) >= SEEDS_NEEDED:
         return seed_interval(differences) if differences else None
     errors = [t.standard_error / max(t.d - 1, 1) for pair in pairs for t in pair]
     mean = sum(differences) / len(differences)
@@ -373,7 +355,9 @@ def per_unit_difference(measured: Sequence[Measured], method: str) -> Interval |
     return Interval(mean, mean - half, mean + half, 0.95)
 
 
-def conclusions(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+def conclusions(
+    cells: Sequence[Mapping[str, Any]], totals: Mapping[tuple[str, int], TotalCorrelation]
+) -> list[dict[str, Any]]:
     """One row a method with a group penalty and a control: is the method clear of the control?
 
     "total" is per unit, minus JEPA's. "dimension" (latents read, among random ones) and "grouping"
@@ -381,176 +365,100 @@ def conclusions(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     that no correction over runs is needed; their rank is the mean of the runs.
     """
     rows = []
-    for method in dict.fromkeys(m.method for m in measured if m.method.startswith("sparsejepa")):
-        own = [m for m in measured if m.method == method]
-        if found := per_unit_difference(measured, method):
+    for method in dict.fromkeys(c["method"] for c in cells if c["method"].startswith("sparsejepa")):
+        if found := per_unit_difference(totals, method):
             row = {"value": found.value, "interval": [found.low, found.high]}
-            clear = found.low > 0 or found.high < 0
-            rows.append({"method": method, "question": "total", **row, "clear": clear})
-        for question, among in (
-            ("dimension", [m.subset for m in own if m.subset]),
-            ("grouping", [m.partition for m in own if m.partition]),
-        ):
+            rows.append({"method": method, "question": "total", **row, "clear": found.clear()})
+        for question, key in (("dimension", "subset"), ("grouping", "partition")):
+            among = [c[key] for c in cells if c["method"] == method and key in c]
             if among:
-                row = {"ranks": [a.rank for a in among], "p_values": [a.p_value for a in among]}
-                one_side = len({a.rank > 0.5 for a in among}) == 1
+                row = {
+                    "ranks": [a["rank"] for a in among],
+                    "p_values": [a["p_value"] for a in among],
+                }
+                one_side = len({rank > 0.5 for rank in row["ranks"]}) == 1
                 clear = one_side and max(row["p_values"]) <= 0.05
                 rows.append({"method": method, "question": question, **row, "clear": clear})
     return rows
 
 
-def as_results(measured: Sequence[Measured]) -> dict[str, Any]:
-    """What `results.json` keeps of each representation."""
-    return {m.name: _cell(m) for m in measured}
-
-
-def _cell(m: Measured) -> dict[str, Any]:
-    cell: dict[str, Any] = {
-        "method": m.method,
-        "seed": m.seed,
-        "n": m.copula.n,
-        "d": m.copula.d,
-        "dropped": [f"{c.column}: {c.reason}" for c in m.copula.dropped],
-        "total": {"value": m.copula.value, "interval": list(m.copula.interval())},
-        "per_unit": m.copula.per_unit,
-        "gaussian": {"value": m.gaussian.value, "interval": list(m.gaussian.interval())},
-        "null": {"mean": m.null[0], "standard_deviation": m.null[1]},
-        "missed_by_copula": {"mean": m.missed[0], "standard_error": m.missed[1]},
-        "rankme": m.rankme,
-        "spread": m.spread,
-        "accuracy": m.accuracy,
-        "read_latents": m.read,
-        "shared_latents": m.shared,
-        "between": m.between,
-        "within": m.within,
-    }
-    for key, among in (("partition", m.partition), ("subset", m.subset)):
-        if among:
-            cell[key] = {
-                "own": among.own,
-                "rank": among.rank,
-                "p_value": among.p_value,
-                "random_range": [float(among.random.min()), float(among.random.max())],
-            }
-    return cell
-
-
-def calibration_figure(points: Sequence[CalibrationPoint]) -> Figure:
+def calibration_figure(points: pd.DataFrame) -> Figure:
     """A panel an estimator: estimate with its interval against the truth, both in nats.
 
     Filled where the estimator claims to hold, hollow where it does not; the colour is the width.
     """
-    methods = list(dict.fromkeys(point.method for point in points))
-    widths = sorted({point.d for point in points})
+    widths, panels = sorted(points["d"].unique()), {}
     colors = dict(zip(widths, sns.color_palette("viridis", len(widths)), strict=True))
-    figure, axes = plt.subplots(2, 2, figsize=(9.2, 7.8), layout="constrained")
-    for axis, method in zip(axes.flat, methods, strict=False):
-        own = [point for point in points if point.method == method]
-        top = 1.3 * max(max(p.truth, p.value) for p in own)
-        axis.plot([0, top], [0, top], color="0.5", lw=1, ls="--", zorder=1)
-        for p in own:
-            axis.errorbar(
-                p.truth, p.value, [[p.value - p.low], [p.high - p.value]], fmt="o", ms=5, lw=0.8,
-                color=colors[p.d], mfc=colors[p.d] if p.stated else "white", zorder=2 + p.stated,
-            )  # fmt: skip
-        # Zero has its place, and equal steps are equal ratios from a twentieth of a nat on.
-        axis.set_xscale("symlog", linthresh=0.05)
-        axis.set_yscale("symlog", linthresh=0.05)
-        for side, lowest in ((axis.xaxis, 0.0), (axis.yaxis, min(0.0, min(p.low for p in own)))):
-            decades = (-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100)
-            ticks = [t for t in decades if lowest <= t <= top]
-            side.set_ticks(ticks, [f"{t:g}" for t in ticks])
-            side.set_minor_locator(NullLocator())
-        axis.set(title=method, xlabel="truth, nats", ylabel="estimate, nats")
-        axis.grid(alpha=0.3)
-    marks = [_mark("o", f"d = {d}", color) for d, color in colors.items()]
-    marks += [_mark("o", "in the stated range"), _mark("o", "outside", mfc="white")]
-    return _with_legend(figure, marks, columns=4)
+    for method, found in points.groupby("method", sort=False):
+        diagonal = [0, found["truth"].max()]
+        panels[method] = [Line(diagonal, diagonal, "0.5", style="--", width=1)]
+        for (d, stated), own in found.groupby(["d", "stated"]):
+            ends, hollow = (own["low"], own["high"]), not stated
+            panels[method].append(
+                Line(own["truth"], own["value"], colors[d], f"d = {d}", "o", 0.8, ends, hollow)
+            )
+    # Zero has its place, and equal steps are equal ratios from a twentieth of a nat on.
+    scale = SymmetricalLogScale(None, linthresh=0.05)
+    return line_panels(
+        panels, "truth, nats", "estimate, nats", size=(4.2, 3.6), below=True,
+        xscale=scale, yscale=scale,
+    )  # fmt: skip
 
 
-def total_panel(measured: Mapping[str, Sequence[Measured]]) -> Figure:
-    """A panel an image set, a row a representation: TC per unit by two estimators, and its null.
+def total_figure(measured: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """A panel an image set, a row a representation: TC per unit by two estimators, and its null."""
+    dots = []
+    for images, cells in measured.items():
+        for name, cell in cells.items():
+            units, none = max(cell["d"] - 1, 1), (np.nan, np.nan)
+            for series, value, (low, high) in (
+                (
+                    "Gaussian copula, 95 % interval",
+                    cell["total"]["value"],
+                    cell["total"]["interval"],
+                ),
+                ("Gaussian plug-in", cell["gaussian"]["value"], none),
+                ("columns shuffled", cell["null"]["mean"], none),
+            ):
+                dot = {"panel": images, "row": name, "method": cell["method"], "series": series}
+                ends = {"low": low / units, "high": high / units}
+                dots.append(dot | {"value": value / units} | ends)
+    hollow = ("Gaussian plug-in", "columns shuffled")
+    label = "total correlation / (d - 1), nats"
+    return interval_dots(pd.DataFrame(dots), label, hollow=hollow)
 
-    Args:
-        measured: image set -> its representations, the same in all.
+
+def chance_figure(cells: Mapping[str, Any]) -> Figure:
+    """A row a representation: its own groups, and the range of random groups of equal sizes.
+
+    As a share of the total correlation of the latents that some group reads.
     """
-    names = [m.name for m in next(iter(measured.values()))]
-    size = (5.2 * len(measured) + 1.2, 0.36 * len(names) + 1.7)
-    figure, axes = plt.subplots(
-        1, len(measured), figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for axis, (images, found) in zip(axes[0], measured.items(), strict=True):
-        for row, m in enumerate(found):
-            color, units, value = method_color(m.method), max(m.copula.d - 1, 1), m.copula.per_unit
-            low, high = (end / units for end in m.copula.interval())
-            ends = [[value - low], [high - value]]
-            axis.errorbar(value, row, xerr=ends, fmt="o", color=color, capsize=2)
-            axis.plot(m.gaussian.per_unit, row, "D", color=color, mfc="white", ms=6)
-            axis.plot(m.null[0] / units, row, "|", color="0.35", ms=11)
-        axis.set_title(images)
-        _rows(axis, names, "total correlation / (d - 1), nats")
-    axes[0, 0].invert_yaxis()
-    marks = [
-        _mark("o", "Gaussian copula, 95 % interval"),
-        _mark("D", "Gaussian plug-in", mfc="white"),
-        _mark("|", "columns shuffled", ms=11),
-    ]
-    return _with_legend(figure, marks, columns=3)
-
-
-def chance_panel(measured: Sequence[Measured]) -> Figure:
-    """A row a representation: what random partitions leave between groups, and what its own does.
-
-    As a share of the total correlation of the latents that some group reads. Every random draw is
-    a tick, so that nothing is smoothed.
-    """
-    shown = [m for m in measured if m.partition]
-    size = (8.2, max(2.2, 0.42 * len(shown) + 1.3))
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
-    for row, m in enumerate(shown):
-        share, color = 100 / (m.between + m.within), method_color(m.method)
-        ticks = share * m.partition.random
-        axis.plot(ticks, np.full(len(ticks), row), "|", color=color, alpha=0.35, ms=13)
-        axis.plot(share * m.partition.own, row, "D", color=color, ms=7, mec="black")
-    axis.invert_yaxis()
+    shown = {name: cell for name, cell in cells.items() if "partition" in cell}
+    lines = []
+    for row, cell in enumerate(shown.values()):
+        share, color = 100 / (cell["between"] + cell["within"]), method_color(cell["method"])
+        among = cell["partition"]
+        ends = [share * end for end in among["random_range"]]
+        lines.append(Line(ends, [row, row], color, "random groups, from least to most", "|-"))
+        lines.append(Line([share * among["own"]], [row], color, "the method's groups", "D"))
     label = "between groups, % of the total correlation of the latents that are read"
-    _rows(axis, [m.name for m in shown], label)
-    marks = [
-        _mark("D", "the method's groups", mec="black"),
-        _mark("|", "random groups, equal sizes", ms=9),
-    ]
-    return _with_legend(figure, marks, columns=2)
+    return line_panels(
+        {"": lines}, label, "", size=(7.4, max(2.2, 0.42 * len(shown) + 1.3)), below=True,
+        yticks=range(len(shown)), yticklabels=list(shown), ylim=(len(shown) - 0.5, -0.5),
+    )  # fmt: skip
 
 
-def beside_panels(measured: Sequence[Measured]) -> Figure:
+def beside_figure(cells: Mapping[str, Any]) -> Figure:
     """TC per unit against accuracy, effective rank and scale, a dot a representation."""
-    panels: dict[str, Callable[[Measured], float]] = {
-        "linear probe, top-1 %": lambda m: 100 * m.accuracy,
-        "RankMe": lambda m: m.rankme,
-        "feature spread": lambda m: m.spread,
+    panels = {
+        f"{label} over total correlation": [
+            Line([c["per_unit"]], [scale * c[key]], method_color(c["method"]), c["method"], "o")
+            for c in cells.values()
+        ]
+        for key, label, scale in (
+            ("accuracy", "linear probe, top-1 %,", 100),
+            ("rankme", "RankMe", 1),
+            ("spread", "feature spread", 1),
+        )
     }
-    figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.7), layout="constrained")
-    for axis, (label, value) in zip(axes, panels.items(), strict=True):
-        for m in measured:
-            axis.plot(m.copula.per_unit, value(m), "o", color=method_color(m.method))
-        axis.set(xlabel="total correlation / (d - 1), nats", ylabel=label)
-        axis.grid(alpha=0.3)
-    methods = dict.fromkeys(m.method for m in measured)
-    return _with_legend(figure, [_mark("o", m, method_color(m)) for m in methods], columns=4)
-
-
-def _rows(axis: plt.Axes, names: Sequence[str], label: str) -> None:
-    axis.set_yticks(range(len(names)), names)
-    axis.set_xlabel(label)
-    axis.grid(axis="x", alpha=0.3)
-    sns.despine(ax=axis)
-
-
-def _mark(marker: str, label: str, color: Any = "0.4", **looks: Any) -> Line2D:
-    return Line2D([], [], marker=marker, ls="", color=color, label=label, **looks)
-
-
-def _with_legend(figure: Figure, marks: Sequence[Line2D], columns: int) -> Figure:
-    place = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
-    figure.legend(handles=list(marks), **place)
-    return figure
+    return line_panels(panels, "total correlation / (d - 1), nats", "", below=True)

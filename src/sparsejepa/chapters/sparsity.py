@@ -13,13 +13,21 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from matplotlib.figure import Figure
+from matplotlib.scale import SymmetricalLogScale
 from torch import Tensor
 
 from sparsejepa.data.batches import resized, to_unit
 from sparsejepa.data.image_set import SCENES_SEED, ImageSet, load_image_set, pixel_sha256
 from sparsejepa.data.scenes import draw_scenes
 from sparsejepa.information.multiinformation import total_correlation
-from sparsejepa.intervals import Interval, bootstrap_interval, paired_difference, seed_interval
+from sparsejepa.intervals import (
+    SEEDS_NEEDED,
+    Estimate,
+    Interval,
+    bootstrap_interval,
+    paired_difference,
+    seed_interval,
+)
 from sparsejepa.model.jepa import Jepa
 from sparsejepa.model.penalties import (
     activation_sparsity,
@@ -30,7 +38,7 @@ from sparsejepa.model.penalties import (
     projection_groups,
 )
 from sparsejepa.model.vit import Encoder
-from sparsejepa.plots import interval_dots, legend_below, method_color, panel_grid
+from sparsejepa.plots import Line, interval_dots, line_panels, method_color
 from sparsejepa.probing.evaluate import low_level_labels, online_watch
 from sparsejepa.probing.features import pixel_features, pooled_features
 from sparsejepa.probing.linear import linear_probe, whiten
@@ -273,22 +281,6 @@ class Study:
 
 # Intervals and comparisons.
 
-# Fewer seeds give a Student interval that is too wide to say anything.
-ENOUGH_SEEDS = 3
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The difference of two variants by one probe, as a share of the test images."""
-
-    difference: Interval  # first minus second
-    seeds: int  # whose spread the interval has; 1: only that of the test images of one seed
-
-    @property
-    def clear(self) -> bool:
-        """Zero is outside the interval."""
-        return self.difference.low > 0 or self.difference.high < 0
-
 
 def over_images(found: Measurement, probe: str, seed: int) -> Interval:
     """A probe's accuracy as a share, with its interval over the test images."""
@@ -301,31 +293,19 @@ def compare(
     probe: str,
     seed: int,
     level: float = 0.95,
-) -> Comparison:
+) -> Estimate:
     """Accuracy of `first` minus that of `second`, run by run; the i-th runs of both share a seed.
 
     With three seeds or more the interval is Student's over the seeds; with fewer it is the paired
     bootstrap over the test images of the first seed alone.
-
-    Raises:
-        ValueError: different numbers of runs, or none.
     """
-    if len(first) != len(second) or not first:
-        raise ValueError(f"Runs are compared in pairs, but there are {len(first)}, {len(second)}.")
-    if len(first) >= ENOUGH_SEEDS:
-        pairs = zip(first, second, strict=True)
-        values = [a.accuracy(probe) - b.accuracy(probe) for a, b in pairs]
-        return Comparison(seed_interval(values, level), len(values))
-    a, b = first[0].correct[probe].numpy(), second[0].correct[probe].numpy()
-    return Comparison(paired_difference(a, b, seed, level), 1)
-
-
-def ahead(found: Comparison, probe: str, first: str, second: str) -> str:
-    """As "linear probe: R1 is ahead of JEPA, +1.20 points [+0.30, +2.70] (3 seeds)"."""
-    d, basis = found.difference, f"{found.seeds} seeds" if found.seeds > 1 else "test images"
-    state = "is ahead of" if d.low > 0 else "is behind" if d.high < 0 else "is level with"
-    interval = f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
-    return f"{probe}: {first} {state} {second}, {100 * d.value:+.2f} points {interval} ({basis})"
+    pairs = list(zip(first, second, strict=True))
+    if len(pairs) < SEEDS_NEEDED:
+        a, b = (found.correct[probe].numpy() for found in pairs[0])
+        found, pairs = paired_difference(a, b, seed, level), pairs[:1]
+    else:
+        found = seed_interval([a.accuracy(probe) - b.accuracy(probe) for a, b in pairs], level)
+    return Estimate(found.value, found.low, found.high, level, len(pairs))
 
 
 def along_path(path: Mapping[float, Measurement], seed: int) -> list[dict[str, Any]]:
@@ -336,12 +316,13 @@ def along_path(path: Mapping[float, Measurement], seed: int) -> list[dict[str, A
     """
     positive = [strength for strength in path if strength > 0]
     level = 1 - 0.05 / (len(positive) * len(PROBES))
-    return [
-        {"probe": probe, "strength": strength, "value": d.value, "interval": [d.low, d.high]}
-        for probe in PROBES
-        for strength in positive
-        for d in [compare([path[strength]], [path[0.0]], probe, seed, level).difference]
-    ]
+    rows = []
+    for probe in PROBES:
+        for strength in positive:
+            d = compare([path[strength]], [path[0.0]], probe, seed, level)
+            row = {"probe": probe, "strength": strength}
+            rows.append(row | {"value": d.value, "interval": [d.low, d.high]})
+    return rows
 
 
 def fall_of_norms(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -380,54 +361,49 @@ def path_figure(
     untrained: Measurement,
     seed: int,
 ) -> Figure:
-    """A panel a measure, along the strengths of one penalty, evenly spaced since one of them is 0.
+    """A panel a measure, along the strengths of one penalty.
 
-    Band: plain JEPA from the lowest to the highest of its seeds. Dashed: the untrained encoder.
+    Thin lines: each seed of plain JEPA. Dashed: the untrained encoder.
 
     Args:
         measures: key of a measurement -> label and factor; the probes come first.
     """
-    figure, axes = panel_grid(len(PROBES) + len(measures))
-    places, colour = np.arange(len(path)), method_color(method)
-    for axis, key in zip(axes, [*PROBES, *measures], strict=True):
+    panels = {}
+    for key in (*PROBES, *measures):
         label, factor = measures.get(key, (f"{key}, %", 100))
-
-        def ends(found: Measurement, key: str = key) -> tuple[float, float, float]:
-            if key in PROBES:
-                cell = over_images(found, key, seed)
-                return cell.value, cell.low, cell.high
-            value = found.measures[key]
-            return value, *(found.measures.get(f"{key}_{end}", value) for end in ("low", "high"))
-
-        value, low, high = factor * np.array([ends(found) for found in path.values()]).T
-        reference = [factor * ends(found)[0] for found in jepa_runs]
-        axis.axhspan(min(reference), max(reference), color=method_color("jepa"), alpha=0.18, lw=0)
-        for end in {min(reference), max(reference)}:
-            axis.axhline(end, color=method_color("jepa"), lw=0.8, label="jepa, range over seeds")
+        value, *ends = factor * np.array([_ends(found, key, seed) for found in path.values()]).T
+        lines = [Line([*path], value, method_color(method), method, "o-", ends=ends)]
+        shown = [("jepa", found, "-") for found in jepa_runs]
         if key in (*PROBES, "rankme"):
-            control = factor * ends(untrained)[0]
-            axis.axhline(control, color="0.35", ls="--", lw=0.8, label="untrained encoder")
-        axis.plot(places, value, "o-", color=colour, label=method)
-        axis.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
-        axis.set_xticks(places, [f"{strength:g}" for strength in path], rotation=45)
-        axis.set(xlabel="strength λ")
-        axis.set_title(label, fontsize=9)
-        axis.grid(alpha=0.3)
-    legend_below(figure)
-    return figure
+            shown.append(("untrained encoder", untrained, "--"))
+        for name, found, style in shown:
+            level = [factor * _ends(found, key, seed)[0]] * 2
+            lines.append(Line([0, max(path)], level, method_color(name), name, style, 0.8))
+        panels[label] = lines
+    # Zero has its place, and equal steps are equal ratios from the smallest strength on.
+    scale = SymmetricalLogScale(None, linthresh=sorted(path)[1])
+    return line_panels(panels, "strength λ", "", below=True, xscale=scale)
+
+
+def _ends(found: Measurement, key: str, seed: int) -> tuple[float, float, float]:
+    """A measure and the ends of its interval, itself where it has none."""
+    if key in PROBES:
+        cell = over_images(found, key, seed)
+        return cell.value, cell.low, cell.high
+    value = found.measures[key]
+    return value, *(found.measures.get(f"{key}_{end}", value) for end in ("low", "high"))
 
 
 def method_figure(
     methods: Mapping[str, Measurement], controls: Mapping[str, Measurement], seed: int
 ) -> Figure:
     """A panel a probe, a row a method, lines for the controls."""
-    dots = [
-        {"panel": probe, "row": name, "method": name}
-        | {"value": 100 * cell.value, "low": 100 * cell.low, "high": 100 * cell.high}
-        for probe in PROBES
-        for name, found in methods.items()
-        for cell in [over_images(found, probe, seed)]
-    ]
+    dots = []
+    for probe in PROBES:
+        for name, found in methods.items():
+            value, low, high = (100 * end for end in _ends(found, probe, seed))
+            dot = {"panel": probe, "row": name, "method": name}
+            dots.append(dot | {"value": value, "low": low, "high": high})
     lines = {
         name: {probe: 100 * found.accuracy(probe) for probe in PROBES}
         for name, found in controls.items()
@@ -447,7 +423,7 @@ def seed_figure(
             row = {"panel": label, "row": name, "low": np.nan, "high": np.nan}
             row["method"] = "jepa" if name == "JEPA" else "sparsejepa"
             dots += [row | {"series": "one seed", "value": factor * value} for value in values]
-            if len(values) >= ENOUGH_SEEDS:
+            if len(values) >= SEEDS_NEEDED:
                 mean = seed_interval([factor * value for value in values])
                 ends = {"value": mean.value, "low": mean.low, "high": mean.high}
                 dots.append(row | {"series": "mean over seeds"} | ends)
