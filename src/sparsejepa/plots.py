@@ -6,7 +6,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 import torch
 from jaxtyping import Float, UInt8
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
+from sparsejepa.intervals import Interval
 from sparsejepa.model.masks import Masks
 
 History = Mapping[str, int | float]  # an entry an epoch
@@ -48,55 +48,52 @@ def method_color(name: str) -> str:
 
 
 def interval_dots(
-    frame: pd.DataFrame,
+    cells: Mapping[tuple[str, str, str], Interval],
     label: str,
     *,
+    methods: Mapping[str, str] | None = None,
     lines: Mapping[str, float | Mapping[str, float]] | None = None,
-    looks: Mapping[str, tuple[str, str]] | None = None,
     hollow: Collection[str] = (),
-    limits: tuple[float, float] | None = None,
+    factor: float = 1,
 ) -> Figure:
     """Estimates as dots with their intervals: a panel a `panel`, a row a `row`.
 
     Args:
-        frame: a line an estimate. Columns row, value, low and high (NaN: no interval); if there is
-            more than one, panel and series, drawn side by side with a marker each; and, if the
-            colour is a method's and not the series', method.
+        cells: panel, row and series -> estimate (ends NaN: no interval). Series are drawn side by
+            side with a marker each.
         label: of the axis of values.
+        methods: row -> the method whose colour it has, instead of the series' own.
         lines: control -> its value, or panel -> value; drawn as vertical lines.
-        looks: series -> colour and marker, where a chapter has its own.
         hollow: series whose dots are not filled.
-        limits: of the axis of values in every panel; without them each panel has its own.
+        factor: of all values, as 100 for per cent.
     """
-    frame = pd.DataFrame({"panel": "", "series": "", **frame})
-    panels, rows, series = (list(frame[name].unique()) for name in ("panel", "row", "series"))
-    if looks is None:
-        looks = dict(zip(series, zip(COLORS.values(), MARKERS, strict=False), strict=False))
+    panels, rows, series = (list(dict.fromkeys(key[i] for key in cells)) for i in range(3))
     height = len(rows) * (0.2 + 0.12 * len(series)) + 0.7
     figure, axes = panel_grid(len(panels), (2.9, height), sharey=True)
     for axis, panel in zip(axes, panels, strict=True):
         for shift, name in enumerate(series):
-            own = frame[(frame["panel"] == panel) & (frame["series"] == name)]
-            places = [
-                rows.index(row) + 0.7 * ((shift + 0.5) / len(series) - 0.5) for row in own.row
-            ]
-            color, marker = looks[name]
-            for place, dot in zip(places, own.to_dict("records"), strict=True):
-                own_color = method_color(dot["method"]) if "method" in dot else color
+            color, marker = [*COLORS.values()][shift], MARKERS[shift]
+            for row, row_name in enumerate(rows):
+                if (cell := cells.get((panel, row_name, name))) is None:
+                    continue
+                if methods:
+                    color = method_color(methods[row_name])
                 # Where all seeds agree, rounding may put the mean outside its interval.
-                ends = np.array([[dot["value"] - dot["low"]], [dot["high"] - dot["value"]]])
+                ends = np.array([[cell.value - cell.low], [cell.high - cell.value]]).clip(min=0)
                 axis.errorbar(
-                    dot["value"], place, xerr=ends.clip(min=0), marker=marker, ms=5, lw=1.2,
-                    capsize=2, color=own_color, mfc="white" if name in hollow else own_color,
+                    factor * cell.value, row + 0.7 * ((shift + 0.5) / len(series) - 0.5),
+                    xerr=factor * ends, marker=marker, ms=5, lw=1.2, capsize=2, color=color,
+                    mfc="white" if name in hollow else color,
                 )  # fmt: skip
-            shown = "0.3" if "method" in frame else color
+            shown = "0.3" if methods else color
             axis.plot([], [], marker, color=shown, label=name,
                       mfc="white" if name in hollow else shown)  # fmt: skip
         for (control, at), (color, style) in zip((lines or {}).items(), LINES, strict=False):
             value = at.get(panel) if isinstance(at, Mapping) else at
             if value is not None:
-                axis.axvline(value, color=color, ls=style, lw=1.2, zorder=0, label=control)
-        axis.set(title=panel, xlabel=label, xlim=limits)
+                place = factor * value
+                axis.axvline(place, color=color, ls=style, lw=1.2, zorder=0, label=control)
+        axis.set(title=panel, xlabel=label)
         axis.grid(alpha=0.3)
         sns.despine(ax=axis)
     axes[0].set_yticks(range(len(rows)), rows)

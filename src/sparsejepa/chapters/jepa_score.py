@@ -4,10 +4,8 @@ import io
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import seaborn as sns
 import torch
 import torch.nn.functional as F
@@ -28,17 +26,17 @@ from sparsejepa.model.regularisers import (
     unit_vectors,
     variance_hinge,
 )
-from sparsejepa.plots import interval_dots, panel_grid
+from sparsejepa.plots import panel_grid
 from sparsejepa.probing.backbones import Backbone
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import nearest
 from sparsejepa.randomness import generator
 
-# Maps of known densities to a standard normal: score plus log φ(f) is log p exactly.
-
-
-# The map, points, and the true log p at the points, in nats.
-ClosedForm = tuple[Map, Float64[Tensor, "N D"], Float64[Tensor, "N"]]
+Images = UInt8[Tensor, "N S S 3"]
+Values = Float64[Tensor, "N"]
+# A map of a known density to a standard normal, points, and the true log p there, in nats.
+ClosedForm = tuple[Map, Float64[Tensor, "N D"], Values]
+Embedding = Float[Tensor, "B K"]
 
 
 def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
@@ -48,28 +46,26 @@ def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
     φ); the logistic law in one dimension, f = Φ⁻¹ ∘ F; a mixture of two Gaussians in the plane by
     its triangular (Knothe-Rosenblatt) map.
     """
-    x = torch.linspace(-6, 6, points, dtype=torch.float64)
-    logistic = torch.sigmoid(x) * torch.sigmoid(-x)
-    return {
-        "Gaussian, whitened (4-D)": _gaussian(points, seed),
-        "logistic, monotone map (1-D)": (
-            lambda x: torch.special.ndtri(torch.sigmoid(x)),
-            x[:, None],
-            logistic.log(),
-        ),
-        "mixture, triangular map (2-D)": _mixture(points, seed),
-    }
-
-
-def _gaussian(points: int, seed: int) -> ClosedForm:
     draw = generator(seed, "closed forms", "gaussian")
     root = torch.randn(4, 4, dtype=torch.float64, generator=draw)
     values, vectors = torch.linalg.eigh(root @ root.T)
     whiten = vectors / values.sqrt() @ vectors.T
     unit = torch.randn(points, 4, dtype=torch.float64, generator=draw)
     constant = 4 * math.log(2 * math.pi) + values.log().sum()
-    x = unit @ (vectors * values.sqrt() @ vectors.T)
-    return lambda x: x @ whiten, x, -0.5 * (unit.square().sum(dim=1) + constant)
+    gaussian = -0.5 * (unit.square().sum(dim=1) + constant)
+    coloured = unit @ (vectors * values.sqrt() @ vectors.T)
+    line = torch.linspace(-6, 6, points, dtype=torch.float64)
+    logistic = (torch.sigmoid(line) * torch.sigmoid(-line)).log()
+    quantile = torch.special.ndtri
+    return {
+        "Gaussian, whitened (4-D)": (lambda x: x @ whiten, coloured, gaussian),
+        "logistic, monotone map (1-D)": (
+            lambda x: quantile(torch.sigmoid(x)),
+            line[:, None],
+            logistic,
+        ),
+        "mixture, triangular map (2-D)": _mixture(points, seed),
+    }
 
 
 def _mixture(points: int, seed: int) -> ClosedForm:
@@ -92,9 +88,6 @@ def _mixture(points: int, seed: int) -> ClosedForm:
     drawn = 1.5 * torch.randn(points, 2, dtype=torch.float64, generator=draw)
     density = (weights * normal(drawn[:, :1] - at_x) * normal(drawn[:, 1:] - at_y)).sum(dim=1)
     return normalise, drawn, density.log()
-
-
-# Densities that can be written down, and small networks trained on their points.
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,72 +132,61 @@ def drawn_mixture(dimensions: int, components: int, seed: int) -> GaussianMixtur
     )
 
 
-Objective = Literal["VICReg", "SIGReg", "none", "untrained"]
-
-
-@dataclass(frozen=True)
-class ToyConfig:
-    """One kind of encoder and its training."""
-
-    objective: Objective  # what prevents collapse; untrained: no training at all
-    embedding: int  # K, dimensions of an embedding
-    hidden: int = 64  # width of both hidden layers
-    steps: int = 1000  # of AdamW, cosine to zero
-    batch_size: int = 256  # points a step, two views each
-    learning_rate: float = 3e-3  # at the first step
-    noise: float = 0.1  # standard deviation of a view's noise, in the units of x
-    slices: int = 8  # SIGReg: random directions a step
-    weight: float = 0.05  # SIGReg: lambda of (1 - lambda) · invariance + lambda · SIGReg
+# Toys: width of both hidden layers; points a step, two views each; AdamW's rate at the first step;
+# standard deviation of a view's noise in the units of x; views over which eq. 4 takes its mean.
+HIDDEN, BATCH, LEARNING_RATE, NOISE, VIEWS = 64, 256, 3e-3, 0.1, 8
+# SIGReg: random directions a step, and lambda of (1 - lambda) · invariance + lambda · SIGReg.
+SLICES, WEIGHT = 8, 0.05
 
 
 def train_toys(
-    config: ToyConfig, density: GaussianMixture, seeds: tuple[int, ...]
+    objective: str, width: int, density: GaussianMixture, seeds: tuple[int, ...], steps: int
 ) -> list[nn.Module]:
-    """One encoder Float["B D"] to Float["B K"] for each seed, frozen, in evaluation mode.
+    """One encoder Float["B D"] to Float["B width"] for each seed, frozen, in evaluation mode.
 
     Every seed has initial weights, points and noise of its own; the points are new in each step.
+
+    Args:
+        objective: what prevents collapse: VICReg, SIGReg or none; or untrained.
     """
-    widths = (density.means.shape[1], config.hidden, config.hidden, config.embedding)
-    stack = _initial_stack(widths, seeds)
-    if config.objective != "untrained":
+    stack = _initial_stack((density.means.shape[1], HIDDEN, HIDDEN, width), seeds)
+    if objective != "untrained":
         parameters = [tensor.requires_grad_() for tensor in stack]
-        optimiser = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
-        for step in range(config.steps):
+        optimiser = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for step in range(steps):
             optimiser.zero_grad()
-            views = torch.stack([_views(config, density, seed, step) for seed in seeds], dim=1)
-            first, second = (_forward(stack, view) for view in views)
+            views = torch.stack([_views(density, seed, step) for seed in seeds], dim=1)
+            pairs = zip(seeds, *(_forward(stack, view) for view in views), strict=True)
             # The sum over seeds: each one's gradient is its own.
             sum(
-                _loss(config, z, other, generator(seed, "toy slices", step))
-                for seed, z, other in zip(seeds, first, second, strict=True)
+                _loss(objective, z, other, generator(seed, "toy slices", step))
+                for seed, z, other in pairs
             ).backward()
             optimiser.step()
             schedule.step()
     return [_encoder([tensor.detach()[i] for tensor in stack]) for i in range(len(seeds))]
 
 
+def _views(density: GaussianMixture, seed: int, step: int) -> Float[Tensor, "2 B D"]:
+    draw = generator(seed, "toy points", step)
+    points = density.sample(BATCH, draw).float()
+    return points + NOISE * torch.randn(2, *points.shape, generator=draw)
+
+
 def _loss(
-    config: ToyConfig, z: Float[Tensor, "B K"], other: Float[Tensor, "B K"], draw: torch.Generator
+    objective: str, z: Embedding, other: Embedding, draw: torch.Generator
 ) -> Float[Tensor, ""]:
     invariance = (z - other).square().mean()
-    if config.objective == "none":
+    if objective == "none":
         return invariance
-    if config.objective == "VICReg":
+    if objective == "VICReg":
         spread = (variance_hinge(z) + variance_hinge(other)) / 2
         correlation = (covariance_cost(z) + covariance_cost(other)) / 2
         return 25 * invariance + 25 * spread + correlation
-    slices = unit_vectors(config.embedding, config.slices, draw)
+    slices = unit_vectors(z.shape[1], SLICES, draw)
     normal = (epps_pulley(z @ slices) + epps_pulley(other @ slices)).mean() / 2
-    return (1 - config.weight) * invariance + config.weight * normal
-
-
-def _views(
-    config: ToyConfig, density: GaussianMixture, seed: int, step: int
-) -> Float[Tensor, "2 B D"]:
-    draw = generator(seed, "toy points", step)
-    points = density.sample(config.batch_size, draw).float()
-    return points + config.noise * torch.randn(2, *points.shape, generator=draw)
+    return (1 - WEIGHT) * invariance + WEIGHT * normal
 
 
 def _initial_stack(widths: tuple[int, ...], seeds: tuple[int, ...]) -> list[Tensor]:
@@ -220,9 +202,7 @@ def _initial_stack(widths: tuple[int, ...], seeds: tuple[int, ...]) -> list[Tens
     return stack
 
 
-def _forward(
-    stack: list[Float[Tensor, "S ..."]], x: Float[Tensor, "S B D"]
-) -> Float[Tensor, "S B K"]:
+def _forward(stack: list[Tensor], x: Float[Tensor, "S B D"]) -> Float[Tensor, "S B K"]:
     for weight, bias in zip(stack[:-2:2], stack[1:-2:2], strict=True):
         x = F.gelu(torch.baddbmm(bias, x, weight))
     return torch.baddbmm(stack[-1], x, stack[-2])
@@ -240,15 +220,14 @@ def _encoder(weights: list[Tensor]) -> nn.Module:
 # Images: outliers and plain properties.
 
 
-def outlier_set(name: str, size: int, count: int, seed: int) -> UInt8[Tensor, "N S S 3"]:
+def outlier_set(name: str, size: int, count: int, seed: int) -> Images:
     """Images of a local set, `count` drawn from its test split or else its training, at `size`.
 
-    Images of another size are resized, with antialiasing. What is resized is smoother or sharper
-    than the images that an encoder knows: part of what makes such a set easy to tell.
+    Images of another size are resized: being smoother or sharper than the images that an encoder
+    knows is part of what makes such a set easy to tell.
 
     Raises:
         FileNotFoundError: the set is not here; says where it was looked for.
-        ValueError: its files are damaged.
     """
     try:
         images = load_image_set(name, "test").images
@@ -259,17 +238,14 @@ def outlier_set(name: str, size: int, count: int, seed: int) -> UInt8[Tensor, "N
     return resized(images[order[:count]], size)
 
 
-def resized(images: UInt8[Tensor, "N H W 3"], size: int) -> UInt8[Tensor, "N S S 3"]:
+def resized(images: UInt8[Tensor, "N H W 3"], size: int) -> Images:
     """Bilinear with antialiasing, rounded to bytes; images of the right size stay as they are."""
     if images.shape[1:3] == (size, size):
         return images
-    smaller = F.interpolate(to_unit(images), (size, size), mode="bilinear", antialias=True)
-    return _bytes(smaller)
+    return _bytes(F.interpolate(to_unit(images), (size, size), mode="bilinear", antialias=True))
 
 
-def drawn_outliers(
-    images: UInt8[Tensor, "N S S 3"], patch_size: int, seed: int
-) -> dict[str, UInt8[Tensor, "N S S 3"]]:
+def drawn_outliers(images: Images, patch_size: int, seed: int) -> dict[str, Images]:
     """Outliers that need no data: five made from `images`, pixel noise and plain colours.
 
     noise: every byte uniform; plain colours: one colour an image; shuffled patches: same patches
@@ -293,14 +269,8 @@ def drawn_outliers(
     }
 
 
-def shuffled_patches(
-    images: UInt8[Tensor, "N S S 3"], patch_size: int, draw: torch.Generator
-) -> UInt8[Tensor, "N S S 3"]:
-    """Each image's patches in an order of its own.
-
-    Raises:
-        ValueError: the patches do not fill the image.
-    """
+def shuffled_patches(images: Images, patch_size: int, draw: torch.Generator) -> Images:
+    """Each image's patches in an order of its own."""
     count, size = len(images), images.shape[1]
     if size % patch_size:
         raise ValueError(f"Images of {size} pixels cannot be cut into patches of {patch_size}.")
@@ -313,15 +283,11 @@ def shuffled_patches(
     return moved.reshape(images.shape)
 
 
-def _bytes(unit: Tensor) -> UInt8[Tensor, "N H W 3"]:
+def _bytes(unit: Float[Tensor, "N 3 S S"]) -> Images:
     return (unit.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().contiguous()
 
 
-# Rec. 601 luma, as in JPEG.
-LUMA = (0.299, 0.587, 0.114)
-
-
-def image_statistics(images: UInt8[Tensor, "N H W 3"]) -> dict[str, Float64[Tensor, "N"]]:
+def image_statistics(images: Images) -> dict[str, Values]:
     """contrast, grey-level entropy, edges, brightness, JPEG size and saturation of every image.
 
     contrast: standard deviation of luma; edges: mean absolute difference of neighbouring luma;
@@ -329,7 +295,8 @@ def image_statistics(images: UInt8[Tensor, "N H W 3"]) -> dict[str, Float64[Tens
     256 bins, nats; JPEG size: bytes at quality 90; saturation: mean over pixels of the largest of
     red, green and blue minus the smallest (grey levels), 0 for a grey image.
     """
-    luma = images.double() @ torch.tensor(LUMA, dtype=torch.float64)
+    # Rec. 601 luma, as in JPEG.
+    luma = images.double() @ torch.tensor((0.299, 0.587, 0.114), dtype=torch.float64)
     flat = luma.flatten(1)
     levels = flat.round().long()
     counts = torch.zeros(len(images), 256, dtype=torch.float64)
@@ -351,39 +318,26 @@ def _jpeg_bytes(image: UInt8[Tensor, "H W 3"]) -> int:
     return len(buffer.getvalue())
 
 
-# Comparisons: encoders × image sets × scores.
-
-# Noisy copies of a point over which eq. 4 takes its mean.
-VIEWS = 8
-
-
-def score_images(
-    encoder: nn.Module, images: UInt8[Tensor, "N H W 3"], null_directions: int | None = None
-) -> JepaScore:
+def score_images(encoder: nn.Module, images: Images, null_directions: int | None) -> JepaScore:
     """JEPA-SCORE of bytes by an encoder of images in [0, 1]."""
     return jepa_score(encoder, to_unit(images), null_directions=null_directions)
 
 
 def backbone_scores(
-    backbone: Backbone,
-    images: UInt8[Tensor, "N H W 3"],
-    null_directions: int | None = None,
-    chunk_size: int = 64,
+    backbone: Backbone, images: Images, null_directions: int | None = None
 ) -> JepaScore:
     """JEPA-SCORE of bytes of any size by any backbone, through its own preprocessing."""
     return jepa_score(
         backbone.embedding(),
         torch.stack([backbone.prepare(Image.fromarray(image.numpy())) for image in images]),
         null_directions=null_directions,
-        chunk_size=chunk_size,
+        chunk_size=64,
         batch_size=1,
     )
 
 
 @torch.no_grad()
-def backbone_embeddings(
-    backbone: Backbone, images: UInt8[Tensor, "N H W 3"]
-) -> Float[Tensor, "N K"]:
+def backbone_embeddings(backbone: Backbone, images: Images) -> Float[Tensor, "N K"]:
     """Embeddings alone, image by image."""
     encoder, device = backbone.embedding(), backbone.mean.device
     pixels = (backbone.prepare(Image.fromarray(image.numpy())) for image in images)
@@ -400,22 +354,19 @@ def without_largest(score: JepaScore, share: float = 0.2) -> Float[Tensor, "B"]:
 
 
 def toy_correlations(
-    config: ToyConfig, density: GaussianMixture, seeds: tuple[int, ...], points: int, seed: int
-) -> tuple[dict[str, Interval], list[nn.Module]]:
-    """Spearman's correlation of each score with the true log-density, and the encoders.
+    encoders: list[nn.Module], density: GaussianMixture, points: int, seed: int
+) -> dict[str, Interval]:
+    """Spearman's correlation of each score with the true log-density on new points, over encoders.
 
-    On new points of the density, the same for all. Intervals are Student's over seeds of training.
     JEPA-SCORE, the same over several views of each point, as training made them (eq. 4), and, from
     the same embeddings: with the Gaussian term, that term alone, with the density that the
     embeddings really have by the distance to the tenth neighbour among as many training points,
-    minus that distance alone, Mahalanobis; and that distance in the space of x, which sees the data
-    themselves.
+    minus that distance alone, Mahalanobis; and that distance in the space of x.
     """
-    encoders = train_toys(config, density, seeds)
     x, bank = (density.sample(points, generator(seed, "toy", name)) for name in ("points", "bank"))
     truth = density.log_density(x)
     noise = torch.randn(VIEWS, *x.shape, generator=generator(seed, "toy", "views"))
-    views = (x.float() + config.noise * noise).flatten(0, 1)
+    views = (x.float() + NOISE * noise).flatten(0, 1)
     found: dict[str, list[float]] = {}
     for encoder in encoders:
         score = jepa_score(encoder, x.float(), null_directions=0, batch_size=points)
@@ -423,13 +374,10 @@ def toy_correlations(
         away = torch.cdist(embeddings, known).kthvalue(10).values
         # They lie on a surface of as many dimensions as the score has singular values.
         dimensions = score.log_spectrum.shape[1]
+        of_views = jepa_score(encoder, views, null_directions=0, batch_size=points).score
         scores = {
             "JEPA-SCORE": score.score,
-            f"JEPA-SCORE, {VIEWS} views": combine_views(
-                jepa_score(encoder, views, null_directions=0, batch_size=points).score.view(
-                    VIEWS, points
-                )
-            ),
+            f"JEPA-SCORE, {VIEWS} views": combine_views(of_views.view(VIEWS, points)),
             "JEPA-SCORE + Gaussian": score.log_density,
             "Gaussian alone": score.log_density - score.score,
             "JEPA-SCORE + neighbours": score.score - dimensions * away.clamp(min=1e-30).log(),
@@ -440,7 +388,7 @@ def toy_correlations(
         for name, values in scores.items():
             rho = rank_correlation(values.numpy(), truth.numpy(), seed, draws=2).value
             found.setdefault(name, []).append(rho)
-    return {name: seed_interval(values) for name, values in found.items()}, encoders
+    return {name: seed_interval(values) for name, values in found.items()}
 
 
 def by_method(
@@ -455,13 +403,12 @@ def by_method(
         methods: encoder -> method.
         bounds: of the quantities, to which intervals are cut.
     """
-    together: dict[str, dict[str, list[Interval]]] = {}
+    together: dict[str, list[Mapping[str, Interval]]] = {}
     for encoder, cells in found.items():
-        for quantity, cell in cells.items():
-            together.setdefault(methods[encoder], {}).setdefault(quantity, []).append(cell)
+        together.setdefault(methods[encoder], []).append(cells)
     return {
-        method: {quantity: over_intervals(cells, bounds) for quantity, cells in quantities.items()}
-        for method, quantities in together.items()
+        method: {name: over_intervals([cells[name] for cells in own], bounds) for name in own[0]}
+        for method, own in together.items()
     }
 
 
@@ -477,23 +424,21 @@ def separations(
     Of JEPA-SCORE, of it with the Gaussian term and without the largest singular values, and of
     each detector, fitted on training features.
     """
-    found = {}
-    for name, score in {
-        "JEPA-SCORE": lambda images: images.score,
-        "JEPA-SCORE + Gaussian": lambda images: images.log_density,
-        "without the largest fifth": without_largest,
-        **{name: _of_embeddings(fit(training)) for name, fit in fits.items()},
-    }.items():
-        of_data = score(data).numpy()
-        found[name] = {
-            kind: separation(of_data, score(images).numpy(), seed)
-            for kind, images in outliers.items()
+    scores = {
+        "JEPA-SCORE": [found.score for found in (data, *outliers.values())],
+        "JEPA-SCORE + Gaussian": [found.log_density for found in (data, *outliers.values())],
+        "without the largest fifth": [*map(without_largest, (data, *outliers.values()))],
+    }
+    for name, fit in fits.items():
+        detector = fit(training)
+        scores[name] = [detector(found.embeddings) for found in (data, *outliers.values())]
+    return {
+        name: {
+            kind: separation(of_data.numpy(), of_outliers.numpy(), seed)
+            for kind, of_outliers in zip(outliers, others, strict=True)
         }
-    return found
-
-
-def _of_embeddings(score: Callable[[Tensor], Tensor]) -> Callable[[JepaScore], Tensor]:
-    return lambda images: score(images.embeddings)
+        for name, (of_data, *others) in scores.items()
+    }
 
 
 def own_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Float[Tensor, "N"]:
@@ -532,47 +477,8 @@ def curate(
 
 # Figures.
 
-# One look a score, in every figure of the chapter: told apart without colour, too.
-LOOKS = {
-    "JEPA-SCORE": ("#0072B2", "o"),
-    "JEPA-SCORE, 8 views": ("black", "1"),
-    "JEPA-SCORE + Gaussian": ("#56B4E9", "s"),
-    "JEPA-SCORE + neighbours": ("#882255", "p"),
-    "without the largest fifth": ("#332288", "D"),
-    "Gaussian alone": ("#E69F00", "^"),
-    "kNN similarity": ("#D55E00", "v"),
-    "kNN distance": ("#A0522D", "X"),
-    "kNN of embeddings": ("#D55E00", "v"),
-    "kNN of the data": ("#777777", "x"),
-    "Mahalanobis": ("#009E73", "<"),
-    "Mahalanobis per class": ("#44AA99", ">"),
-    "Gaussian likelihood per class": ("#CC79A7", "P"),
-    "feature norm": ("#999933", "*"),
-}
 
-
-def score_dots(
-    found: Mapping[str, Mapping[str, Mapping[str, Interval]]], label: str, line: float, **options
-) -> Figure:
-    """A panel a case, a row a quantity, a marker a score, and a line where nothing is known.
-
-    Args:
-        found: panel -> score -> row -> value with its interval.
-    """
-    dots = [
-        {"panel": panel, "series": score, "row": row}
-        | {"value": cell.value, "low": cell.low, "high": cell.high}
-        for panel, scores in found.items()
-        for score, cells in scores.items()
-        for row, cell in cells.items()
-    ]
-    lines = {"no better than chance": line}
-    return interval_dots(pd.DataFrame(dots), label, looks=LOOKS, lines=lines, **options)
-
-
-def stretching(
-    x: Float64[Tensor, "N"], density: Float64[Tensor, "N"], share: Float64[Tensor, "N"]
-) -> Figure:
+def stretching(x: Values, density: Values, share: Values) -> Figure:
     """A density above, an even one below, and lines from evenly spaced points x to their images.
 
     Where the density is high, these lie apart. The shade is the logarithm of the density.

@@ -198,34 +198,27 @@ def coverage(points: pd.DataFrame) -> dict[str, dict[str, float]]:
     return table
 
 
-@dataclass(frozen=True, eq=False)
-class Representation:
-    """Pooled features of some images, and the method's groups of them."""
+def measure_runs(
+    runs: Sequence[Any], images: UInt8[Tensor, "N H W 3"], seed: int, **draws: int
+) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, int], TotalCorrelation]]:
+    """`measure` of each pretrained run, and of its encoder before training, on the same images.
 
-    name: str  # of the run
-    method: str  # as "sparsejepa", or "untrained encoder"
-    seed: int
-    features: Float[Tensor, "N d"]
-    groups: Int64[Tensor, "d"]  # each latent's strongest group; -1: no group reads it
-    readers: Int64[Tensor, "d"]  # how many groups read each latent
-    accuracy: float  # top-1 of the linear probe on the run's own test images, 0 to 1
-
-
-def representations(runs: Sequence[Any], images: UInt8[Tensor, "N H W 3"]) -> list[Representation]:
-    """Features of the same images from every pretrained run, and of its encoder before training."""
-    found = []
+    By name of the run, with method, seed and the accuracy of its linear probe; and each estimate by
+    method and seed.
+    """
+    cells, totals = {}, {}
     for run in runs:
         groups, readers = read_groups(run)
-        config, seed = run.encoder.config, run.seed
-        before = Encoder(config, generator(seed, "initial encoder")).eval().requires_grad_(False)
+        before = Encoder(run.encoder.config, generator(run.seed, "initial encoder")).eval()
         for name, method, encoder in (
             (run.name, run.method, run.encoder),
             (f"{run.name} before", CONTROL, before),
         ):
-            probed = run.results["accuracy"][f"{method}, last block"]["linear probe"]["value"]
             features = pooled_features(encoder, images)
-            found.append(Representation(name, method, seed, features, groups, readers, probed))
-    return found
+            cell, totals[method, run.seed] = measure(features, groups, readers, seed, **draws)
+            probed = run.results["accuracy"][f"{method}, last block"]["linear probe"]["value"]
+            cells[name] = {"method": method, "seed": run.seed, "accuracy": probed} | cell
+    return cells, totals
 
 
 def read_groups(run: Any) -> tuple[Int64[Tensor, "d"], Int64[Tensor, "d"]]:
@@ -248,7 +241,14 @@ def read_groups(run: Any) -> tuple[Int64[Tensor, "d"], Int64[Tensor, "d"]]:
 
 
 def measure(
-    given: Representation, draws: int, null_draws: int, subsets: int, seed: int
+    features: Float[Tensor, "N d"],
+    groups: Int64[Tensor, "d"],
+    readers: Int64[Tensor, "d"],
+    seed: int,
+    *,
+    draws: int,
+    null_draws: int,
+    subsets: int,
 ) -> tuple[dict[str, Any], TotalCorrelation]:
     """Total correlation and its split in nats, each beside what chance gives, and the estimate.
 
@@ -258,33 +258,32 @@ def measure(
     the total of the read latents, among random ones; both only where there is a choice.
 
     Args:
+        groups, readers: as from `read_groups`.
         draws: random partitions, and random subsets of the read latents' number.
         null_draws: estimates of shuffled columns.
         subsets: random sets of few columns on which nearest neighbours check the copula.
     """
-    values, kept, _ = usable_columns(given.features, drop=True)
+    values, kept, _ = usable_columns(features, drop=True)
     null = shuffled_null(values, "copula", null_draws, generator(seed, "null"))
-    labels = given.groups[torch.from_numpy(kept)]
+    labels = groups[torch.from_numpy(kept)]
     read = torch.nonzero(labels >= 0).flatten()
-    groups, among = groups_of(labels[read]), {}
+    parts, among = groups_of(labels[read]), {}
     between = within = 0.0
-    if groups:
-        split = decompose(values[:, read], groups, "copula", seed=seed)
+    if parts:
+        split = decompose(values[:, read], parts, "copula", seed=seed)
         between, within = split.between.value, sum(part.value for part in split.within)
-    if len(groups) > 1:
+    if len(parts) > 1:
         source = generator(seed, "partitions")
-        among["partition"] = random_partitions(
-            values[:, read], groups, "copula", draws, source, seed=seed
-        )
+        found = random_partitions(values[:, read], parts, "copula", draws, source, seed=seed)
+        among["partition"] = _rank(found)
     if 1 < len(read) < len(labels):
         source = generator(seed, "subsets")
-        among["subset"] = random_subsets(values, read.tolist(), "copula", draws, source, seed=seed)
-    total = total_correlation(given.features, "copula", drop=True, seed=seed)
-    plug_in = total_correlation(given.features, "gaussian", drop=True)
+        found = random_subsets(values, read.tolist(), "copula", draws, source, seed=seed)
+        among["subset"] = _rank(found)
+    total = total_correlation(features, "copula", drop=True, seed=seed)
+    plug_in = total_correlation(features, "gaussian", drop=True)
     missed = missed_by_copula(values, subsets, seed)
     return {
-        "method": given.method,
-        "seed": given.seed,
         "n": total.n,
         "d": total.d,
         "dropped": [f"{c.column}: {c.reason}" for c in total.dropped],
@@ -293,24 +292,20 @@ def measure(
         "gaussian": {"value": plug_in.value, "interval": list(plug_in.interval())},
         "null": {"mean": float(null.mean()), "standard_deviation": float(null.std())},
         "missed_by_copula": dict(zip(("mean", "standard_error"), missed, strict=True)),
-        "rankme": rankme(given.features),
-        "spread": feature_spread(given.features),
-        "accuracy": given.accuracy,
+        "rankme": rankme(features),
+        "spread": feature_spread(features),
         "read_latents": len(read),
-        "shared_latents": int((given.readers[torch.from_numpy(kept)] > 1).sum()),
+        "shared_latents": int((readers[torch.from_numpy(kept)] > 1).sum()),
         "between": between,
         "within": within,
-    } | {key: _rank(found) for key, found in among.items()}, total
+        **among,
+    }, total
 
 
 def _rank(found: AmongRandom) -> dict[str, Any]:
     ends = [float(found.random.min()), float(found.random.max())]
-    return {
-        "own": found.own,
-        "rank": found.rank,
-        "p_value": found.p_value,
-        "random_range": ends,
-    }
+    rank = {"own": found.own, "rank": found.rank, "p_value": found.p_value}
+    return rank | {"random_range": ends}
 
 
 def missed_by_copula(
@@ -407,25 +402,23 @@ def calibration_figure(points: pd.DataFrame) -> Figure:
 
 def total_figure(measured: Mapping[str, Mapping[str, Any]]) -> Figure:
     """A panel an image set, a row a representation: TC per unit by two estimators, and its null."""
-    dots = []
+    dots = {}
     for images, cells in measured.items():
         for name, cell in cells.items():
-            units, none = max(cell["d"] - 1, 1), (np.nan, np.nan)
-            for series, value, (low, high) in (
-                (
-                    "Gaussian copula, 95 % interval",
-                    cell["total"]["value"],
-                    cell["total"]["interval"],
-                ),
-                ("Gaussian plug-in", cell["gaussian"]["value"], none),
-                ("columns shuffled", cell["null"]["mean"], none),
+            value, (low, high) = cell["total"]["value"], cell["total"]["interval"]
+            for series, numbers in (
+                ("Gaussian copula, 95 % interval", (value, low, high)),
+                ("Gaussian plug-in", (cell["gaussian"]["value"], np.nan, np.nan)),
+                ("columns shuffled", (cell["null"]["mean"], np.nan, np.nan)),
             ):
-                dot = {"panel": images, "row": name, "method": cell["method"], "series": series}
-                ends = {"low": low / units, "high": high / units}
-                dots.append(dot | {"value": value / units} | ends)
-    hollow = ("Gaussian plug-in", "columns shuffled")
-    label = "total correlation / (d - 1), nats"
-    return interval_dots(pd.DataFrame(dots), label, hollow=hollow)
+                units = max(cell["d"] - 1, 1)
+                dots[images, name, series] = Interval(*(n / units for n in numbers), 0.95)
+    return interval_dots(
+        dots,
+        "total correlation / (d - 1), nats",
+        methods={name: cell["method"] for name, cell in cells.items()},
+        hollow=("Gaussian plug-in", "columns shuffled"),
+    )
 
 
 def chance_figure(cells: Mapping[str, Any]) -> Figure:
