@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -318,7 +318,9 @@ def _jpeg_bytes(image: UInt8[Tensor, "H W 3"]) -> int:
     return len(buffer.getvalue())
 
 
-def score_images(encoder: nn.Module, images: Images, null_directions: int | None) -> JepaScore:
+def score_images(
+    encoder: nn.Module, images: Images, null_directions: int | None = None
+) -> JepaScore:
     """JEPA-SCORE of bytes by an encoder of images in [0, 1]."""
     return jepa_score(encoder, to_unit(images), null_directions=null_directions)
 
@@ -454,21 +456,18 @@ def kept_rows(score: Float[Tensor, "N"], dropped: float) -> Int64[Tensor, "kept"
 
 
 def curate(
-    choose: Callable[[int], Int64[Tensor, "kept"]],
-    draws: int,
+    kept: Sequence[Int64[Tensor, "_"]],
     training: tuple[Float[Tensor, "N d"], Int64[Tensor, "N"]],
     test: tuple[Float[Tensor, "M d"], Int64[Tensor, "M"]],
     seed: int,
 ) -> Bool[Tensor, "draws M"]:
-    """Which test images a linear probe gets right that learns from what `choose(draw)` keeps.
+    """Which test images a linear probe gets right that learns from the kept rows of `training`.
 
     Test images of a class that has lost all its training images count as wrong.
     """
-    x, y = training
-    features, labels = test
+    (x, y), (features, labels) = training, test
     correct = []
-    for draw in range(draws):
-        rows = choose(draw)
+    for rows in kept:
         known = labels.clamp(max=int(y[rows].max()))
         found = linear_probe(x[rows], y[rows], features, known, seed=seed)
         correct.append(found.predictions == labels)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from matplotlib.figure import Figure
@@ -394,37 +393,20 @@ def _ends(found: Measurement, key: str, seed: int) -> tuple[float, float, float]
     return value, *(found.measures.get(f"{key}_{end}", value) for end in ("low", "high"))
 
 
-def method_figure(
-    methods: Mapping[str, Measurement], controls: Mapping[str, Measurement], seed: int
-) -> Figure:
-    """A panel a probe, a row a method, lines for the controls."""
-    dots = []
-    for probe in PROBES:
-        for name, found in methods.items():
-            value, low, high = (100 * end for end in _ends(found, probe, seed))
-            dot = {"panel": probe, "row": name, "method": name}
-            dots.append(dot | {"value": value, "low": low, "high": high})
-    lines = {
-        name: {probe: 100 * found.accuracy(probe) for probe in PROBES}
-        for name, found in controls.items()
-    }
-    return interval_dots(pd.DataFrame(dots), "top-1 accuracy, %", lines=lines)
-
-
 def seed_figure(
     runs: Mapping[str, Sequence[Measurement]], measures: Mapping[str, tuple[str, int | float]]
 ) -> Figure:
     """A panel a measure, a row a variant: a dot a seed, and the mean of three or more."""
-    dots = []
+    cells = {}
     for key in (*PROBES, *measures):
         label, factor = measures.get(key, (f"{key}, %", 100))
         for name, found in runs.items():
             values = [m.accuracy(key) if key in PROBES else m.measures[key] for m in found]
-            row = {"panel": label, "row": name, "low": np.nan, "high": np.nan}
-            row["method"] = "jepa" if name == "JEPA" else "sparsejepa"
-            dots += [row | {"series": "one seed", "value": factor * value} for value in values]
+            values = [factor * value for value in values]
+            for index, value in enumerate(values):
+                cells[label, name, f"run {index + 1}"] = Interval(value, np.nan, np.nan, 0.95)
             if len(values) >= SEEDS_NEEDED:
-                mean = seed_interval([factor * value for value in values])
-                ends = {"value": mean.value, "low": mean.low, "high": mean.high}
-                dots.append(row | {"series": "mean over seeds"} | ends)
-    return interval_dots(pd.DataFrame(dots), "", hollow=["one seed"])
+                cells[label, name, "mean"] = seed_interval(values)
+    methods = {name: "jepa" if name == "JEPA" else "sparsejepa" for name in runs}
+    hollow = {series for *_, series in cells} - {"mean"}
+    return interval_dots(cells, "", methods=methods, hollow=hollow)
