@@ -5,12 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
-import seaborn as sns
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
@@ -26,7 +23,6 @@ from sparsejepa.model.regularisers import (
     unit_vectors,
     variance_hinge,
 )
-from sparsejepa.plots import panel_grid
 from sparsejepa.probing.backbones import Backbone
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import nearest
@@ -472,52 +468,3 @@ def curate(
         found = linear_probe(x[rows], y[rows], features, known, seed=seed)
         correct.append(found.predictions == labels)
     return torch.stack(correct)
-
-
-# Figures.
-
-
-def stretching(x: Values, density: Values, share: Values) -> Figure:
-    """A density above, an even one below, and lines from evenly spaced points x to their images.
-
-    Where the density is high, these lie apart. The shade is the logarithm of the density.
-
-    Args:
-        share: the images, shares of the data below x, from 0 to 1.
-    """
-    figure, (above, fan, below) = plt.subplots(
-        3, 1, figsize=(6.5, 4.6), height_ratios=(1, 1.2, 0.8), layout="constrained"
-    )
-    low, high = x.min().item(), x.max().item()
-    logs = density.log()
-    shades = plt.get_cmap("crest")((logs - logs.min()) / (logs.max() - logs.min()))
-    for start, end, shade in zip((x - low) / (high - low), share, shades, strict=True):
-        fan.plot([start, end], [1, 0], color=shade, lw=1)
-    fan.set_xlim(0, 1)
-    fan.axis("off")
-    for axis, across, values in ((above, x, density), (below, [0, 1], [1, 1])):
-        axis.fill_between(across, values, color="0.85")
-        axis.plot(across, values, color="0.2")
-        sns.despine(ax=axis)
-    above.set(xlim=(low, high), ylim=(0, None), xlabel="x", ylabel="density of\nthe data")
-    below.set(xlim=(0, 1), ylim=(0, 1.5), xlabel="f(x)", ylabel="density of the\nembeddings")
-    return figure
-
-
-def density_maps(
-    maps: Mapping[str, Float64[Tensor, "G G"]], extent: float, points: Float64[Tensor, "N 2"]
-) -> Figure:
-    """Maps over a square of the plane from -extent to extent, each by its own ranks.
-
-    Ranks, because the claim is one of order and the scales have nothing in common. The points are
-    data: elsewhere no encoder has learned anything.
-    """
-    figure, axes = panel_grid(len(maps), (2.3, 2.5))
-    for axis, (name, values) in zip(axes, maps.items(), strict=True):
-        ranks = values.flatten().argsort().argsort().view(values.shape).numpy()
-        axis.imshow(ranks, origin="lower", cmap="crest_r", extent=[-extent, extent] * 2)
-        axis.plot(*points.T.numpy(), ".", color="#D55E00", ms=1.5)
-        axis.set(xlim=(-extent, extent), ylim=(-extent, extent))
-        axis.set_title(name, fontsize=9)
-        axis.axis("off")
-    return figure

@@ -17,27 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import seaborn as sns
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.scale import SymmetricalLogScale
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsejepa.data.batches import channel_statistics, to_unit
 from sparsejepa.data.image_set import ImageSet
-from sparsejepa.intervals import Interval, seed_interval
-from sparsejepa.model.jepa import patch_pixels
+from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import MaskConfig, sample_masks
-from sparsejepa.model.vit import (
-    Encoder,
-    EncoderConfig,
-    Predictor,
-    PredictorConfig,
-    gather_tokens,
-    initialise,
-)
-from sparsejepa.plots import Line, line_panels, method_color, panel_grid
+from sparsejepa.model.vit import Encoder, EncoderConfig, Predictor, PredictorConfig, initialise
+from sparsejepa.plots import Line, method_color, panel_grid
 from sparsejepa.randomness import generator
 from sparsejepa.theory import linear_dynamics as theory
 from sparsejepa.theory.linear_dynamics import (
@@ -79,8 +69,6 @@ MEASURES = {
     "share": "share of variance",
 }
 
-# Parts 1 to 4: the networks of the theory.
-
 
 def descend(
     dynamics: LinearDynamics,
@@ -99,7 +87,7 @@ def descend(
         moments: of the inputs, or of their minibatches; None: of the features alone.
         inputs: how many there are, if more than features.
         path: of the generator that draws the initial matrices.
-        records: about how many points in time are kept.
+        records: points in time that are kept, about.
     """
     objective, depth = dynamics.objective, dynamics.depth
     if moments is None:
@@ -133,11 +121,6 @@ def measured_times(
     descent = descend(dynamics, 1.05 * critical_time(dynamics, 0.5).max(), seed, step_size)
     level = 0.5 * fixed_point(dynamics.objective, dynamics.depth, dynamics.regression)
     return theory.crossing_times(descent.times.numpy(), gains_of(descent), level)
-
-
-def log_slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """d ln y / d ln x, by least squares."""
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def lead_overcome(
@@ -193,9 +176,6 @@ def noisy_pairs(
     shape, draws = (2, len(x), noise_inputs), generator(seed, "noise inputs")
     inputs = torch.randn(shape, generator=draws, dtype=torch.float64)
     return moments, (torch.cat([x, inputs[0]], dim=1), torch.cat([y, inputs[1]], dim=1))
-
-
-# Figures.
 
 
 def shades(objective: Objective, count: int) -> list:
@@ -262,9 +242,6 @@ def inversion_map(
     return figure
 
 
-# Part 5: planted features.
-
-
 # Measure, feature and objective -> seeds in rows, checkpoints in columns.
 Found = dict[tuple[str, str, str], Float[np.ndarray, "S C"]]
 
@@ -280,62 +257,24 @@ def planted_study(
 ) -> Found:
     """Trains both objectives on the first set with each seed, and reads their tokens of the second.
 
-    Every second seed has the textures exchanged: which is which must not matter.
-
-    Args:
-        features, covariance: of `plant`.
-        training: settings of `train`.
+    Every second seed has the textures exchanged: which is which must not matter. Features and
+    covariance are those of `plant`, `training` of `train`.
     """
     keys = [(m, f, o) for m in MEASURES for f in features for o in NAMES]
     found = {key: np.zeros((seeds, len(checkpoints))) for key in keys}
     for repeat in range(seeds):
-        planted = [
-            plant(
-                s.images,
-                features,
-                covariance,
-                generator(seed + repeat, "plant", s.split),
-                swapped=bool(repeat % 2),
-            )
-            for s in sets
-        ]
+        draws = (generator(seed + repeat, "plant", s.split) for s in sets)
+        (known, _), asked = (
+            plant(s.images, features, covariance, draw, swapped=bool(repeat % 2))
+            for s, draw in zip(sets, draws, strict=True)
+        )
         for objective in NAMES:
-            encoders = train(objective, planted[0][0], checkpoints, seed + repeat, **training)
+            encoders = train(objective, known, checkpoints, seed + repeat, **training)
             for column, step in enumerate(checkpoints):
-                for feature, measures in decodability(encoders[step], *planted[1]).items():
+                for feature, measures in decodability(encoders[step], *asked).items():
                     for measure, value in measures.items():
                         found[measure, feature, objective][repeat, column] = value
     return found
-
-
-def balance_factors(found: Found) -> dict[str, Interval]:
-    """By how much training moves the log of the signal's over the nuisance's share.
-
-    Of each objective, and `difference`, JEPA's over MAE's; intervals over seeds.
-    """
-    gain = {}
-    for objective in NAMES:
-        ratio = np.log(found["share", "signal", objective] / found["share", "nuisance", objective])
-        gain[objective] = ratio[:, -1] - ratio[:, 0]
-    gain["difference"] = gain["jepa"] - gain["mae"]
-    return {name: seed_interval(values) for name, values in gain.items()}
-
-
-def planted_figure(found: Found, steps: Sequence[int]) -> Figure:
-    """A row a measure, a column a feature; thin lines are seeds, thick ones their mean."""
-    panels = {}
-    for (measure, feature, objective), values in found.items():
-        color = method_color(objective)
-        panels.setdefault(f"{feature}: {MEASURES[measure]}", []).extend(
-            [
-                *(Line(steps, row, color, width=0.6) for row in values),
-                Line(steps, values.mean(0), color, NAMES[objective], ".-", 2),
-            ]
-        )
-    return line_panels(
-        panels, "training steps (0: untrained)", "", columns=2, size=(3.6, 2.3), share="row",
-        xscale=SymmetricalLogScale(None, linthresh=max(1, sorted(steps)[1])),
-    )  # fmt: skip
 
 
 def textures(swapped: bool) -> Float[Tensor, "2 3 4 4"]:
@@ -396,40 +335,29 @@ def train(
     """
     side = train_images.shape[-1]
     shape = EncoderConfig(side, PATCH, width, depth, 4, (0.0,) * 3, (1.0,) * 3)
-    encoder = Encoder(shape, generator(seed, "initial encoder"))
-    predictor = _predictor(shape, objective, seed)
-    target_encoder = copy.deepcopy(encoder).requires_grad_(False)
-    optimiser = torch.optim.AdamW(
-        [p for m in (encoder, predictor) for p in m.parameters() if p.requires_grad],
-        lr=LEARNING_RATE,
-        weight_decay=0.05,
-    )
+    pixels = {"target": "pixels", "distance": "squared", "normalise_targets": False}
+    options = pixels if objective == "mae" else {}
+    jepa = Jepa(ModelConfig(shape, PredictorConfig(width // 2, 2, 2), **options), seed)
+    draws, projection = generator(seed, "initial predictor"), jepa.predictor.projection
+    initialise(projection, draws)
+    outputs = 3 * PATCH * PATCH if options else width
+    jepa.predictor = Predictor(jepa.config.predictor, shape, projection, draws, outputs)
+    encoder = jepa.context_encoder
+    parameters = [p for m in (encoder, jepa.predictor) for p in m.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, LEARNING_RATE, steps, pct_start=0.1, cycle_momentum=False
     )
-    mask_config = MaskConfig(grid=side // PATCH)
+    masks = MaskConfig(grid=side // PATCH)
     kept = {0: copy.deepcopy(encoder)} if 0 in checkpoints else {}
     for step in range(1, steps + 1):
         draws = generator(seed, "step", step)
-        rows = torch.randint(len(train_images), (batch_size,), generator=draws)
-        images, masks = train_images[rows], sample_masks(mask_config, batch_size, draws)
-        with torch.no_grad():
-            whole = patch_pixels(images, PATCH) if objective == "mae" else target_encoder(images)
-            if objective == "jepa":
-                whole = F.layer_norm(whole, whole.shape[-1:])
-            target = gather_tokens(whole, masks.targets.flatten(1))
-            target = target.unflatten(1, masks.targets.shape[1:])
-        predicted = predictor(encoder(images, masks.context), masks.context, masks.targets)
-        distance = F.mse_loss if objective == "mae" else F.smooth_l1_loss
+        images = train_images[torch.randint(len(train_images), (batch_size,), generator=draws)]
         optimiser.zero_grad()
-        distance(predicted, target).backward()
+        jepa(images, sample_masks(masks, batch_size, draws), step).loss.backward()
         optimiser.step()
         schedule.step()
-        momentum = FIRST_EMA + (1 - FIRST_EMA) * step / steps
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(target_encoder.parameters()), list(encoder.parameters()), 1 - momentum
-            )
+        jepa.update_target(FIRST_EMA + (1 - FIRST_EMA) * step / steps)
         if step in checkpoints:
             kept[step] = copy.deepcopy(encoder)
     return kept
@@ -487,13 +415,3 @@ def explained_share(x: Float[Tensor, "N d"], y: Float[Tensor, "N"]) -> float:
     """sum_k Cov(x_k, y)² / Var(y), over sum_k Var(x_k)."""
     x, y = x - x.mean(0), y - y.mean()
     return ((y @ x).square().sum() / y.square().sum() / x.square().sum()).item()
-
-
-def _predictor(shape: EncoderConfig, objective: Objective, seed: int) -> Predictor:
-    width = shape.width // 2
-    with torch.random.fork_rng(devices=[]):
-        projection = nn.Linear(shape.width, width)
-    draws = generator(seed, "initial predictor")
-    initialise(projection, draws)
-    outputs = shape.width if objective == "jepa" else 3 * PATCH * PATCH
-    return Predictor(PredictorConfig(width, 2, 2), shape, projection, draws, outputs)

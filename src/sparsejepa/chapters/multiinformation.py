@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped, UInt8
-from matplotlib.figure import Figure
-from matplotlib.scale import SymmetricalLogScale
 from safetensors.torch import load_file
 from scipy.special import gammaln, ndtri, psi
 from torch import Tensor
@@ -32,7 +29,6 @@ from sparsejepa.information.nearest_neighbour import ksg_value
 from sparsejepa.intervals import SEEDS_NEEDED, Interval, seed_interval
 from sparsejepa.model.penalties import strongest_group
 from sparsejepa.model.vit import Encoder
-from sparsejepa.plots import Line, interval_dots, line_panels, method_color
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator
@@ -45,6 +41,9 @@ FEW, ROWS_OF_FEW = 5, 2000
 SMALL_COLUMN = 0.01
 # Beyond these widths KSG takes long and is long wrong, and parity has too many values.
 WIDEST = {"ksg": 20, "discrete": 10}
+
+Rows, Matrix = Float64[Tensor, "n d"], Float64[Tensor, "d d"]
+Latents = Int64[Tensor, "d"]
 
 
 def equicorrelated(d: int, rho: float) -> float:
@@ -71,28 +70,24 @@ def student(d: int, degrees: int) -> float:
     return d * entropy(1) - entropy(d)
 
 
-def equicorrelation(d: int, rho: float) -> Float64[Tensor, "d d"]:
+def equicorrelation(d: int, rho: float) -> Matrix:
     """The correlation matrix of `equicorrelated`."""
     return (1 - rho) * torch.eye(d, dtype=torch.float64) + rho
 
 
-def autoregression(d: int, rho: float) -> Float64[Tensor, "d d"]:
+def autoregression(d: int, rho: float) -> Matrix:
     """The correlation matrix of `autoregressive`."""
     step = torch.arange(d, dtype=torch.float64)
     return rho ** (step[:, None] - step).abs()
 
 
-def gaussian_rows(
-    n: int, correlation: Float64[Tensor, "d d"], generator: torch.Generator
-) -> Float64[Tensor, "n d"]:
+def gaussian_rows(n: int, correlation: Matrix, generator: torch.Generator) -> Rows:
     """n draws of N(0, R)."""
     white = torch.randn(n, len(correlation), generator=generator, dtype=torch.float64)
     return white @ torch.linalg.cholesky(correlation).T
 
 
-def student_rows(
-    n: int, d: int, degrees: int, generator: torch.Generator
-) -> Float64[Tensor, "n d"]:
+def student_rows(n: int, d: int, degrees: int, generator: torch.Generator) -> Rows:
     """n draws of the Student t with R = I."""
     white = torch.randn(n, d + degrees, generator=generator, dtype=torch.float64)
     return white[:, :d] / (white[:, d:].square().sum(1, keepdim=True) / degrees).sqrt()
@@ -182,22 +177,6 @@ def calibrate(
     return frame.assign(covered=frame["truth"].between(frame["low"], frame["high"]))
 
 
-def coverage(points: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Method -> share of intervals that hold the truth, and their number, by range.
-
-    Keys: "stated" and "stated_points" inside the stated range; "outside" and "outside_points".
-    """
-    table: dict[str, dict[str, float]] = {}
-    for method, own in points.groupby("method", sort=False):
-        cells = table[str(method)] = {}
-        for name, inside in (("stated", True), ("outside", False)):
-            hits = own["covered"][own["stated"] == inside]
-            cells[f"{name}_points"] = len(hits)
-            if len(hits):
-                cells[name] = float(hits.mean())
-    return table
-
-
 def measure_runs(
     runs: Sequence[Any], images: UInt8[Tensor, "N H W 3"], seed: int, **draws: int
 ) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, int], TotalCorrelation]]:
@@ -221,14 +200,10 @@ def measure_runs(
     return cells, totals
 
 
-def read_groups(run: Any) -> tuple[Int64[Tensor, "d"], Int64[Tensor, "d"]]:
+def read_groups(run: Any) -> tuple[Latents, Latents]:
     """The partition of latents that the run's predictor makes, and how many groups read each.
 
-    A latent belongs to the group that reads it most, -1 if none does. Columns below a hundredth
-    of the largest are none.
-
-    Raises:
-        FileNotFoundError: the run kept no groups.
+    A latent belongs to the group that reads it most, -1 if none does.
     """
     path = run.training / "groups.safetensors"
     if not path.is_file():
@@ -242,8 +217,8 @@ def read_groups(run: Any) -> tuple[Int64[Tensor, "d"], Int64[Tensor, "d"]]:
 
 def measure(
     features: Float[Tensor, "N d"],
-    groups: Int64[Tensor, "d"],
-    readers: Int64[Tensor, "d"],
+    groups: Latents,
+    readers: Latents,
     seed: int,
     *,
     draws: int,
@@ -313,8 +288,8 @@ def missed_by_copula(
 ) -> tuple[float, float]:
     """Nats that nearest neighbours find beyond the copula, on random sets of few columns.
 
-    Mean over the sets and its standard error. KSG as published errs downwards there, the copula
-    misses what is not Gaussian: a positive number is dependence that the copula does not see.
+    Mean over the sets and its standard error. KSG errs downwards there: a positive number is
+    dependence that the copula does not see.
     """
     source, rows, gaps = generator(seed, "few"), values[:ROWS_OF_FEW], []
     for _ in range(subsets):
@@ -375,83 +350,3 @@ def conclusions(
                 clear = one_side and max(row["p_values"]) <= 0.05
                 rows.append({"method": method, "question": question, **row, "clear": clear})
     return rows
-
-
-def calibration_figure(points: pd.DataFrame) -> Figure:
-    """A panel an estimator: estimate with its interval against the truth, both in nats.
-
-    Filled where the estimator claims to hold, hollow where it does not; the colour is the width.
-    """
-    widths, panels = sorted(points["d"].unique()), {}
-    colors = dict(zip(widths, sns.color_palette("viridis", len(widths)), strict=True))
-    for method, found in points.groupby("method", sort=False):
-        diagonal = [0, found["truth"].max()]
-        panels[method] = [Line(diagonal, diagonal, "0.5", style="--", width=1)]
-        for (d, stated), own in found.groupby(["d", "stated"]):
-            ends, hollow = (own["low"], own["high"]), not stated
-            panels[method].append(
-                Line(own["truth"], own["value"], colors[d], f"d = {d}", "o", 0.8, ends, hollow)
-            )
-    # Zero has its place, and equal steps are equal ratios from a twentieth of a nat on.
-    scale = SymmetricalLogScale(None, linthresh=0.05)
-    return line_panels(
-        panels, "truth, nats", "estimate, nats", size=(4.2, 3.6), below=True,
-        xscale=scale, yscale=scale,
-    )  # fmt: skip
-
-
-def total_figure(measured: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """A panel an image set, a row a representation: TC per unit by two estimators, and its null."""
-    dots = {}
-    for images, cells in measured.items():
-        for name, cell in cells.items():
-            value, (low, high) = cell["total"]["value"], cell["total"]["interval"]
-            for series, numbers in (
-                ("Gaussian copula, 95 % interval", (value, low, high)),
-                ("Gaussian plug-in", (cell["gaussian"]["value"], np.nan, np.nan)),
-                ("columns shuffled", (cell["null"]["mean"], np.nan, np.nan)),
-            ):
-                units = max(cell["d"] - 1, 1)
-                dots[images, name, series] = Interval(*(n / units for n in numbers), 0.95)
-    return interval_dots(
-        dots,
-        "total correlation / (d - 1), nats",
-        methods={name: cell["method"] for name, cell in cells.items()},
-        hollow=("Gaussian plug-in", "columns shuffled"),
-    )
-
-
-def chance_figure(cells: Mapping[str, Any]) -> Figure:
-    """A row a representation: its own groups, and the range of random groups of equal sizes.
-
-    As a share of the total correlation of the latents that some group reads.
-    """
-    shown = {name: cell for name, cell in cells.items() if "partition" in cell}
-    lines = []
-    for row, cell in enumerate(shown.values()):
-        share, color = 100 / (cell["between"] + cell["within"]), method_color(cell["method"])
-        among = cell["partition"]
-        ends = [share * end for end in among["random_range"]]
-        lines.append(Line(ends, [row, row], color, "random groups, from least to most", "|-"))
-        lines.append(Line([share * among["own"]], [row], color, "the method's groups", "D"))
-    label = "between groups, % of the total correlation of the latents that are read"
-    return line_panels(
-        {"": lines}, label, "", size=(7.4, max(2.2, 0.42 * len(shown) + 1.3)), below=True,
-        yticks=range(len(shown)), yticklabels=list(shown), ylim=(len(shown) - 0.5, -0.5),
-    )  # fmt: skip
-
-
-def beside_figure(cells: Mapping[str, Any]) -> Figure:
-    """TC per unit against accuracy, effective rank and scale, a dot a representation."""
-    panels = {
-        f"{label} over total correlation": [
-            Line([c["per_unit"]], [scale * c[key]], method_color(c["method"]), c["method"], "o")
-            for c in cells.values()
-        ]
-        for key, label, scale in (
-            ("accuracy", "linear probe, top-1 %,", 100),
-            ("rankme", "RankMe", 1),
-            ("spread", "feature spread", 1),
-        )
-    }
-    return line_panels(panels, "total correlation / (d - 1), nats", "", below=True)

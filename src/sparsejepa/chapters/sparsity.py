@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64
 from matplotlib.figure import Figure
 from matplotlib.scale import SymmetricalLogScale
 from torch import Tensor
@@ -48,16 +48,14 @@ from sparsejepa.training.artefacts import Trainings, training_key
 from sparsejepa.training.precision import choose_device, choose_precision
 from sparsejepa.training.pretrain import PretrainConfig
 
-Represent = Callable[
-    [UInt8[Tensor, "N H W 3"], UInt8[Tensor, "M H W 3"]],
-    tuple[Float[Tensor, "N d"], Float[Tensor, "M d"]],
-]
+# Training and test images, bytes, to the features of both.
+Represent = Callable[[Tensor, Tensor], tuple[Float[Tensor, "N d"], Float[Tensor, "M d"]]]
 
 PROBES = ("linear probe", "kNN", "count", "distance")
-# A smaller sweep than the chapters': every variant has it four times.
-_SWEEP = {"weight_decays": (1e-6, 1e-4, 1e-3, 1e-2)}
+# A smaller sweep than the chapters': every variant has it four times; and one for many features,
+# above which a sweep takes minutes instead of seconds.
+_SWEEP, _WIDE = {"weight_decays": (1e-6, 1e-4, 1e-3, 1e-2)}, 1024
 _WIDE_SWEEP = {"learning_rates": (1e-2,), "weight_decays": (1e-4, 1e-2, 1e-1)}
-_WIDE = 1024  # features above which a sweep takes minutes instead of seconds
 _TOKEN_IMAGES = 256  # first test images whose tokens say how sparse activations are
 _ROWS_PER_COLUMN = 50  # below it intervals of a total correlation do not hold
 
@@ -119,27 +117,25 @@ def probe(
 
     Every choice is made on held-out training images; the test images are scored once.
     """
-    train_x, test_x = represent(yardstick.train.images, yardstick.test.images)
     train_y, test_y = class_labels(yardstick.train), class_labels(yardstick.test)
-    options = {"seed": yardstick.seed, "steps": yardstick.probe_steps}
-    options |= _WIDE_SWEEP if train_x.shape[1] > _WIDE else _SWEEP
-    whitening = whiten(train_x)
-    found = linear_probe(train_x, train_y, test_x, test_y, whitening=whitening, **options)
+    train_x, test_x = represent(yardstick.train.images, yardstick.test.images)
     some = slice(0, 20_000)
     ks = tuple(k for k in (5, 10, 20, 50, 100) if k <= len(train_x) // 2) or (1,)
     rule = choose_knn(train_x[some], train_y[some], seed=yardstick.seed, ks=ks)
     voted = knn_predict(train_x, train_y, test_x, rule.k, rule.temperature)
+    options = {"seed": yardstick.seed, "steps": yardstick.probe_steps, "whitening": whiten(train_x)}
+    options |= _WIDE_SWEEP if train_x.shape[1] > _WIDE else _SWEEP
+    found = linear_probe(train_x, train_y, test_x, test_y, **options)
     correct = {"linear probe": found.correct, "kNN": voted == test_y}
     scenes = (yardstick.scenes_train, yardstick.scenes_test)
     known, asked = train_x, test_x
     if scenes != (yardstick.train, yardstick.test):
         known, asked = represent(*(images.images for images in scenes))
-        whitening = whiten(known)
+        options["whitening"] = whiten(known)
     known_labels, asked_labels = (low_level_labels(images) for images in scenes)
     for task in ("count", "distance"):
         labels = known_labels[task], asked_labels[task]
-        found = linear_probe(known, labels[0], asked, labels[1], whitening=whitening, **options)
-        correct[task] = found.correct
+        correct[task] = linear_probe(known, labels[0], asked, labels[1], **options).correct
     return correct, test_x
 
 
@@ -166,13 +162,8 @@ def structure(
         sparsity = dataclasses.replace(sparsity, groups=yardstick.groups)
     weight = projection.detach().float().cpu()
     rows = projection_groups(sparsity, model.predictor, config.seed)
-    channels = make_groups(
-        model.encoder.width,
-        sparsity.groups,
-        sparsity.grouping,
-        model.encoder.heads,
-        generator(config.seed, "groups"),
-    )
+    shape, draw = model.encoder, generator(config.seed, "groups")
+    channels = make_groups(shape.width, sparsity.groups, sparsity.grouping, shape.heads, draw)
     images = to_unit(yardstick.test.images[:_TOKEN_IMAGES])
     device = next(encoder.parameters()).device
     tokens = encoder(images.to(device)).float().cpu().flatten(0, 1)
@@ -197,9 +188,8 @@ def structure(
 def shared_information(features: Float[Tensor, "M d"], seed: int) -> dict[str, float]:
     """Total correlation (multiinformation) of the features, divided by d - 1, in nats.
 
-    total_correlation and the ends of its 95 % interval, total_correlation_low and
-    total_correlation_high, by the Gaussian copula: at least so much is shared. Nothing for fewer
-    than 50 rows a column, or where features have collapsed so that it is not defined.
+    With the ends of its 95 % interval, by the Gaussian copula: at least so much is shared. Nothing
+    for fewer than 50 rows a column, or where features have collapsed so that it is not defined.
     """
     rows, columns = features.shape
     if rows < _ROWS_PER_COLUMN * columns:
@@ -208,12 +198,9 @@ def shared_information(features: Float[Tensor, "M d"], seed: int) -> dict[str, f
         found = total_correlation(features, drop=True, seed=seed)
     except ValueError:  # Despite `drop`: all are constants, or one is a function of another.
         return {}
-    values = (found.value, *found.interval())
-    names = ("", "_low", "_high")
-    return {
-        f"total_correlation{name}": value / max(found.d - 1, 1)
-        for name, value in zip(names, values, strict=True)
-    }
+    names = ("total_correlation", "total_correlation_low", "total_correlation_high")
+    values = (value / max(found.d - 1, 1) for value in (found.value, *found.interval()))
+    return dict(zip(names, values, strict=True))
 
 
 def class_labels(images: ImageSet) -> Int64[Tensor, "N"]:
@@ -227,52 +214,41 @@ class Study:
 
     yardstick: Yardstick
     trainings: Trainings
-    measured: dict[Any, Measurement] = field(default_factory=dict)
+    measured: dict[str, Measurement] = field(default_factory=dict)
 
-    def variant(self, config: PretrainConfig, name: str = "variant") -> Measurement:
-        """Trains and measures a variant.
-
-        Raises:
-            ValueError: the images cannot train or be probed (see `pretrain` and `linear_probe`).
-            FloatingPointError: the loss is not finite.
-        """
+    def variant(self, config: PretrainConfig) -> Measurement:
+        """Trains and measures a variant, once."""
         images = self.yardstick.train
         key = training_key(config, images.pixel_sha256)
         if key not in self.measured:
-            device = choose_device()
-            autocast = choose_precision(device, config.precision).autocast
+            autocast = choose_precision(choose_device(), config.precision).autocast
             queries = min(2000, len(images.images) // 5)
             watch = online_watch(images.images, class_labels(images), queries, autocast=autocast)
-            trained = self.trainings.get(config, images.images, images.pixel_sha256, watch, name)
+            data = images.images, images.pixel_sha256
+            trained = self.trainings.get(config, *data, watch, "variant")
             found = self._measure(trained.encoder, trained.projection, config)
-            self.measured[key] = dataclasses.replace(
-                found, history=trained.history, steps=trained.steps, seconds=trained.seconds
-            )
+            times = {"steps": trained.steps, "seconds": trained.seconds}
+            self.measured[key] = dataclasses.replace(found, history=trained.history, **times)
         return self.measured[key]
 
     def untrained(self, config: PretrainConfig) -> Measurement:
         """The control: the same network, as it is before training with that seed."""
-        key = ("untrained", training_key(config, ""))
-        if key not in self.measured:
-            jepa = Jepa(config.model, config.seed)
-            weight = jepa.predictor.projection.weight
-            self.measured[key] = self._measure(jepa.target_encoder, weight, config)
-        return self.measured[key]
+        jepa = Jepa(config.model, config.seed)
+        return self._measure(jepa.target_encoder, jepa.predictor.projection.weight, config)
 
     def pixels(self, side: int) -> Measurement:
         """The control: raw pixels of the images, squeezed to `side` pixels a side."""
 
-        def represent(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-            return pixel_features(*(resized(x, side) for x in (train, test)))
+        def represent(*images: Tensor) -> tuple[Tensor, Tensor]:
+            return pixel_features(*(resized(x, side) for x in images))
 
         return Measurement(probe(represent, self.yardstick)[0], {})
 
     def _measure(self, encoder: Encoder, projection: Tensor, config: PretrainConfig) -> Measurement:
         """Of the target encoder, as in I-JEPA; in float32, as in the pretraining chapter."""
 
-        def represent(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-            found = (pooled_features(encoder, x) for x in (train, test))
-            return tuple(found)
+        def represent(*images: Tensor) -> tuple[Tensor, ...]:
+            return tuple(pooled_features(encoder, x) for x in images)
 
         correct, pooled = probe(represent, self.yardstick)
         return Measurement(correct, structure(encoder, projection, config, self.yardstick, pooled))
@@ -335,11 +311,7 @@ def fall_of_norms(before: Mapping[str, float], after: Mapping[str, float]) -> di
 
 
 def parse_strengths(text: str) -> tuple[float, ...]:
-    """Numbers separated by commas, in order, each once, with 0, the control, always among them.
-
-    Raises:
-        ValueError: one is no number, or is negative, or none is above 0.
-    """
+    """Numbers separated by commas, in order, each once, with 0, the control, always among them."""
     try:
         found = {0.0} | {float(part) for part in text.split(",") if part.strip()}
     except ValueError as error:
