@@ -17,12 +17,7 @@ from sparsejepa.density.detectors import Fit, mahalanobis
 from sparsejepa.density.jepa_score import EPS, JepaScore, Map, combine_views, jepa_score
 from sparsejepa.density.separation import Separation, rank_correlation, separation
 from sparsejepa.intervals import Interval, over_intervals, seed_interval
-from sparsejepa.model.regularisers import (
-    covariance_cost,
-    epps_pulley,
-    unit_vectors,
-    variance_hinge,
-)
+from sparsejepa.model import regularisers
 from sparsejepa.probing.backbones import Backbone
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import nearest
@@ -55,11 +50,7 @@ def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
     quantile = torch.special.ndtri
     return {
         "Gaussian, whitened (4-D)": (lambda x: x @ whiten, coloured, gaussian),
-        "logistic, monotone map (1-D)": (
-            lambda x: quantile(torch.sigmoid(x)),
-            line[:, None],
-            logistic,
-        ),
+        "logistic, monotone map (1-D)": (lambda x: quantile(x.sigmoid()), line[:, None], logistic),
         "mixture, triangular map (2-D)": _mixture(points, seed),
     }
 
@@ -141,9 +132,7 @@ def train_toys(
     """One encoder Float["B D"] to Float["B width"] for each seed, frozen, in evaluation mode.
 
     Every seed has initial weights, points and noise of its own; the points are new in each step.
-
-    Args:
-        objective: what prevents collapse: VICReg, SIGReg or none; or untrained.
+    Objectives are what prevents collapse, VICReg, SIGReg or none, or no training: untrained.
     """
     stack = _initial_stack((density.means.shape[1], HIDDEN, HIDDEN, width), seeds)
     if objective != "untrained":
@@ -177,11 +166,13 @@ def _loss(
     if objective == "none":
         return invariance
     if objective == "VICReg":
-        spread = (variance_hinge(z) + variance_hinge(other)) / 2
-        correlation = (covariance_cost(z) + covariance_cost(other)) / 2
+        spread, correlation = (
+            (cost(z) + cost(other)) / 2
+            for cost in (regularisers.variance_hinge, regularisers.covariance_cost)
+        )
         return 25 * invariance + 25 * spread + correlation
-    slices = unit_vectors(z.shape[1], SLICES, draw)
-    normal = (epps_pulley(z @ slices) + epps_pulley(other @ slices)).mean() / 2
+    slices = regularisers.unit_vectors(z.shape[1], SLICES, draw)
+    normal = sum(regularisers.epps_pulley(view @ slices) for view in (z, other)).mean() / 2
     return (1 - WEIGHT) * invariance + WEIGHT * normal
 
 
@@ -213,17 +204,11 @@ def _encoder(weights: list[Tensor]) -> nn.Module:
     return nn.Sequential(*layers[:-1]).eval().requires_grad_(False)
 
 
-# Images: outliers and plain properties.
-
-
 def outlier_set(name: str, size: int, count: int, seed: int) -> Images:
     """Images of a local set, `count` drawn from its test split or else its training, at `size`.
 
     Images of another size are resized: being smoother or sharper than the images that an encoder
     knows is part of what makes such a set easy to tell.
-
-    Raises:
-        FileNotFoundError: the set is not here; says where it was looked for.
     """
     try:
         images = load_image_set(name, "test").images
@@ -271,12 +256,10 @@ def shuffled_patches(images: Images, patch_size: int, draw: torch.Generator) -> 
     if size % patch_size:
         raise ValueError(f"Images of {size} pixels cannot be cut into patches of {patch_size}.")
     grid = size // patch_size
-    patches = images.view(count, grid, patch_size, grid, patch_size, 3).transpose(2, 3)
-    patches = patches.reshape(count, grid * grid, -1)
+    patches = images.unflatten(1, (grid, -1)).unflatten(3, (grid, -1)).transpose(2, 3)
     order = torch.rand(count, grid * grid, generator=draw).argsort(dim=1)
-    moved = patches.gather(1, order[:, :, None].expand_as(patches))
-    moved = moved.view(count, grid, grid, patch_size, patch_size, 3).transpose(2, 3)
-    return moved.reshape(images.shape)
+    moved = patches.flatten(1, 2)[torch.arange(count)[:, None], order]
+    return moved.unflatten(1, (grid, grid)).transpose(2, 3).reshape(images.shape)
 
 
 def _bytes(unit: Float[Tensor, "N 3 S S"]) -> Images:
@@ -312,13 +295,6 @@ def _jpeg_bytes(image: UInt8[Tensor, "H W 3"]) -> int:
     buffer = io.BytesIO()
     Image.fromarray(image.numpy()).save(buffer, "JPEG", quality=90)
     return len(buffer.getvalue())
-
-
-def score_images(
-    encoder: nn.Module, images: Images, null_directions: int | None = None
-) -> JepaScore:
-    """JEPA-SCORE of bytes by an encoder of images in [0, 1]."""
-    return jepa_score(encoder, to_unit(images), null_directions=null_directions)
 
 
 def backbone_scores(
@@ -394,12 +370,9 @@ def by_method(
     methods: Mapping[str, str],
     bounds: tuple[float, float] = (-1.0, 1.0),
 ) -> dict[str, dict[str, Interval]]:
-    """The mean over each method's encoders, with its interval (`over_intervals`).
+    """The mean over each method's encoders of each quantity, with its interval (`over_intervals`).
 
-    Args:
-        found: encoder -> quantity -> value.
-        methods: encoder -> method.
-        bounds: of the quantities, to which intervals are cut.
+    `found` is by encoder and quantity, `methods` by encoder; intervals are cut to `bounds`.
     """
     together: dict[str, list[Mapping[str, Interval]]] = {}
     for encoder, cells in found.items():
@@ -422,14 +395,15 @@ def separations(
     Of JEPA-SCORE, of it with the Gaussian term and without the largest singular values, and of
     each detector, fitted on training features.
     """
+    sets = (data, *outliers.values())
     scores = {
-        "JEPA-SCORE": [found.score for found in (data, *outliers.values())],
-        "JEPA-SCORE + Gaussian": [found.log_density for found in (data, *outliers.values())],
-        "without the largest fifth": [*map(without_largest, (data, *outliers.values()))],
+        "JEPA-SCORE": [found.score for found in sets],
+        "JEPA-SCORE + Gaussian": [found.log_density for found in sets],
+        "without the largest fifth": [without_largest(found) for found in sets],
     }
     for name, fit in fits.items():
         detector = fit(training)
-        scores[name] = [detector(found.embeddings) for found in (data, *outliers.values())]
+        scores[name] = [detector(found.embeddings) for found in sets]
     return {
         name: {
             kind: separation(of_data.numpy(), of_outliers.numpy(), seed)

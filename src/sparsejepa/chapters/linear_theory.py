@@ -30,35 +30,14 @@ from sparsejepa.model.vit import Encoder, EncoderConfig, Predictor, PredictorCon
 from sparsejepa.plots import Line, method_color, panel_grid
 from sparsejepa.randomness import generator
 from sparsejepa.theory import linear_dynamics as theory
-from sparsejepa.theory.linear_dynamics import (
-    LinearDynamics,
-    Objective,
-    critical_time,
-    fixed_point,
-    linear_dynamics,
-)
-from sparsejepa.theory.linear_features import (
-    diagonal_features,
-    generalised_features,
-    learned_values,
-    model_of,
-    sample,
-    turned_moments,
-)
-from sparsejepa.theory.linear_networks import (
-    Descent,
-    Moments,
-    Start,
-    feature_gains,
-    gradient_descent,
-    initial_network,
-)
+from sparsejepa.theory import linear_features as features
+from sparsejepa.theory import linear_networks as networks
+from sparsejepa.theory.linear_dynamics import LinearDynamics, Objective, linear_dynamics
+from sparsejepa.theory.linear_networks import Descent, Moments, Start
 
 NAMES = {"jepa": "JEPA", "mae": "MAE"}
 # Small enough that a measured time is within 2 % of the exact one.
 STEP_SIZES = {"jepa": 0.1, "mae": 0.02}
-# Ratios of lambda at which the map of inversion draws its contours.
-CONTOURS = (1.01, 1.05, 1.2, 1.5, 2.0, 3.0)
 PATCH = 4  # pixels along a side
 LEADING = 8  # principal components of the tokens
 # Of part 5: peak of AdamW, and JEPA's momentum of the target at the first step (1 at the last).
@@ -95,11 +74,11 @@ def descend(
         moments = Moments((lam / rho).diag(), lam.diag())
     draws = generator(seed, *(path or ("start", objective, start)))
     inputs, epsilon = inputs or len(dynamics.covariance), float(dynamics.epsilon[0])
-    network = initial_network(objective, start, inputs, depth, epsilon, draws)
+    network = networks.initial_network(objective, start, inputs, depth, epsilon, draws)
     step_size = step_size or STEP_SIZES[objective]
     steps = int(theory.flow_time(depth, horizon) / step_size)
     every = max(1, steps // records)
-    return gradient_descent(
+    return networks.gradient_descent(
         objective, network, moments, step_size=step_size, steps=steps, every=every
     )
 
@@ -107,7 +86,7 @@ def descend(
 def gains_of(descent: Descent, count: int | None = None) -> Float[np.ndarray, "T F"]:
     """Gains of the first `count` features, or of all, where each is an axis of its own."""
     axes = torch.eye(descent.encoders.shape[-1], dtype=torch.float64)
-    return feature_gains(descent.encoders, axes).numpy()[:, :count]
+    return networks.feature_gains(descent.encoders, axes).numpy()[:, :count]
 
 
 def measured_times(
@@ -118,8 +97,8 @@ def measured_times(
         each = zip(dynamics.covariance, dynamics.regression, dynamics.epsilon, strict=True)
         alone = (linear_dynamics(dynamics.objective, dynamics.depth, *one) for one in each)
         return np.concatenate([measured_times(one, seed, step_size) for one in alone])
-    descent = descend(dynamics, 1.05 * critical_time(dynamics, 0.5).max(), seed, step_size)
-    level = 0.5 * fixed_point(dynamics.objective, dynamics.depth, dynamics.regression)
+    descent = descend(dynamics, 1.05 * theory.critical_time(dynamics, 0.5).max(), seed, step_size)
+    level = 0.5 * theory.fixed_point(dynamics.objective, dynamics.depth, dynamics.regression)
     return theory.crossing_times(descent.times.numpy(), gains_of(descent), level)
 
 
@@ -135,7 +114,7 @@ def lead_overcome(
     NaN where A begins beyond half of its fixed point.
     """
     x, y = np.meshgrid(layer, share)
-    begins = x < (0.5 * fixed_point(objective, layers, y * rho)) ** (1 / layers)
+    begins = x < (0.5 * theory.fixed_point(objective, layers, y * rho)) ** (1 / layers)
     pairs = np.stack([y[begins] * rho, np.full(begins.sum(), rho)], axis=1).ravel()
     epsilon = np.repeat(x[begins], 2) ** layers
     values = np.full(x.shape, np.nan)
@@ -151,14 +130,17 @@ def coupled_times(
     """Half-way times of two features whose E[x x^T] is turned: measured, and by two readings."""
     objective, depth = dynamics.objective, dynamics.depth
     lam, rho = map(torch.from_numpy, (dynamics.covariance, dynamics.regression))
-    moments = turned_moments(lam, rho, degrees)
-    pair, found = generalised_features(moments), {}
-    for name, read in (("generalised pairs", pair), ("diagonal", diagonal_features(moments))):
+    moments = features.turned_moments(lam, rho, degrees)
+    pair, found = features.generalised_features(moments), {}
+    for name, read in (
+        ("generalised pairs", pair),
+        ("diagonal", features.diagonal_features(moments)),
+    ):
         values = (read.covariance.numpy(), read.regression.numpy(), dynamics.epsilon)
-        found[name] = critical_time(linear_dynamics(objective, depth, *values), 0.5)
+        found[name] = theory.critical_time(linear_dynamics(objective, depth, *values), 0.5)
     horizon = 1.3 * max(times.max() for times in found.values())
     descent = descend(dynamics, horizon, seed, moments=moments, path=("coupled",))
-    values = learned_values(objective, descent, moments, pair).clamp(min=1e-12)
+    values = features.learned_values(objective, descent, moments, pair).clamp(min=1e-12)
     # Half of the gain is this share of V (JEPA), or of V W (MAE).
     level = 0.5 ** ((1 if objective == "jepa" else depth + 1) / depth) * pair.regression
     measured = theory.crossing_times(descent.times.numpy(), values.numpy(), level.numpy())
@@ -172,7 +154,9 @@ def noisy_pairs(
     lam, rho = (torch.tensor(values, dtype=torch.float64) for values in (covariance, regression))
     noise = torch.zeros(noise_inputs, dtype=torch.float64)
     moments = Moments(torch.cat([lam / rho, noise + 1]).diag(), torch.cat([lam, noise]).diag())
-    x, y = sample(model_of(lam.numpy(), rho.numpy()), 20_000, generator(seed, "samples"))
+    x, y = features.sample(
+        features.model_of(lam.numpy(), rho.numpy()), 20_000, generator(seed, "samples")
+    )
     shape, draws = (2, len(x), noise_inputs), generator(seed, "noise inputs")
     inputs = torch.randn(shape, generator=draws, dtype=torch.float64)
     return moments, (torch.cat([x, inputs[0]], dim=1), torch.cat([y, inputs[1]], dim=1))
@@ -186,9 +170,9 @@ def shades(objective: Objective, count: int) -> list:
 
 def learning_curves(dynamics: LinearDynamics) -> tuple[list[Line], Float[np.ndarray, "F"]]:
     """Solved trajectories with their exact half-way times as points, and these times."""
-    critical = critical_time(dynamics, 0.5)
-    times = np.geomspace(critical.min() / 8, 1.5 * critical_time(dynamics, 0.99).max(), 400)
-    end = fixed_point(dynamics.objective, dynamics.depth, dynamics.regression)
+    critical = theory.critical_time(dynamics, 0.5)
+    times = np.geomspace(critical.min() / 8, 1.5 * theory.critical_time(dynamics, 0.99).max(), 400)
+    end = theory.fixed_point(dynamics.objective, dynamics.depth, dynamics.regression)
     learned, lines = theory.trajectories(dynamics, times) / end, []
     for index, color in enumerate(shades(dynamics.objective, len(end))):
         label = f"λ {dynamics.covariance[index]:g}, ρ {dynamics.regression[index]:g}"
@@ -220,6 +204,7 @@ def inversion_map(
     Over epsilon^(1/L) and rho_A / rho_B; grey where A begins beyond its level.
     """
     figure, axes = panel_grid(len(ratios), (2.9, 2.2), 2, sharex=True, sharey=True)
+    ticks, levels = [0.25, 0.5, 1, 2, 4], (1.01, 1.05, 1.2, 1.5, 2.0, 3.0)
     for axis, (title, values) in zip(axes, ratios.items(), strict=True):
         shading = axis.pcolormesh(
             layer, share, values, cmap="vlag", norm=LogNorm(0.25, 4), shading="nearest",
@@ -230,15 +215,12 @@ def inversion_map(
         # Beyond the ridge, where g falls steeply, contours lie too close to be drawn or labelled.
         ridge = np.nanargmax(values, axis=1, keepdims=True)
         rising = np.where(np.arange(len(layer)) <= ridge, values, np.nan)
-        drawn = axis.contour(layer, share, rising, CONTOURS, colors="black", linewidths=0.7)
+        drawn = axis.contour(layer, share, rising, levels, colors="black", linewidths=0.7)
         axis.clabel(drawn, fmt="%g", fontsize=6)
     figure.supxlabel(r"$\epsilon^{1/L}$")
     figure.supylabel(r"$\rho_A / \rho_B$")
-    label = r"lead $\lambda_A / \lambda_B$ that is overcome"
-    ticks = [0.25, 0.5, 1, 2, 4]
-    figure.colorbar(
-        shading, ax=axes, ticks=ticks, format="%g", shrink=0.8, extend="max", label=label
-    )
+    bar = figure.colorbar(shading, ax=axes, ticks=ticks, format="%g", shrink=0.8, extend="max")
+    bar.set_label(r"lead $\lambda_A / \lambda_B$ that is overcome")
     return figure
 
 
@@ -248,7 +230,7 @@ Found = dict[tuple[str, str, str], Float[np.ndarray, "S C"]]
 
 def planted_study(
     sets: Sequence[ImageSet],
-    features: Mapping[str, float],
+    planted: Mapping[str, float],
     covariance: float,
     checkpoints: Sequence[int],
     seeds: int,
@@ -257,15 +239,15 @@ def planted_study(
 ) -> Found:
     """Trains both objectives on the first set with each seed, and reads their tokens of the second.
 
-    Every second seed has the textures exchanged: which is which must not matter. Features and
+    Every second seed has the textures exchanged: which is which must not matter. Planted and
     covariance are those of `plant`, `training` of `train`.
     """
-    keys = [(m, f, o) for m in MEASURES for f in features for o in NAMES]
+    keys = [(m, f, o) for m in MEASURES for f in planted for o in NAMES]
     found = {key: np.zeros((seeds, len(checkpoints))) for key in keys}
     for repeat in range(seeds):
         draws = (generator(seed + repeat, "plant", s.split) for s in sets)
         (known, _), asked = (
-            plant(s.images, features, covariance, draw, swapped=bool(repeat % 2))
+            plant(s.images, planted, covariance, draw, swapped=bool(repeat % 2))
             for s, draw in zip(sets, draws, strict=True)
         )
         for objective in NAMES:
@@ -287,7 +269,7 @@ def textures(swapped: bool) -> Float[Tensor, "2 3 4 4"]:
 
 def plant(
     images: UInt8[Tensor, "N H W 3"],
-    features: Mapping[str, float],
+    planted: Mapping[str, float],
     covariance: float,
     generator: torch.Generator,
     swapped: bool = False,
@@ -295,25 +277,25 @@ def plant(
     """Standardised images with both textures, and the coefficients in them, of variance 1.
 
     Args:
-        features: signal and nuisance, each with its kappa = rho.
+        planted: signal and nuisance, each with its kappa = rho.
         covariance: lambda of both, in variances of a standardised pixel.
         swapped: exchanges the two textures: a control.
     """
     count, height, width = images.shape[:3]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in channel_statistics(images))
-    planted = (to_unit(images) - mean) / std
+    pixels = (to_unit(images) - mean) / std
     grid = (height // PATCH, width // PATCH)
     coefficients = {}
-    for (name, share), texture in zip(features.items(), textures(swapped), strict=True):
+    for (name, share), texture in zip(planted.items(), textures(swapped), strict=True):
         common = torch.randn(count, 1, 1, generator=generator)
         own = torch.randn(count, *grid, generator=generator)
         values = share**0.5 * common + (1 - share) ** 0.5 * own
         amplitude = (covariance / share) ** 0.5
         # A texture tiles the image; each patch of it is scaled by its coefficient.
         enlarged = values.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
-        planted += amplitude * enlarged[:, None] * texture.repeat(1, *grid)
+        pixels += amplitude * enlarged[:, None] * texture.repeat(1, *grid)
         coefficients[name] = values.flatten(1)
-    return planted, coefficients
+    return pixels, coefficients
 
 
 def train(

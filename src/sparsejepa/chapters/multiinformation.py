@@ -47,10 +47,7 @@ Latents = Int64[Tensor, "d"]
 
 
 def equicorrelated(d: int, rho: float) -> float:
-    """Nats of d Gaussian columns with all correlations rho.
-
-    -½ ln det R with the eigenvalues 1 - rho, d - 1 times, and 1 + (d - 1) rho.
-    """
+    """Nats of d Gaussian columns with all correlations rho: -½ ln det R by its eigenvalues."""
     return -0.5 * ((d - 1) * math.log(1 - rho) + math.log(1 + (d - 1) * rho))
 
 
@@ -151,11 +148,8 @@ def calibrate(
     """Every estimator on every law that it can be asked about, several times.
 
     A row an estimate, with the truth and the ends of its 95 % interval in nats; stated: whether the
-    estimator claims to hold there; covered: whether the interval holds the truth.
-
-    Args:
-        widths: numbers of columns d.
-        rows_per_column: n / d; combinations with more than `most_rows` rows are left out.
+    estimator claims to hold there; covered: whether the interval holds the truth. Widths are
+    numbers of columns; combinations with more than `most_rows` rows are left out.
     """
     points = []
     sizes = [(max(20, share * d), d) for d in widths for share in rows_per_column]
@@ -233,7 +227,6 @@ def measure(
     the total of the read latents, among random ones; both only where there is a choice.
 
     Args:
-        groups, readers: as from `read_groups`.
         draws: random partitions, and random subsets of the read latents' number.
         null_draws: estimates of shuffled columns.
         subsets: random sets of few columns on which nearest neighbours check the copula.
@@ -278,9 +271,8 @@ def measure(
 
 
 def _rank(found: AmongRandom) -> dict[str, Any]:
-    ends = [float(found.random.min()), float(found.random.max())]
     rank = {"own": found.own, "rank": found.rank, "p_value": found.p_value}
-    return rank | {"random_range": ends}
+    return rank | {"random_range": [float(found.random.min()), float(found.random.max())]}
 
 
 def missed_by_copula(
@@ -307,15 +299,9 @@ def per_unit_difference(
 
     Student's interval from three seeds on; else over images, of the one seed or of the mean of
     two, as if both encoders saw images of their own (a wider interval than they deserve).
-
-    Args:
-        totals: method and seed -> estimate.
     """
-    pairs = [
-        (totals[found, seed], totals["jepa", seed])
-        for found, seed in totals
-        if found == method and ("jepa", seed) in totals
-    ]
+    seeds = [seed for found, seed in totals if found == method and ("jepa", seed) in totals]
+    pairs = [(totals[method, seed], totals["jepa", seed]) for seed in seeds]
     differences = [one.per_unit - jepa.per_unit for one, jepa in pairs]
     if not differences or len(differences) >= SEEDS_NEEDED:
         return seed_interval(differences) if differences else None
@@ -342,11 +328,8 @@ def conclusions(
         for question, key in (("dimension", "subset"), ("grouping", "partition")):
             among = [c[key] for c in cells if c["method"] == method and key in c]
             if among:
-                row = {
-                    "ranks": [a["rank"] for a in among],
-                    "p_values": [a["p_value"] for a in among],
-                }
-                one_side = len({rank > 0.5 for rank in row["ranks"]}) == 1
-                clear = one_side and max(row["p_values"]) <= 0.05
-                rows.append({"method": method, "question": question, **row, "clear": clear})
+                ranks, p_values = ([a[name] for a in among] for name in ("rank", "p_value"))
+                clear = len({rank > 0.5 for rank in ranks}) == 1 and max(p_values) <= 0.05
+                row = {"method": method, "question": question, "ranks": ranks}
+                rows.append(row | {"p_values": p_values, "clear": clear})
     return rows

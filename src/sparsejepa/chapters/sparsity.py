@@ -15,29 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.scale import SymmetricalLogScale
 from torch import Tensor
 
+from sparsejepa import intervals
 from sparsejepa.data.batches import resized, to_unit
 from sparsejepa.data.image_set import SCENES_SEED, ImageSet, load_image_set, pixel_sha256
 from sparsejepa.data.scenes import draw_scenes
 from sparsejepa.information.multiinformation import total_correlation
-from sparsejepa.intervals import (
-    SEEDS_NEEDED,
-    Estimate,
-    Interval,
-    bootstrap_interval,
-    paired_difference,
-    seed_interval,
-)
+from sparsejepa.intervals import Estimate, Interval
+from sparsejepa.model import penalties
 from sparsejepa.model.jepa import Jepa
-from sparsejepa.model.penalties import (
-    activation_sparsity,
-    column_sparsity,
-    group_column_norms,
-    group_sparsity,
-    make_groups,
-    projection_groups,
-)
 from sparsejepa.model.vit import Encoder
-from sparsejepa.plots import Line, interval_dots, line_panels, method_color
+from sparsejepa.plots import Line, line_panels, method_color
 from sparsejepa.probing.evaluate import low_level_labels, online_watch
 from sparsejepa.probing.features import pixel_features, pooled_features
 from sparsejepa.probing.linear import linear_probe, whiten
@@ -50,6 +37,7 @@ from sparsejepa.training.pretrain import PretrainConfig
 
 # Training and test images, bytes, to the features of both.
 Represent = Callable[[Tensor, Tensor], tuple[Float[Tensor, "N d"], Float[Tensor, "M d"]]]
+Answers = dict[str, Bool[Tensor, "_"]]  # probe -> the test images that it got right
 
 PROBES = ("linear probe", "kNN", "count", "distance")
 # A smaller sweep than the chapters': every variant has it four times; and one for many features,
@@ -77,7 +65,7 @@ class Yardstick:
 class Measurement:
     """What was found of one variant or control."""
 
-    correct: dict[str, Bool[Tensor, "_"]]  # probe -> the test images that it got right
+    correct: Answers
     measures: dict[str, float]  # effective rank and sparsity, see `structure`
     history: list[dict[str, Any]] = field(default_factory=list)  # an entry an epoch of training
     steps: int = 0  # optimiser steps
@@ -86,6 +74,14 @@ class Measurement:
     def accuracy(self, probe: str) -> float:
         """Share of test images that the probe got right, 0 to 1."""
         return self.correct[probe].double().mean().item()
+
+    def estimate(self, key: str, seed: int) -> Interval:
+        """A probe's accuracy over the test images, or a measure, with its interval if any."""
+        if key in self.correct:
+            return intervals.bootstrap_interval(self.correct[key].numpy(), seed)
+        value = self.measures[key]
+        ends = (self.measures.get(f"{key}_{end}", value) for end in ("low", "high"))
+        return Interval(value, *ends, 0.95)
 
 
 def first_images(name: str, split: str, count: int) -> ImageSet:
@@ -110,9 +106,7 @@ def measure_majority(yardstick: Yardstick) -> Measurement:
     )
 
 
-def probe(
-    represent: Represent, yardstick: Yardstick
-) -> tuple[dict[str, Bool[Tensor, "_"]], Float[Tensor, "M d"]]:
+def probe(represent: Represent, yardstick: Yardstick) -> tuple[Answers, Float[Tensor, "M d"]]:
     """Which test images each of `PROBES` gets right, and the test images' features.
 
     Every choice is made on held-out training images; the test images are scored once.
@@ -161,14 +155,16 @@ def structure(
     if sparsity.reading == "none":
         sparsity = dataclasses.replace(sparsity, groups=yardstick.groups)
     weight = projection.detach().float().cpu()
-    rows = projection_groups(sparsity, model.predictor, config.seed)
+    rows = penalties.projection_groups(sparsity, model.predictor, config.seed)
     shape, draw = model.encoder, generator(config.seed, "groups")
-    channels = make_groups(shape.width, sparsity.groups, sparsity.grouping, shape.heads, draw)
+    channels = penalties.make_groups(
+        shape.width, sparsity.groups, sparsity.grouping, shape.heads, draw
+    )
     images = to_unit(yardstick.test.images[:_TOKEN_IMAGES])
     device = next(encoder.parameters()).device
     tokens = encoder(images.to(device)).float().cpu().flatten(0, 1)
-    columns = column_sparsity(group_column_norms(weight, rows))
-    groups = group_sparsity(tokens, channels)
+    columns = penalties.column_sparsity(penalties.group_column_norms(weight, rows))
+    groups = penalties.group_sparsity(tokens, channels)
     norms = tokens.double()[:, channels].norm(dim=-1).mean(0)
     return {
         "rankme": rankme(pooled),
@@ -178,7 +174,7 @@ def structure(
         **columns,
         "token_hoyer": groups.pop("hoyer"),
         **groups,
-        **activation_sparsity(tokens),
+        **penalties.activation_sparsity(tokens),
         "groups_in_use": (norms.sum().square() / norms.square().sum()).item(),
         "latent_scale": tokens.square().mean().sqrt().item(),
         "group_norms": norms.sum().item(),
@@ -254,14 +250,6 @@ class Study:
         return Measurement(correct, structure(encoder, projection, config, self.yardstick, pooled))
 
 
-# Intervals and comparisons.
-
-
-def over_images(found: Measurement, probe: str, seed: int) -> Interval:
-    """A probe's accuracy as a share, with its interval over the test images."""
-    return bootstrap_interval(found.correct[probe].numpy(), seed)
-
-
 def compare(
     first: Sequence[Measurement],
     second: Sequence[Measurement],
@@ -275,11 +263,13 @@ def compare(
     bootstrap over the test images of the first seed alone.
     """
     pairs = list(zip(first, second, strict=True))
-    if len(pairs) < SEEDS_NEEDED:
+    if len(pairs) < intervals.SEEDS_NEEDED:
         a, b = (found.correct[probe].numpy() for found in pairs[0])
-        found, pairs = paired_difference(a, b, seed, level), pairs[:1]
+        found, pairs = intervals.paired_difference(a, b, seed, level), pairs[:1]
     else:
-        found = seed_interval([a.accuracy(probe) - b.accuracy(probe) for a, b in pairs], level)
+        found = intervals.seed_interval(
+            [a.accuracy(probe) - b.accuracy(probe) for a, b in pairs], level
+        )
     return Estimate(found.value, found.low, found.high, level, len(pairs))
 
 
@@ -321,9 +311,6 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     return tuple(sorted(found))
 
 
-# Figures.
-
-
 def path_figure(
     path: Mapping[float, Measurement],
     method: str,
@@ -332,9 +319,7 @@ def path_figure(
     untrained: Measurement,
     seed: int,
 ) -> Figure:
-    """A panel a measure, along the strengths of one penalty.
-
-    Thin lines: each seed of plain JEPA. Dashed: the untrained encoder.
+    """A panel a measure, along the strengths of one penalty; thin lines: each seed of JEPA.
 
     Args:
         measures: key of a measurement -> label and factor; the probes come first.
@@ -342,43 +327,15 @@ def path_figure(
     panels = {}
     for key in (*PROBES, *measures):
         label, factor = measures.get(key, (f"{key}, %", 100))
-        value, *ends = factor * np.array([_ends(found, key, seed) for found in path.values()]).T
-        lines = [Line([*path], value, method_color(method), method, "o-", ends=ends)]
-        shown = [("jepa", found, "-") for found in jepa_runs]
+        found = [run.estimate(key, seed) for run in path.values()]
+        value, *ends = factor * np.array([(e.value, e.low, e.high) for e in found]).T
+        panels[label] = [Line([*path], value, method_color(method), method, "o-", ends=ends)]
+        shown = [("jepa", run, "-") for run in jepa_runs]
         if key in (*PROBES, "rankme"):
             shown.append(("untrained encoder", untrained, "--"))
-        for name, found, style in shown:
-            level = [factor * _ends(found, key, seed)[0]] * 2
-            lines.append(Line([0, max(path)], level, method_color(name), name, style, 0.8))
-        panels[label] = lines
+        for name, run, style in shown:
+            level = [factor * run.estimate(key, seed).value] * 2
+            panels[label].append(Line([0, max(path)], level, method_color(name), name, style, 0.8))
     # Zero has its place, and equal steps are equal ratios from the smallest strength on.
     scale = SymmetricalLogScale(None, linthresh=sorted(path)[1])
     return line_panels(panels, "strength λ", "", below=True, xscale=scale)
-
-
-def _ends(found: Measurement, key: str, seed: int) -> tuple[float, float, float]:
-    """A measure and the ends of its interval, itself where it has none."""
-    if key in PROBES:
-        cell = over_images(found, key, seed)
-        return cell.value, cell.low, cell.high
-    value = found.measures[key]
-    return value, *(found.measures.get(f"{key}_{end}", value) for end in ("low", "high"))
-
-
-def seed_figure(
-    runs: Mapping[str, Sequence[Measurement]], measures: Mapping[str, tuple[str, int | float]]
-) -> Figure:
-    """A panel a measure, a row a variant: a dot a seed, and the mean of three or more."""
-    cells = {}
-    for key in (*PROBES, *measures):
-        label, factor = measures.get(key, (f"{key}, %", 100))
-        for name, found in runs.items():
-            values = [m.accuracy(key) if key in PROBES else m.measures[key] for m in found]
-            values = [factor * value for value in values]
-            for index, value in enumerate(values):
-                cells[label, name, f"run {index + 1}"] = Interval(value, np.nan, np.nan, 0.95)
-            if len(values) >= SEEDS_NEEDED:
-                cells[label, name, "mean"] = seed_interval(values)
-    methods = {name: "jepa" if name == "JEPA" else "sparsejepa" for name in runs}
-    hollow = {series for *_, series in cells} - {"mean"}
-    return interval_dots(cells, "", methods=methods, hollow=hollow)
