@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +26,15 @@ from sparsejepa.randomness import generator
 
 Images = UInt8[Tensor, "N S S 3"]
 Values = Float64[Tensor, "N"]
-# A map of a known density to a standard normal, points, and the true log p there, in nats.
-ClosedForm = tuple[Map, Float64[Tensor, "N D"], Values]
 Embedding = Float[Tensor, "B K"]
+
+
+class ClosedForm(NamedTuple):
+    """A map of a known density to a standard normal, points, and the true log p there, in nats."""
+
+    map: Map
+    points: Float64[Tensor, "N D"]
+    log_density: Values
 
 
 def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
@@ -48,14 +55,15 @@ def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
     line = torch.linspace(-6, 6, points, dtype=torch.float64)
     logistic = (torch.sigmoid(line) * torch.sigmoid(-line)).log()
     quantile = torch.special.ndtri
-    return {
+    maps = {
         "Gaussian, whitened (4-D)": (lambda x: x @ whiten, coloured, gaussian),
         "logistic, monotone map (1-D)": (lambda x: quantile(x.sigmoid()), line[:, None], logistic),
         "mixture, triangular map (2-D)": _mixture(points, seed),
     }
+    return {name: ClosedForm(*case) for name, case in maps.items()}
 
 
-def _mixture(points: int, seed: int) -> ClosedForm:
+def _mixture(points: int, seed: int) -> tuple[Map, Tensor, Tensor]:
     """f_1 normalises x by its marginal law, f_2 normalises y by its law given x."""
     weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
     at_x, at_y = torch.tensor([[-1.5, 1.0], [2.0, -1.0]], dtype=torch.float64)
