@@ -327,10 +327,7 @@ def backbone_embeddings(backbone: Backbone, images: Images) -> Float[Tensor, "N 
 
 
 def without_largest(score: JepaScore, share: float = 0.2) -> Float[Tensor, "B"]:
-    """The score without this share of the kept singular values, the largest ones, nats.
-
-    The public evaluation of JEPA-SCORE found it to separate outliers a little better.
-    """
+    """The score in nats without this share of the kept singular values, the largest ones."""
     kept = score.log_spectrum[:, : score.log_spectrum.shape[1] - score.null_directions]
     return kept[:, round(share * kept.shape[1]) :].clamp(min=math.log(EPS)).sum(dim=1)
 
@@ -422,8 +419,7 @@ def separations(
 
 
 def own_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Float[Tensor, "N"]:
-    """Mean cosine similarity to the k nearest *other* rows."""
-    # The nearest one of all is the row itself.
+    """Mean cosine similarity to the k nearest *other* rows: the nearest of all is the row itself."""
     return nearest(features, features, k + 1)[0][:, 1:].mean(dim=1)
 
 

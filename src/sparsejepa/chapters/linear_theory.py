@@ -1,14 +1,12 @@
 """The chapter on linear theory: its networks, its figures, and planted features in transformers.
 
-Part 5 takes the theory to small transformers, on images with a planted signal and a planted
-nuisance. Each patch p of image i gets a_s c_ip of one fixed texture and a_n c'_ip of another, both
-orthogonal and of unit norm. A coefficient is shared by the patches of an image in part,
+Part 5: each patch p of image i gets a_s c_ip of one fixed texture, the signal, and a_n c'_ip of
+another, the nuisance, orthogonal and of unit norm. Patches share a part of their coefficients,
 
     c_ip = sqrt(kappa) g_i + sqrt(1 - kappa) h_ip, g and h independent standard normal,
 
-so that, between two patches of an image, it has the theory's lambda = a² kappa and rho = kappa. The
-signal has high kappa, the nuisance low kappa and a variance a² so much larger that their lambdas
-are equal: a high-variance feature of low predictability.
+so that two patches of an image have the theory's lambda = a² kappa and rho = kappa. The nuisance
+has low kappa and a variance a² so much larger that both lambdas are equal.
 """
 
 import copy
@@ -109,10 +107,7 @@ def lead_overcome(
     share: Float[np.ndarray, "Y"],
     rho: float,
 ) -> Float[np.ndarray, "Y X"]:
-    """g = t_A / t_B at equal lambda over epsilon^(1/L) and rho_A / rho_B, with rho_B = `rho`.
-
-    NaN where A begins beyond half of its fixed point.
-    """
+    """t_A / t_B at equal lambda, rho_B = `rho`; NaN where A begins beyond half its fixed point."""
     x, y = np.meshgrid(layer, share)
     begins = x < (0.5 * theory.fixed_point(objective, layers, y * rho)) ** (1 / layers)
     pairs = np.stack([y[begins] * rho, np.full(begins.sum(), rho)], axis=1).ravel()
@@ -356,8 +351,7 @@ def decodability(
     A token of a whole image is asked for the coefficient of its own patch. decoded: R² of a linear
     readout, fitted on the first half of the images and scored on the second; leading: the same
     from the `LEADING` principal components of the tokens alone; share: the fraction of all the
-    tokens' variance that the coefficient explains linearly. In the linear theory nothing but the
-    last two could change: a gain is small at first, never zero, and decodable without noise.
+    tokens' variance that the coefficient explains linearly.
     """
     tokens = torch.cat([encoder(batch) for batch in images.split(256)]).double()
     half = len(tokens) // 2

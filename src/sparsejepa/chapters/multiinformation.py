@@ -36,8 +36,7 @@ from sparsejepa.randomness import generator
 CONTROL = "untrained encoder"
 # Columns of a random subset on which nearest neighbours check the copula, and rows used.
 FEW, ROWS_OF_FEW = 5, 2000
-# A group whose column is below this share of the largest does not read the latent: beside exact
-# zeros, proximal steps leave many that are a ten-thousandth of real columns.
+# A group whose column is below this share of the largest does not read the latent.
 SMALL_COLUMN = 0.01
 # Beyond these widths KSG takes long and is long wrong, and parity has too many values.
 WIDEST = {"ksg": 20, "discrete": 10}
@@ -174,10 +173,9 @@ def calibrate(
 def measure_runs(
     runs: Sequence[Any], images: UInt8[Tensor, "N H W 3"], seed: int, **draws: int
 ) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, int], TotalCorrelation]]:
-    """`measure` of each pretrained run, and of its encoder before training, on the same images.
+    """`measure` of each pretrained run and of its encoder before training, on the same images.
 
-    By name of the run, with method, seed and the accuracy of its linear probe; and each estimate by
-    method and seed.
+    By name of the run, with its method, seed and accuracy; and each estimate by method and seed.
     """
     cells, totals = {}, {}
     for run in runs:

@@ -28,11 +28,7 @@ def block_features(encoder: nn.Module, image_sets: Images, blocks: int) -> Featu
 
 
 def pixel_control(image_sets: Images, size: int) -> Features:
-    """Raw pixels of each image set, centred by the mean of the first, reduced to `size` a side.
-
-    At half their side small photographs lose little that a linear probe reads, at a quarter of the
-    columns.
-    """
+    """Raw pixels of each image set, centred by the mean of the first, reduced to `size` a side."""
     flat = [to_unit(resized(images, size)).flatten(1) for images in image_sets]
     mean = flat[0].mean(dim=0)
     return {PIXELS: [x - mean for x in flat]}

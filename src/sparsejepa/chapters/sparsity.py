@@ -1,7 +1,4 @@
-"""The sparsity study: what is measured of every variant, how two compare, and its figures.
-
-All variants and controls are measured with one `Yardstick`, so that their numbers compare.
-"""
+"""The sparsity study: what is measured of every variant with one `Yardstick`, comparisons."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -40,8 +37,7 @@ Represent = Callable[[Tensor, Tensor], tuple[Float[Tensor, "N d"], Float[Tensor,
 Answers = dict[str, Bool[Tensor, "_"]]  # probe -> the test images that it got right
 
 PROBES = ("linear probe", "kNN", "count", "distance")
-# A smaller sweep than the chapters': every variant has it four times; and one for many features,
-# above which a sweep takes minutes instead of seconds.
+# A smaller sweep than the chapters', as every variant has it four times; and for many features.
 _SWEEP, _WIDE = {"weight_decays": (1e-6, 1e-4, 1e-3, 1e-2)}, 1024
 _WIDE_SWEEP = {"learning_rates": (1e-2,), "weight_decays": (1e-4, 1e-2, 1e-1)}
 _TOKEN_IMAGES = 256  # first test images whose tokens say how sparse activations are
@@ -276,8 +272,7 @@ def compare(
 def along_path(path: Mapping[float, Measurement], seed: int) -> list[dict[str, Any]]:
     """Every strength of a path against its own control, strength 0, by every probe.
 
-    The intervals are widened so that all of them together raise a false alarm at most once in
-    twenty times (Bonferroni).
+    All intervals together raise a false alarm at most once in twenty times (Bonferroni).
     """
     positive = [strength for strength in path if strength > 0]
     level = 1 - 0.05 / (len(positive) * len(PROBES))
