@@ -141,7 +141,8 @@ def line_panels(
             # Where all seeds agree, rounding may put the mean outside its interval.
             ends = None
             if line.ends is not None:
-                ends = (np.subtract(line.ends, line.y) * [[-1], [1]]).clip(min=0)
+                ends = np.asarray(line.ends) - np.asarray(line.y)
+                ends = (ends * [[-1], [1]]).clip(min=0)
             edge = "white" if line.style == "o" and not line.hollow else line.color
             axis.errorbar(
                 line.x, line.y, ends, fmt=line.style, color=line.color, label=line.label or None,

@@ -419,7 +419,7 @@ def separations(
 
 
 def own_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Float[Tensor, "N"]:
-    """Mean cosine similarity to the k nearest *other* rows: the nearest of all is the row itself."""
+    """Mean cosine similarity to the k nearest *other* rows: the nearest one is the row itself."""
     return nearest(features, features, k + 1)[0][:, 1:].mean(dim=1)
 
 
