@@ -1,12 +1,12 @@
 """Shared figures show the numbers that they are given, with or without colour."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
 
 from sparsejepa import plots
+from sparsejepa.intervals import Interval
 from sparsejepa.model.masks import MaskConfig, sample_masks
 from sparsejepa.randomness import generator
 
@@ -25,13 +25,10 @@ def dots(figure, panel: int) -> list[tuple[float, float]]:
 
 def test_every_estimate_stands_at_its_value_with_its_interval():
     """Rows in the order given, panels side by side, the interval from low to high."""
-    frame = pd.DataFrame(
-        [
-            {"panel": p, "row": r, "method": r, "value": v, "low": v - 2, "high": v + 3}
-            for p, r, v in [("kNN", "jepa", 40.0), ("kNN", "l1", 30.0), ("count", "l1", 20.0)]
-        ]
-    )
-    figure = plots.interval_dots(frame, "%", lines={"chance": 5.0, "pixels": {"count": 12.0}})
+    values = {("kNN", "jepa"): 0.4, ("kNN", "l1"): 0.3, ("count", "l1"): 0.2}
+    cells = {(*key, ""): Interval(v, v - 0.02, v + 0.03, 0.95) for key, v in values.items()}
+    methods, lines = {"jepa": "jepa", "l1": "l1"}, {"chance": 0.05, "pixels": {"count": 0.12}}
+    figure = plots.interval_dots(cells, "%", methods=methods, lines=lines, factor=100)
     assert [dots(figure, 0), dots(figure, 1)] == [[(40, 0), (30, 1)], [(20, 1)]]
     interval = figure.axes[0].containers[0].lines[2][0].get_segments()[0]
     np.testing.assert_allclose(interval, [[38, 0], [43, 0]])
@@ -45,17 +42,16 @@ def test_every_estimate_stands_at_its_value_with_its_interval():
 
 def test_series_have_places_and_markers_of_their_own():
     """Side by side within half a row; a missing interval is not drawn; hollow dots are white."""
-    frame = pd.DataFrame(
-        {
-            "row": ["a", "a", "b", "b"],
-            "series": ["held out", "fitted"] * 2,
-            "value": [0.5, 0.6, 0.7, 0.8],
-            "low": [0.4, np.nan, 0.6, np.nan],
-            "high": [0.6, np.nan, 0.8, np.nan],
-        }
-    )
-    figure = plots.interval_dots(frame, "AUROC", hollow=["fitted"], limits=(0.0, 1.0))
+    values = {("a", "held out"): 0.5, ("a", "fitted"): 0.6, ("b", "held out"): 0.7}
+    values[("b", "fitted")] = 0.8
+    half = {"held out": 0.1, "fitted": float("nan")}
+    cells = {
+        ("", row, name): Interval(v, v - half[name], v + half[name], 0.95)
+        for (row, name), v in values.items()
+    }
+    figure = plots.interval_dots(cells, "AUROC", hollow=["fitted"])
     places = dict(dots(figure, 0))
+    assert sorted(places) == [0.5, 0.6, 0.7, 0.8]
     assert places[0.5] < places[0.6] < 0.5 < places[0.7] < places[0.8]
     marks = {
         (c.lines[0].get_marker(), c.lines[0].get_markerfacecolor())
@@ -63,8 +59,29 @@ def test_series_have_places_and_markers_of_their_own():
     }
     assert len({marker for marker, _ in marks}) == 2 and "white" in {face for _, face in marks}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["held out", "fitted"]
-    assert figure.axes[0].get_xlim() == (0, 1)
     figure.canvas.draw()
+
+
+def test_seeds_that_agree_can_be_drawn():
+    """The mean of equal numbers differs from them by rounding: no bar of negative length."""
+    above = Interval(1.0, 1.0 + 1e-15, 1.0 + 2e-15, 0.95)
+    plots.interval_dots({("", "jepa", ""): above}, "").canvas.draw()
+    line = plots.Line([0], [above.value], "black", ends=([above.low], [above.high]))
+    plots.line_panels({"": [line]}, "", "").canvas.draw()
+
+
+def test_a_line_stands_at_its_values_with_its_intervals():
+    """A panel a title, one legend below, a logarithmic axis with few labels."""
+    lines = [plots.Line([1, 1000], [2.0, 3.0], "red", "jepa", "o-", ends=([1, 2], [3, 5]))]
+    figure = plots.line_panels({"a": lines, "b": lines}, "n", "%", below=True, xscale="log")
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["jepa"]
+    (container,) = figure.axes[1].containers
+    np.testing.assert_allclose(container.lines[0].get_ydata(), [2, 3])
+    segments = container.lines[2][0].get_segments()
+    np.testing.assert_allclose(segments, [[[1, 1], [1, 3]], [[1000, 2], [1000, 5]]])
+    figure.canvas.draw()
+    assert len([t for t in figure.axes[0].get_xticklabels() if t.get_text()]) <= 6
 
 
 def test_runs_are_drawn_over_epochs():
@@ -100,5 +117,4 @@ def test_masks_and_their_coverage_are_drawn():
     figure = plots.mask_grid(images, sample_masks(config, 2, generator(0, "masks")), 8)
     assert len(figure.axes) == 2 * (2 + config.targets)
     plots.coverage_maps({"context": torch.ones(8, 8), "target": torch.ones(8, 8)})
-    plots.accuracies([("jepa", "kNN", 0.4, (0.3, 0.5))], 0.01).canvas.draw()
     plots.image_grid(images, ["a", "b"])

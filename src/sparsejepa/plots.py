@@ -1,16 +1,21 @@
 """Figures that more than one chapter draws; each takes numbers and returns a matplotlib figure."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
+import torch
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
+from sparsejepa.intervals import Interval
 from sparsejepa.model.masks import Masks
 
 History = Mapping[str, int | float]  # an entry an epoch
@@ -43,55 +48,52 @@ def method_color(name: str) -> str:
 
 
 def interval_dots(
-    frame: pd.DataFrame,
+    cells: Mapping[tuple[str, str, str], Interval],
     label: str,
     *,
+    methods: Mapping[str, str] | None = None,
     lines: Mapping[str, float | Mapping[str, float]] | None = None,
-    looks: Mapping[str, tuple[str, str]] | None = None,
     hollow: Collection[str] = (),
-    limits: tuple[float, float] | None = None,
+    factor: float = 1,
 ) -> Figure:
     """Estimates as dots with their intervals: a panel a `panel`, a row a `row`.
 
     Args:
-        frame: a line an estimate. Columns row, value, low and high (NaN: no interval); if there is
-            more than one, panel and series, drawn side by side with a marker each; and, if the
-            colour is a method's and not the series', method.
+        cells: panel, row and series -> estimate (ends NaN: no interval). Series are drawn side by
+            side with a marker each.
         label: of the axis of values.
+        methods: row -> the method whose colour it has, instead of the series' own.
         lines: control -> its value, or panel -> value; drawn as vertical lines.
-        looks: series -> colour and marker, where a chapter has its own.
         hollow: series whose dots are not filled.
-        limits: of the axis of values in every panel; without them each panel has its own.
+        factor: of all values, as 100 for per cent.
     """
-    frame = pd.DataFrame({"panel": "", "series": "", **frame})
-    panels, rows, series = (list(frame[name].unique()) for name in ("panel", "row", "series"))
-    if looks is None:
-        looks = dict(zip(series, zip(COLORS.values(), MARKERS, strict=False), strict=False))
+    panels, rows, series = (list(dict.fromkeys(key[i] for key in cells)) for i in range(3))
     height = len(rows) * (0.2 + 0.12 * len(series)) + 0.7
     figure, axes = panel_grid(len(panels), (2.9, height), sharey=True)
     for axis, panel in zip(axes, panels, strict=True):
         for shift, name in enumerate(series):
-            own = frame[(frame["panel"] == panel) & (frame["series"] == name)]
-            places = [
-                rows.index(row) + 0.7 * ((shift + 0.5) / len(series) - 0.5) for row in own.row
-            ]
-            color, marker = looks[name]
-            for place, dot in zip(places, own.to_dict("records"), strict=True):
-                own_color = method_color(dot["method"]) if "method" in dot else color
+            color, marker = [*COLORS.values()][shift], MARKERS[shift]
+            for row, row_name in enumerate(rows):
+                if (cell := cells.get((panel, row_name, name))) is None:
+                    continue
+                if methods:
+                    color = method_color(methods[row_name])
                 # Where all seeds agree, rounding may put the mean outside its interval.
-                ends = np.array([[dot["value"] - dot["low"]], [dot["high"] - dot["value"]]])
+                ends = np.array([[cell.value - cell.low], [cell.high - cell.value]]).clip(min=0)
                 axis.errorbar(
-                    dot["value"], place, xerr=ends.clip(min=0), marker=marker, ms=5, lw=1.2,
-                    capsize=2, color=own_color, mfc="white" if name in hollow else own_color,
+                    factor * cell.value, row + 0.7 * ((shift + 0.5) / len(series) - 0.5),
+                    xerr=factor * ends, marker=marker, ms=5, lw=1.2, capsize=2, color=color,
+                    mfc="white" if name in hollow else color,
                 )  # fmt: skip
-            shown = "0.3" if "method" in frame else color
+            shown = "0.3" if methods else color
             axis.plot([], [], marker, color=shown, label=name,
                       mfc="white" if name in hollow else shown)  # fmt: skip
         for (control, at), (color, style) in zip((lines or {}).items(), LINES, strict=False):
             value = at.get(panel) if isinstance(at, Mapping) else at
             if value is not None:
-                axis.axvline(value, color=color, ls=style, lw=1.2, zorder=0, label=control)
-        axis.set(title=panel, xlabel=label, xlim=limits)
+                place = factor * value
+                axis.axvline(place, color=color, ls=style, lw=1.2, zorder=0, label=control)
+        axis.set(title=panel, xlabel=label)
         axis.grid(alpha=0.3)
         sns.despine(ax=axis)
     axes[0].set_yticks(range(len(rows)), rows)
@@ -99,6 +101,85 @@ def interval_dots(
     if len(series) > 1 or lines:
         legend_below(figure)
     return figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve or row of points of a panel."""
+
+    x: Any  # a sequence of numbers, as y
+    y: Any
+    color: Any
+    label: str | None = None
+    style: str = "-"  # of matplotlib; "o": points
+    width: float = 1.6
+    ends: Any = None  # low and high ends of the intervals around y, [2, n]
+    hollow: bool = False  # points that are not filled
+
+
+def line_panels(
+    panels: Mapping[str, Sequence[Line]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    columns: int | None = None,
+    size: tuple[float, float] = (2.9, 2.4),
+    share: bool | str = False,
+    below: bool = False,
+    **scales: object,
+) -> Figure:
+    """A panel a title, in raster order.
+
+    Args:
+        share: whether panels share the vertical axis; "row": those of a row.
+        below: one legend for all panels instead of one in each.
+        scales: settings of every axis, as xscale.
+    """
+    figure, axes = panel_grid(len(panels), size, columns, sharey=share)
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for line in lines:
+            # Where all seeds agree, rounding may put the mean outside its interval.
+            ends = None
+            if line.ends is not None:
+                ends = np.asarray(line.ends) - np.asarray(line.y)
+                ends = (ends * [[-1], [1]]).clip(min=0)
+            edge = "white" if line.style == "o" and not line.hollow else line.color
+            axis.errorbar(
+                line.x, line.y, ends, fmt=line.style, color=line.color, label=line.label or None,
+                lw=line.width, mec=edge, mfc="white" if line.hollow else line.color, capsize=2,
+            )  # fmt: skip
+        axis.set(**scales)
+        axis.set_title(title, fontsize=9)
+        if not below and axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize=7, handlelength=1.2)
+        for side in (axis.xaxis, axis.yaxis):
+            _log_ticks(side)
+        axis.grid(alpha=0.3)
+        sns.despine(ax=axis)
+    figure.supxlabel(xlabel, fontsize=10)
+    figure.supylabel(ylabel, fontsize=10)
+    if below:
+        legend_below(figure)
+    return figure
+
+
+def _log_ticks(axis: Axis) -> None:
+    """Few labels on a logarithmic axis, so that they do not run together in a narrow panel."""
+    if axis.get_scale() != "log":
+        return
+    low, high = axis.get_view_interval()
+    subs = (1, 2, 5) if high < 10 * low else (1, 3) if high < 50 * low else (1,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=5))
+    axis.set_major_formatter(FuncFormatter(_tick))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _tick(value: float, _: int) -> str:
+    power = int(np.floor(np.log10(value) + 1e-9))
+    if -4 < power < 4:
+        return f"{value:g}"
+    digits = round(value / 10.0**power)
+    return f"$10^{{{power}}}$" if digits == 1 else rf"${digits}\cdot10^{{{power}}}$"
 
 
 def curves(
@@ -114,23 +195,23 @@ def curves(
         methods: run -> the method whose colour it has.
     """
     runs = histories if isinstance(histories, Mapping) else {"": histories}
-    figure, axes = panel_grid(len(panels))
-    for axis, (key, label) in zip(axes, panels.items(), strict=True):
-        for index, (name, history) in enumerate(runs.items()):
-            # Later lines are thinner: where runs coincide, the earlier ones show behind them.
-            size = 1 / (1 + index) if len(runs) > 1 else 0.3
-            axis.plot(
-                [entry["epoch"] for entry in history], [entry[key] for entry in history],
-                color=method_color((methods or {}).get(name, "jepa")), label=name,
-                marker=MARKERS[index], ls=("-", "--", "-.", ":")[index % 4],
-                lw=0.8 + 2.4 * size, ms=4 + 6 * size,
-            )  # fmt: skip
-        axis.set(xlabel="epoch")
-        axis.set_title(label, fontsize=9)
+    lines = {}
+    for key, label in panels.items():
+        lines[label] = [
+            Line(
+                [entry["epoch"] for entry in history],
+                [entry[key] for entry in history],
+                method_color((methods or {}).get(name, "jepa")),
+                name,
+                # Later lines are thinner: where runs coincide, the earlier ones show behind them.
+                MARKERS[index] + ("-", "--", "-.", ":")[index % 4],
+                0.8 + 2.4 / (1 + index),
+            )
+            for index, (name, history) in enumerate(runs.items())
+        ]
+    figure = line_panels(lines, "epoch", "", below=len(runs) > 1)
+    for axis in figure.axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-    if len(runs) > 1:
-        legend_below(figure)
     return figure
 
 
@@ -161,23 +242,22 @@ def norm_matrix(norms: Float[Tensor, "G d"] | Mapping[str, Float[Tensor, "G d"]]
 
 def image_grid(images: UInt8[Tensor, "N H W 3"], titles: Sequence[str], columns: int = 8) -> Figure:
     """Images in raster order, each under its title."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.15 * columns, 1.35 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat:
+    figure, axes = panel_grid(len(images), (1.15, 1.35), columns)
+    for axis, image, title in zip(axes, images, titles, strict=True):
         axis.axis("off")
-    for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image.numpy(), interpolation="nearest")
         axis.set_title(title, fontsize=8)
     return figure
 
 
 def panel_grid(
-    count: int, size: tuple[float, float] = (2.9, 2.6), **options: object
+    count: int,
+    size: tuple[float, float] = (2.9, 2.6),
+    columns: int | None = None,
+    **options: object,
 ) -> tuple[Figure, list[Axes]]:
-    """`count` panels of `size` inches, at most three a row, so that a phone can show them."""
-    columns = 2 if count == 4 else min(3, count)
+    """`count` panels of `size` inches, three a row at most, so that a phone can show them."""
+    columns = columns or (2 if count == 4 else min(3, count))
     rows = -(-count // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(size[0] * columns + 0.8, size[1] * rows), squeeze=False,
@@ -188,51 +268,27 @@ def panel_grid(
     return figure, list(axes.flat)[:count]
 
 
-def legend_below(figure: Figure, columns: int = 3) -> None:
+def legend_below(figure: Figure) -> None:
     """One legend for all panels, each label once."""
     found = [axis.get_legend_handles_labels() for axis in figure.axes]
     unique = {name: h for pair in found for h, name in zip(*pair, strict=True) if name}
     figure.legend(
         unique.values(), unique.keys(), loc="outside lower center", frameon=False,
-        ncols=min(columns, len(unique)),
+        ncols=min(3, len(unique)),
     )  # fmt: skip
-
-
-def accuracies(
-    rows: Sequence[tuple[str, str, float, tuple[float, float]]], chance: float
-) -> Figure:
-    """Accuracies with intervals: rows of (representation, probe, accuracy, (low, high))."""
-    dots = [
-        {"row": name, "series": probe, "value": 100 * value, "low": 100 * low, "high": 100 * high}
-        for name, probe, value, (low, high) in rows
-    ]
-    label = "top-1 accuracy on test images, %"
-    return interval_dots(pd.DataFrame(dots), label, lines={"chance": 100 * chance})
 
 
 def mask_grid(images: UInt8[Tensor, "N H W 3"], masks: Masks, grid: int) -> Figure:
     """A row an image: the image, the patches that the context encoder keeps, each target block."""
-    blocks = masks.targets.shape[1]
-    columns = ["image", "context", *[f"target {m + 1}" for m in range(blocks)]]
-    figure, axes = plt.subplots(
-        len(images),
-        len(columns),
-        figsize=(1.2 * len(columns), 1.25 * len(images)),
-        squeeze=False,
-        layout="constrained",
-    )
+    titles = ["image", "context", *[f"target {m + 1}" for m in range(masks.targets.shape[1])]]
+    size, shown = images.shape[1] // grid, []
     for row, image in enumerate(images):
-        kept = [range(grid * grid), masks.context[row].tolist(), *masks.targets[row].tolist()]
-        for column, (axis, indices) in enumerate(zip(axes[row], kept, strict=True)):
-            axis.imshow(_only(image.numpy(), set(indices), grid), interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            color = "0.6" if column == 0 else COLORS["jepa" if column == 1 else "sparsejepa"]
-            for spine in axis.spines.values():
-                spine.set_edgecolor(color)
-            if row == 0:
-                axis.set_title(columns[column], fontsize=9)
-    return figure
+        for kept in (torch.arange(grid**2), masks.context[row], *masks.targets[row]):
+            hidden = torch.ones(grid**2, dtype=torch.bool).index_fill(0, kept, False)
+            hidden = hidden.view(grid, grid, 1).repeat_interleave(size, 0)
+            shown.append(torch.where(hidden.repeat_interleave(size, 1), 225, image))
+    names = titles + [""] * (len(shown) - len(titles))
+    return image_grid(torch.stack(shown), names, columns=len(titles))
 
 
 def coverage_maps(maps: Mapping[str, Float[Tensor, "g g"]]) -> Figure:
@@ -246,13 +302,3 @@ def coverage_maps(maps: Mapping[str, Float[Tensor, "g g"]]) -> Figure:
         axis.set_title(f"{name}: mean uses per image")
         axis.set(xlabel="patch column", ylabel="patch row")
     return figure
-
-
-def _only(image: np.ndarray, kept: set[int], grid: int) -> np.ndarray:
-    """The image with every patch greyed out that is not kept."""
-    shown = image.copy()
-    size = image.shape[0] // grid
-    for patch in set(range(grid * grid)) - kept:
-        top, left = patch // grid * size, patch % grid * size
-        shown[top : top + size, left : left + size] = 225
-    return shown

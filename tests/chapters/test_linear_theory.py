@@ -6,8 +6,6 @@ import torch
 
 from sparsejepa.chapters.linear_theory import (
     PATCH,
-    Plant,
-    TrainingConfig,
     decodability,
     explained_share,
     plant,
@@ -17,7 +15,8 @@ from sparsejepa.chapters.linear_theory import (
 )
 from sparsejepa.randomness import generator
 
-TINY = TrainingConfig(steps=6, batch_size=8, width=16, depth=1)
+TINY = {"steps": 6, "batch_size": 8, "width": 16, "depth": 1}
+PLANTED = {"signal": 0.9, "nuisance": 0.1}
 
 
 def images(count: int) -> torch.Tensor:
@@ -30,13 +29,13 @@ def images(count: int) -> torch.Tensor:
 
 def test_planted_features_have_the_stated_moments():
     """Read back by the textures: variance lambda / kappa, covariance between patches lambda."""
-    config = Plant(covariance=4.0, signal_share=0.8, nuisance_share=0.1)
-    planted = plant(images(4000), config, generator(0, "plant"))
-    patches = planted.images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)
-    for name, texture, rho in zip(("signal", "nuisance"), textures(False), (0.8, 0.1), strict=True):
+    shares = {"signal": 0.8, "nuisance": 0.1}
+    planted, coefficients = plant(images(4000), shares, 4.0, generator(0, "plant"))
+    patches = planted.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)
+    for (name, rho), texture in zip(shares.items(), textures(False), strict=True):
         read = torch.einsum("ncijuv,cuv->nij", patches, texture).flatten(1)
         # The gradients themselves hold next to nothing of a texture of alternating sign.
-        added = (4.0 / rho) ** 0.5 * planted.coefficients[name]
+        added = (4.0 / rho) ** 0.5 * coefficients[name]
         assert (read - added).std() < 0.2
         assert added.var().item() == pytest.approx(4.0 / rho, rel=0.1)
         between = (added[:, :1] * added[:, 1:]).mean().item()
@@ -52,8 +51,8 @@ def test_textures_are_orthonormal_and_can_be_exchanged():
 
 def test_both_objectives_begin_alike_and_part():
     """One untrained encoder; training repeats with its seed and depends on the target."""
-    train_images = plant(images(32), Plant(), generator(0, "plant")).images
-    kept = [train(o, train_images, TINY, (0, 6), 3) for o in ("jepa", "mae", "jepa")]
+    train_images, _ = plant(images(32), PLANTED, 4.0, generator(0, "plant"))
+    kept = [train(o, train_images, (0, 6), 3, **TINY) for o in ("jepa", "mae", "jepa")]
     weights = [{k: e.vit.blocks[0].attn.qkv.weight for k, e in run.items()} for run in kept]
     assert torch.equal(weights[0][0], weights[1][0])
     assert not torch.equal(weights[0][6], weights[1][6])
@@ -63,9 +62,9 @@ def test_both_objectives_begin_alike_and_part():
 
 def test_measures_have_their_bounds():
     """A coefficient of the input is decoded from an untrained encoder, and its share is below 1."""
-    planted = plant(images(64), Plant(), generator(0, "plant"))
-    encoder = train("mae", planted.images, TINY, (0,), 0)[0]
-    for found in decodability(encoder, planted).values():
+    planted = plant(images(64), PLANTED, 4.0, generator(0, "plant"))
+    encoder = train("mae", planted[0], (0,), 0, **TINY)[0]
+    for found in decodability(encoder, *planted).values():
         assert 0.5 < found["decoded"] <= 1
         assert found["leading"] <= found["decoded"] + 0.02
         assert 0 < found["share"] < 1
@@ -86,8 +85,8 @@ def test_readout_and_share_in_closed_form():
 
 def test_shares_are_correlations_between_patches():
     """kappa is what one patch's coefficient tells of another's: the regression coefficient."""
-    planted = plant(images(3000), Plant(), generator(1, "plant"))
-    for name, rho in (("signal", 0.9), ("nuisance", 0.1)):
-        values = planted.coefficients[name].numpy()
+    _, coefficients = plant(images(3000), PLANTED, 4.0, generator(1, "plant"))
+    for name, rho in PLANTED.items():
+        values = coefficients[name].numpy()
         found = np.corrcoef(values[:, 3], values[:, 40])[0, 1]
         assert found == pytest.approx(rho, abs=0.05)

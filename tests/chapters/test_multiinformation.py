@@ -4,13 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from sparsejepa.chapters.multiinformation import (
-    Measured,
     conclusions,
     equicorrelated,
     equicorrelation,
@@ -18,14 +16,8 @@ from sparsejepa.chapters.multiinformation import (
     read_groups,
 )
 from sparsejepa.information.estimate import TotalCorrelation
-from sparsejepa.information.multiinformation import AmongRandom, total_correlation
+from sparsejepa.information.multiinformation import total_correlation
 from tests.information.known import gaussian_rows
-
-
-def measured(method: str, seed: int, copula: TotalCorrelation, rank: float = 0.5) -> Measured:
-    among = AmongRandom(rank, np.linspace(0, 1, 200))
-    numbers = ((0.0, 0.0), 1.0, 1.0, (0.0, 0.0), 3, 0, 0.0, 0.0)
-    return Measured(method, method, seed, 0.5, copula, copula, *numbers, among, among)
 
 
 def test_small_columns_do_not_read(tmp_path: Path) -> None:
@@ -47,14 +39,14 @@ def test_intervals_of_a_difference_cover(seeds: int, draws: int) -> None:
     truth = (equicorrelated(4, 0.5) - equicorrelated(4, 0.3)) / 3
     misses = 0
     for i in range(draws):
-        found = [
-            measured(method, seed, total_correlation(gaussian_rows(200, R, method, seed, i)))
+        found = {
+            (method, seed): total_correlation(gaussian_rows(200, R, method, seed, i))
             for method, R in (
                 ("jepa", equicorrelation(4, 0.3)),
                 ("sparsejepa", equicorrelation(4, 0.5)),
             )
             for seed in range(seeds)
-        ]
+        }
         interval = per_unit_difference(found, "sparsejepa")
         assert interval is not None
         misses += not interval.low <= truth <= interval.high
@@ -64,10 +56,12 @@ def test_intervals_of_a_difference_cover(seeds: int, draws: int) -> None:
 def test_a_control_is_clear_where_all_runs_agree() -> None:
     """All on one side with p of 0.05 or less; and a method without JEPA has no total."""
     low = TotalCorrelation(1.0, 0.01, "copula", 1000, 3)
-    runs = [measured("sparsejepa", seed, low, 0.001) for seed in range(2)]
-    answers = {row["question"]: row["clear"] for row in conclusions(runs)}
+    below, above = ({"rank": rank, "p_value": 0.01} for rank in (0.001, 0.999))
+    cells = [{"method": "sparsejepa", "subset": below, "partition": below} for _ in range(2)]
+    totals = {("sparsejepa", seed): low for seed in range(3)}
+    answers = {row["question"]: row["clear"] for row in conclusions(cells, totals)}
     assert answers == {"dimension": True, "grouping": True}
-    runs.append(measured("sparsejepa", 2, low, 0.999))
-    runs += [measured("jepa", s, replace(low, value=3.0 + s / 10)) for s in range(3)]
-    answers = {row["question"]: row["clear"] for row in conclusions(runs)}
+    cells.append({"method": "sparsejepa", "subset": above, "partition": above})
+    totals |= {("jepa", s): replace(low, value=3.0 + s / 10) for s in range(3)}
+    answers = {row["question"]: row["clear"] for row in conclusions(cells, totals)}
     assert answers == {"total": True, "dimension": False, "grouping": False}

@@ -3,19 +3,8 @@
 import pytest
 import torch
 
-from sparsejepa.chapters.probes import (
-    LAST,
-    PIXELS,
-    UNTRAINED,
-    accuracy_points,
-    augmented_views,
-    block_features,
-    efficiency_curves,
-    pixel_control,
-    spectra,
-)
+from sparsejepa.chapters.probes import LAST, PIXELS, augmented_views, block_features, pixel_control
 from sparsejepa.data.batches import resized
-from sparsejepa.intervals import Interval
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.probing.features import pixel_features, pooled_features
 from sparsejepa.randomness import generator
@@ -59,21 +48,3 @@ def test_views_are_of_one_image() -> None:
     assert (shown.flatten(1) == 20 * index[:, None]).all()
     first, again, other = (augmented_views(images(4, 2), 2, seed)[0] for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
-
-
-def test_figures_show_every_row() -> None:
-    """Rows, panels, dotted chance and markers; controls are dashed."""
-    colors = {"jepa": "#0072B2", UNTRAINED: "#777777"}
-    found = Interval(0.4, 0.3, 0.5, 0.95)
-    panel = {(name, probe): found for name in colors for probe in ("linear", "kNN")}
-    figure = accuracy_points({"a": panel, "b": panel}, colors, {"a": 0.1, "b": 0.2})
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(colors)
-    assert [axis.lines[-1].get_xdata()[0] for axis in figure.axes] == pytest.approx([10, 20])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["linear", "kNN"]
-    for figure in (
-        efficiency_curves({name: [found, found] for name in colors}, colors, [10, 100]),
-        spectra({name: [3.0, 1.0, 0.0] for name in colors}, colors),
-    ):
-        assert [text.get_text() for text in figure.legends[0].get_texts()] == list(colors)
-    assert [line.get_linestyle() for line in figure.axes[0].lines] == ["-", "--"]
-    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.75, 0.25]

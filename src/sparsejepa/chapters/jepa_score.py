@@ -2,18 +2,13 @@
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import matplotlib.pyplot as plt
-import numpy as np
-import seaborn as sns
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,28 +17,24 @@ from sparsejepa.data.image_set import load_image_set
 from sparsejepa.density.detectors import Fit, mahalanobis
 from sparsejepa.density.jepa_score import EPS, JepaScore, Map, combine_views, jepa_score
 from sparsejepa.density.separation import Separation, rank_correlation, separation
-from sparsejepa.intervals import Interval, seed_interval
-from sparsejepa.model.regularisers import (
-    covariance_cost,
-    epps_pulley,
-    unit_vectors,
-    variance_hinge,
-)
+from sparsejepa.intervals import Interval, over_intervals, seed_interval
+from sparsejepa.model import regularisers
 from sparsejepa.probing.backbones import Backbone
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import nearest
 from sparsejepa.randomness import generator
 
-# Maps of known densities to a standard normal: score plus log φ(f) is log p exactly.
+Images = UInt8[Tensor, "N S S 3"]
+Values = Float64[Tensor, "N"]
+Embedding = Float[Tensor, "B K"]
 
 
-@dataclass(frozen=True, eq=False)
-class ClosedForm:
-    """A density, points, and the map that makes it standard normal."""
+class ClosedForm(NamedTuple):
+    """A map of a known density to a standard normal, points, and the true log p there, in nats."""
 
     map: Map
     points: Float64[Tensor, "N D"]
-    log_density: Float64[Tensor, "N"]  # the true log p at the points, nats
+    log_density: Values
 
 
 def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
@@ -53,34 +44,26 @@ def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
     φ); the logistic law in one dimension, f = Φ⁻¹ ∘ F; a mixture of two Gaussians in the plane by
     its triangular (Knothe-Rosenblatt) map.
     """
-    return {
-        "Gaussian, whitened (4-D)": _gaussian(points, seed),
-        "logistic, monotone map (1-D)": _logistic(points),
-        "mixture, triangular map (2-D)": _mixture(points, seed),
-    }
-
-
-def _gaussian(points: int, seed: int) -> ClosedForm:
     draw = generator(seed, "closed forms", "gaussian")
     root = torch.randn(4, 4, dtype=torch.float64, generator=draw)
     values, vectors = torch.linalg.eigh(root @ root.T)
     whiten = vectors / values.sqrt() @ vectors.T
     unit = torch.randn(points, 4, dtype=torch.float64, generator=draw)
     constant = 4 * math.log(2 * math.pi) + values.log().sum()
-    return ClosedForm(
-        lambda x: x @ whiten,
-        unit @ (vectors * values.sqrt() @ vectors.T),
-        -0.5 * (unit.square().sum(dim=1) + constant),
-    )
+    gaussian = -0.5 * (unit.square().sum(dim=1) + constant)
+    coloured = unit @ (vectors * values.sqrt() @ vectors.T)
+    line = torch.linspace(-6, 6, points, dtype=torch.float64)
+    logistic = (torch.sigmoid(line) * torch.sigmoid(-line)).log()
+    quantile = torch.special.ndtri
+    maps = {
+        "Gaussian, whitened (4-D)": (lambda x: x @ whiten, coloured, gaussian),
+        "logistic, monotone map (1-D)": (lambda x: quantile(x.sigmoid()), line[:, None], logistic),
+        "mixture, triangular map (2-D)": _mixture(points, seed),
+    }
+    return {name: ClosedForm(*case) for name, case in maps.items()}
 
 
-def _logistic(points: int) -> ClosedForm:
-    x = torch.linspace(-6, 6, points, dtype=torch.float64)
-    density = torch.sigmoid(x) * torch.sigmoid(-x)
-    return ClosedForm(lambda x: torch.special.ndtri(torch.sigmoid(x)), x[:, None], density.log())
-
-
-def _mixture(points: int, seed: int) -> ClosedForm:
+def _mixture(points: int, seed: int) -> tuple[Map, Tensor, Tensor]:
     """f_1 normalises x by its marginal law, f_2 normalises y by its law given x."""
     weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
     at_x, at_y = torch.tensor([[-1.5, 1.0], [2.0, -1.0]], dtype=torch.float64)
@@ -99,10 +82,7 @@ def _mixture(points: int, seed: int) -> ClosedForm:
     draw = generator(seed, "closed forms", "mixture")
     drawn = 1.5 * torch.randn(points, 2, dtype=torch.float64, generator=draw)
     density = (weights * normal(drawn[:, :1] - at_x) * normal(drawn[:, 1:] - at_y)).sum(dim=1)
-    return ClosedForm(normalise, drawn, density.log())
-
-
-# Densities that can be written down, and small networks trained on their points.
+    return normalise, drawn, density.log()
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,82 +127,61 @@ def drawn_mixture(dimensions: int, components: int, seed: int) -> GaussianMixtur
     )
 
 
-Objective = Literal["VICReg", "SIGReg", "none", "untrained"]
-
-
-@dataclass(frozen=True)
-class ToyConfig:
-    """One kind of encoder and its training."""
-
-    objective: Objective  # what prevents collapse; untrained: no training at all
-    embedding: int  # K, dimensions of an embedding
-    hidden: int = 64  # width of both hidden layers
-    steps: int = 1000  # of AdamW, cosine to zero
-    batch_size: int = 256  # points a step, two views each
-    learning_rate: float = 3e-3  # at the first step
-    noise: float = 0.1  # standard deviation of a view's noise, in the units of x
-    slices: int = 8  # SIGReg: random directions a step
-    weight: float = 0.05  # SIGReg: lambda of (1 - lambda) · invariance + lambda · SIGReg
+# Toys: width of both hidden layers; points a step, two views each; AdamW's rate at the first step;
+# standard deviation of a view's noise in the units of x; views over which eq. 4 takes its mean.
+HIDDEN, BATCH, LEARNING_RATE, NOISE, VIEWS = 64, 256, 3e-3, 0.1, 8
+# SIGReg: random directions a step, and lambda of (1 - lambda) · invariance + lambda · SIGReg.
+SLICES, WEIGHT = 8, 0.05
 
 
 def train_toys(
-    config: ToyConfig, density: GaussianMixture, seeds: tuple[int, ...]
+    objective: str, width: int, density: GaussianMixture, seeds: tuple[int, ...], steps: int
 ) -> list[nn.Module]:
-    """One encoder Float["B D"] to Float["B K"] for each seed, frozen, in evaluation mode.
+    """One encoder Float["B D"] to Float["B width"] for each seed, frozen, in evaluation mode.
 
     Every seed has initial weights, points and noise of its own; the points are new in each step.
+    Objectives are what prevents collapse, VICReg, SIGReg or none, or no training: untrained.
     """
-    widths = (density.means.shape[1], config.hidden, config.hidden, config.embedding)
-    stack = _initial_stack(widths, seeds)
-    if config.objective != "untrained":
+    stack = _initial_stack((density.means.shape[1], HIDDEN, HIDDEN, width), seeds)
+    if objective != "untrained":
         parameters = [tensor.requires_grad_() for tensor in stack]
-        optimiser = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
-        for step in range(config.steps):
+        optimiser = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for step in range(steps):
             optimiser.zero_grad()
+            views = torch.stack([_views(density, seed, step) for seed in seeds], dim=1)
+            pairs = zip(seeds, *(_forward(stack, view) for view in views), strict=True)
             # The sum over seeds: each one's gradient is its own.
-            sum(_loss(config, stack, _views(config, density, seeds, step), seeds, step)).backward()
+            sum(
+                _loss(objective, z, other, generator(seed, "toy slices", step))
+                for seed, z, other in pairs
+            ).backward()
             optimiser.step()
             schedule.step()
     return [_encoder([tensor.detach()[i] for tensor in stack]) for i in range(len(seeds))]
 
 
+def _views(density: GaussianMixture, seed: int, step: int) -> Float[Tensor, "2 B D"]:
+    draw = generator(seed, "toy points", step)
+    points = density.sample(BATCH, draw).float()
+    return points + NOISE * torch.randn(2, *points.shape, generator=draw)
+
+
 def _loss(
-    config: ToyConfig,
-    stack: list[Float[Tensor, "S ..."]],
-    views: Float[Tensor, "2 S B D"],
-    seeds: tuple[int, ...],
-    step: int,
-) -> list[Float[Tensor, ""]]:
-    """One loss a seed."""
-    first, second = (_forward(stack, view) for view in views)
-    losses = []
-    for seed, z, other in zip(seeds, first, second, strict=True):
-        invariance = (z - other).square().mean()
-        if config.objective == "none":
-            losses.append(invariance)
-        elif config.objective == "VICReg":
-            spread = (variance_hinge(z) + variance_hinge(other)) / 2
-            correlation = (covariance_cost(z) + covariance_cost(other)) / 2
-            losses.append(25 * invariance + 25 * spread + correlation)
-        else:
-            draw = generator(seed, "toy slices", step)
-            slices = unit_vectors(config.embedding, config.slices, draw)
-            normal = (epps_pulley(z @ slices) + epps_pulley(other @ slices)).mean() / 2
-            losses.append((1 - config.weight) * invariance + config.weight * normal)
-    return losses
-
-
-def _views(
-    config: ToyConfig, density: GaussianMixture, seeds: tuple[int, ...], step: int
-) -> Float[Tensor, "2 S B D"]:
-    pairs = []
-    for seed in seeds:
-        draw = generator(seed, "toy points", step)
-        points = density.sample(config.batch_size, draw).float()
-        noise = torch.randn(2, *points.shape, generator=draw)
-        pairs.append(points + config.noise * noise)
-    return torch.stack(pairs, dim=1)
+    objective: str, z: Embedding, other: Embedding, draw: torch.Generator
+) -> Float[Tensor, ""]:
+    invariance = (z - other).square().mean()
+    if objective == "none":
+        return invariance
+    if objective == "VICReg":
+        spread, correlation = (
+            (cost(z) + cost(other)) / 2
+            for cost in (regularisers.variance_hinge, regularisers.covariance_cost)
+        )
+        return 25 * invariance + 25 * spread + correlation
+    slices = regularisers.unit_vectors(z.shape[1], SLICES, draw)
+    normal = sum(regularisers.epps_pulley(view @ slices) for view in (z, other)).mean() / 2
+    return (1 - WEIGHT) * invariance + WEIGHT * normal
 
 
 def _initial_stack(widths: tuple[int, ...], seeds: tuple[int, ...]) -> list[Tensor]:
@@ -238,9 +197,7 @@ def _initial_stack(widths: tuple[int, ...], seeds: tuple[int, ...]) -> list[Tens
     return stack
 
 
-def _forward(
-    stack: list[Float[Tensor, "S ..."]], x: Float[Tensor, "S B D"]
-) -> Float[Tensor, "S B K"]:
+def _forward(stack: list[Tensor], x: Float[Tensor, "S B D"]) -> Float[Tensor, "S B K"]:
     for weight, bias in zip(stack[:-2:2], stack[1:-2:2], strict=True):
         x = F.gelu(torch.baddbmm(bias, x, weight))
     return torch.baddbmm(stack[-1], x, stack[-2])
@@ -255,18 +212,11 @@ def _encoder(weights: list[Tensor]) -> nn.Module:
     return nn.Sequential(*layers[:-1]).eval().requires_grad_(False)
 
 
-# Images: outliers and plain properties.
-
-
-def outlier_set(name: str, size: int, count: int, seed: int) -> UInt8[Tensor, "N S S 3"]:
+def outlier_set(name: str, size: int, count: int, seed: int) -> Images:
     """Images of a local set, `count` drawn from its test split or else its training, at `size`.
 
-    Images of another size are resized, with antialiasing. What is resized is smoother or sharper
-    than the images that an encoder knows: part of what makes such a set easy to tell.
-
-    Raises:
-        FileNotFoundError: the set is not here; says where it was looked for.
-        ValueError: its files are damaged.
+    Images of another size are resized: being smoother or sharper than the images that an encoder
+    knows is part of what makes such a set easy to tell.
     """
     try:
         images = load_image_set(name, "test").images
@@ -277,17 +227,14 @@ def outlier_set(name: str, size: int, count: int, seed: int) -> UInt8[Tensor, "N
     return resized(images[order[:count]], size)
 
 
-def resized(images: UInt8[Tensor, "N H W 3"], size: int) -> UInt8[Tensor, "N S S 3"]:
+def resized(images: UInt8[Tensor, "N H W 3"], size: int) -> Images:
     """Bilinear with antialiasing, rounded to bytes; images of the right size stay as they are."""
     if images.shape[1:3] == (size, size):
         return images
-    smaller = F.interpolate(to_unit(images), (size, size), mode="bilinear", antialias=True)
-    return _bytes(smaller)
+    return _bytes(F.interpolate(to_unit(images), (size, size), mode="bilinear", antialias=True))
 
 
-def drawn_outliers(
-    images: UInt8[Tensor, "N S S 3"], patch_size: int, seed: int
-) -> dict[str, UInt8[Tensor, "N S S 3"]]:
+def drawn_outliers(images: Images, patch_size: int, seed: int) -> dict[str, Images]:
     """Outliers that need no data: five made from `images`, pixel noise and plain colours.
 
     noise: every byte uniform; plain colours: one colour an image; shuffled patches: same patches
@@ -311,35 +258,23 @@ def drawn_outliers(
     }
 
 
-def shuffled_patches(
-    images: UInt8[Tensor, "N S S 3"], patch_size: int, draw: torch.Generator
-) -> UInt8[Tensor, "N S S 3"]:
-    """Each image's patches in an order of its own.
-
-    Raises:
-        ValueError: the patches do not fill the image.
-    """
+def shuffled_patches(images: Images, patch_size: int, draw: torch.Generator) -> Images:
+    """Each image's patches in an order of its own."""
     count, size = len(images), images.shape[1]
     if size % patch_size:
         raise ValueError(f"Images of {size} pixels cannot be cut into patches of {patch_size}.")
     grid = size // patch_size
-    patches = images.view(count, grid, patch_size, grid, patch_size, 3).transpose(2, 3)
-    patches = patches.reshape(count, grid * grid, -1)
+    patches = images.unflatten(1, (grid, -1)).unflatten(3, (grid, -1)).transpose(2, 3)
     order = torch.rand(count, grid * grid, generator=draw).argsort(dim=1)
-    moved = patches.gather(1, order[:, :, None].expand_as(patches))
-    moved = moved.view(count, grid, grid, patch_size, patch_size, 3).transpose(2, 3)
-    return moved.reshape(images.shape)
+    moved = patches.flatten(1, 2)[torch.arange(count)[:, None], order]
+    return moved.unflatten(1, (grid, grid)).transpose(2, 3).reshape(images.shape)
 
 
-def _bytes(unit: Tensor) -> UInt8[Tensor, "N H W 3"]:
+def _bytes(unit: Float[Tensor, "N 3 S S"]) -> Images:
     return (unit.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).byte().contiguous()
 
 
-# Rec. 601 luma, as in JPEG.
-LUMA = (0.299, 0.587, 0.114)
-
-
-def image_statistics(images: UInt8[Tensor, "N H W 3"]) -> dict[str, Float64[Tensor, "N"]]:
+def image_statistics(images: Images) -> dict[str, Values]:
     """contrast, grey-level entropy, edges, brightness, JPEG size and saturation of every image.
 
     contrast: standard deviation of luma; edges: mean absolute difference of neighbouring luma;
@@ -347,7 +282,8 @@ def image_statistics(images: UInt8[Tensor, "N H W 3"]) -> dict[str, Float64[Tens
     256 bins, nats; JPEG size: bytes at quality 90; saturation: mean over pixels of the largest of
     red, green and blue minus the smallest (grey levels), 0 for a grey image.
     """
-    luma = images.double() @ torch.tensor(LUMA, dtype=torch.float64)
+    # Rec. 601 luma, as in JPEG.
+    luma = images.double() @ torch.tensor((0.299, 0.587, 0.114), dtype=torch.float64)
     flat = luma.flatten(1)
     levels = flat.round().long()
     counts = torch.zeros(len(images), 256, dtype=torch.float64)
@@ -369,47 +305,21 @@ def _jpeg_bytes(image: UInt8[Tensor, "H W 3"]) -> int:
     return len(buffer.getvalue())
 
 
-# Comparisons: encoders × image sets × scores.
-
-# Noisy copies of a point over which eq. 4 takes its mean.
-VIEWS = 8
-
-
-@dataclass(frozen=True)
-class Curation:
-    """A probe trained on what one rule leaves of the training images."""
-
-    accuracy: float  # share of test images, 0 to 1; over all draws of a random rule
-    correct: list[Bool[Tensor, "M"]]  # one a draw
-
-
-def score_images(
-    encoder: nn.Module, images: UInt8[Tensor, "N H W 3"], null_directions: int | None = None
-) -> JepaScore:
-    """JEPA-SCORE of bytes by an encoder of images in [0, 1]."""
-    return jepa_score(encoder, to_unit(images), null_directions=null_directions)
-
-
 def backbone_scores(
-    backbone: Backbone,
-    images: UInt8[Tensor, "N H W 3"],
-    null_directions: int | None = None,
-    chunk_size: int = 64,
+    backbone: Backbone, images: Images, null_directions: int | None = None
 ) -> JepaScore:
     """JEPA-SCORE of bytes of any size by any backbone, through its own preprocessing."""
     return jepa_score(
         backbone.embedding(),
         torch.stack([backbone.prepare(Image.fromarray(image.numpy())) for image in images]),
         null_directions=null_directions,
-        chunk_size=chunk_size,
+        chunk_size=64,
         batch_size=1,
     )
 
 
 @torch.no_grad()
-def backbone_embeddings(
-    backbone: Backbone, images: UInt8[Tensor, "N H W 3"]
-) -> Float[Tensor, "N K"]:
+def backbone_embeddings(backbone: Backbone, images: Images) -> Float[Tensor, "N K"]:
     """Embeddings alone, image by image."""
     encoder, device = backbone.embedding(), backbone.mean.device
     pixels = (backbone.prepare(Image.fromarray(image.numpy())) for image in images)
@@ -417,31 +327,25 @@ def backbone_embeddings(
 
 
 def without_largest(score: JepaScore, share: float = 0.2) -> Float[Tensor, "B"]:
-    """The score without this share of the kept singular values, the largest ones, nats.
-
-    The public evaluation of JEPA-SCORE found it to separate outliers a little better.
-    """
+    """The score in nats without this share of the kept singular values, the largest ones."""
     kept = score.log_spectrum[:, : score.log_spectrum.shape[1] - score.null_directions]
     return kept[:, round(share * kept.shape[1]) :].clamp(min=math.log(EPS)).sum(dim=1)
 
 
 def toy_correlations(
-    config: ToyConfig, density: GaussianMixture, seeds: tuple[int, ...], points: int, seed: int
-) -> tuple[dict[str, Interval], list[nn.Module]]:
-    """Spearman's correlation of each score with the true log-density, and the encoders.
+    encoders: list[nn.Module], density: GaussianMixture, points: int, seed: int
+) -> dict[str, Interval]:
+    """Spearman's correlation of each score with the true log-density on new points, over encoders.
 
-    On new points of the density, the same for all. Intervals are Student's over seeds of training.
     JEPA-SCORE, the same over several views of each point, as training made them (eq. 4), and, from
     the same embeddings: with the Gaussian term, that term alone, with the density that the
     embeddings really have by the distance to the tenth neighbour among as many training points,
-    minus that distance alone, Mahalanobis; and that distance in the space of x, which sees the data
-    themselves.
+    minus that distance alone, Mahalanobis; and that distance in the space of x.
     """
-    encoders = train_toys(config, density, seeds)
     x, bank = (density.sample(points, generator(seed, "toy", name)) for name in ("points", "bank"))
     truth = density.log_density(x)
     noise = torch.randn(VIEWS, *x.shape, generator=generator(seed, "toy", "views"))
-    views = (x.float() + config.noise * noise).flatten(0, 1)
+    views = (x.float() + NOISE * noise).flatten(0, 1)
     found: dict[str, list[float]] = {}
     for encoder in encoders:
         score = jepa_score(encoder, x.float(), null_directions=0, batch_size=points)
@@ -449,13 +353,10 @@ def toy_correlations(
         away = torch.cdist(embeddings, known).kthvalue(10).values
         # They lie on a surface of as many dimensions as the score has singular values.
         dimensions = score.log_spectrum.shape[1]
+        of_views = jepa_score(encoder, views, null_directions=0, batch_size=points).score
         scores = {
             "JEPA-SCORE": score.score,
-            f"JEPA-SCORE, {VIEWS} views": combine_views(
-                jepa_score(encoder, views, null_directions=0, batch_size=points).score.view(
-                    VIEWS, points
-                )
-            ),
+            f"JEPA-SCORE, {VIEWS} views": combine_views(of_views.view(VIEWS, points)),
             "JEPA-SCORE + Gaussian": score.log_density,
             "Gaussian alone": score.log_density - score.score,
             "JEPA-SCORE + neighbours": score.score - dimensions * away.clamp(min=1e-30).log(),
@@ -466,7 +367,7 @@ def toy_correlations(
         for name, values in scores.items():
             rho = rank_correlation(values.numpy(), truth.numpy(), seed, draws=2).value
             found.setdefault(name, []).append(rho)
-    return {name: seed_interval(values) for name, values in found.items()}, encoders
+    return {name: seed_interval(values) for name, values in found.items()}
 
 
 def by_method(
@@ -474,57 +375,51 @@ def by_method(
     methods: Mapping[str, str],
     bounds: tuple[float, float] = (-1.0, 1.0),
 ) -> dict[str, dict[str, Interval]]:
-    """The mean over each method's encoders, with Student's interval over their seeds.
+    """The mean over each method's encoders of each quantity, with its interval (`over_intervals`).
 
-    A method with one encoder keeps that encoder's interval, which is over images.
-
-    Args:
-        found: encoder -> quantity -> value.
-        methods: encoder -> method.
-        bounds: of the quantities, to which Student's interval is cut.
+    `found` is by encoder and quantity, `methods` by encoder; intervals are cut to `bounds`.
     """
-    together: dict[str, dict[str, list[Interval]]] = {}
+    together: dict[str, list[Mapping[str, Interval]]] = {}
     for encoder, cells in found.items():
-        for quantity, cell in cells.items():
-            together.setdefault(methods[encoder], {}).setdefault(quantity, []).append(cell)
+        together.setdefault(methods[encoder], []).append(cells)
     return {
-        method: {
-            quantity: cells[0] if len(cells) == 1 else _over_seeds(cells, bounds)
-            for quantity, cells in by_quantity.items()
-        }
-        for method, by_quantity in together.items()
+        method: {name: over_intervals([cells[name] for cells in own], bounds) for name in own[0]}
+        for method, own in together.items()
     }
-
-
-def _over_seeds(cells: list[Interval], bounds: tuple[float, float]) -> Interval:
-    found, (least, most) = seed_interval([cell.value for cell in cells]), bounds
-    return replace(found, low=max(found.low, least), high=min(found.high, most))
 
 
 def separations(
-    data: Float[Tensor, "N"], outliers: Mapping[str, Float[Tensor, "M"]], seed: int
-) -> dict[str, Separation]:
-    """Of one score, against every set of outliers."""
+    data: JepaScore,
+    outliers: Mapping[str, JepaScore],
+    fits: Mapping[str, Fit],
+    training: Float[Tensor, "N d"],
+    seed: int,
+) -> dict[str, dict[str, Separation]]:
+    """Score -> set of outliers -> separation from held-out data.
+
+    Of JEPA-SCORE, of it with the Gaussian term and without the largest singular values, and of
+    each detector, fitted on training features.
+    """
+    sets = (data, *outliers.values())
+    scores = {
+        "JEPA-SCORE": [found.score for found in sets],
+        "JEPA-SCORE + Gaussian": [found.log_density for found in sets],
+        "without the largest fifth": [without_largest(found) for found in sets],
+    }
+    for name, fit in fits.items():
+        detector = fit(training)
+        scores[name] = [detector(found.embeddings) for found in sets]
     return {
-        name: separation(data.numpy(), scores.numpy(), seed) for name, scores in outliers.items()
+        name: {
+            kind: separation(of_data.numpy(), of_outliers.numpy(), seed)
+            for kind, of_outliers in zip(outliers, others, strict=True)
+        }
+        for name, (of_data, *others) in scores.items()
     }
 
 
-def detector_separations(
-    fit: Fit,
-    training: Float[Tensor, "N d"],
-    data: Float[Tensor, "M d"],
-    outliers: Mapping[str, Float[Tensor, "L d"]],
-    seed: int,
-) -> dict[str, Separation]:
-    """Of a detector fitted on training features, on held-out data, against every set."""
-    score = fit(training)
-    return separations(score(data), {name: score(x) for name, x in outliers.items()}, seed)
-
-
 def own_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Float[Tensor, "N"]:
-    """Mean cosine similarity to the k nearest *other* rows."""
-    # The nearest one of all is the row itself.
+    """Mean cosine similarity to the k nearest *other* rows: the nearest one is the row itself."""
     return nearest(features, features, k + 1)[0][:, 1:].mean(dim=1)
 
 
@@ -535,255 +430,19 @@ def kept_rows(score: Float[Tensor, "N"], dropped: float) -> Int64[Tensor, "kept"
 
 
 def curate(
-    choose: Callable[[int], Int64[Tensor, "kept"]],
-    draws: int,
+    kept: Sequence[Int64[Tensor, "_"]],
     training: tuple[Float[Tensor, "N d"], Int64[Tensor, "N"]],
     test: tuple[Float[Tensor, "M d"], Int64[Tensor, "M"]],
     seed: int,
-) -> Curation:
-    """A linear probe of what `choose(draw)` keeps, for every draw of a random rule.
+) -> Bool[Tensor, "draws M"]:
+    """Which test images a linear probe gets right that learns from the kept rows of `training`.
 
     Test images of a class that has lost all its training images count as wrong.
     """
-    x, y = training
-    features, labels = test
+    (x, y), (features, labels) = training, test
     correct = []
-    for draw in range(draws):
-        rows = choose(draw)
+    for rows in kept:
         known = labels.clamp(max=int(y[rows].max()))
         found = linear_probe(x[rows], y[rows], features, known, seed=seed)
         correct.append(found.predictions == labels)
-    return Curation(torch.stack(correct).double().mean().item(), correct)
-
-
-# Figures.
-
-# One look a score, in every figure of the chapter: told apart without colour, too.
-_LOOKS = {
-    "JEPA-SCORE": ("#0072B2", "o"),
-    "JEPA-SCORE, 8 views": ("black", "1"),
-    "JEPA-SCORE + Gaussian": ("#56B4E9", "s"),
-    "JEPA-SCORE + neighbours": ("#882255", "p"),
-    "without the largest fifth": ("#332288", "D"),
-    "Gaussian alone": ("#E69F00", "^"),
-    "kNN similarity": ("#D55E00", "v"),
-    "kNN distance": ("#A0522D", "X"),
-    "kNN of embeddings": ("#D55E00", "v"),
-    "kNN of the data": ("#777777", "x"),
-    "Mahalanobis": ("#009E73", "<"),
-    "Mahalanobis per class": ("#44AA99", ">"),
-    "Gaussian likelihood per class": ("#CC79A7", "P"),
-    "feature norm": ("#999933", "*"),
-}
-_OTHER = ("0.3", ".")
-
-
-def stretching(
-    x: Float64[Tensor, "N"], density: Float64[Tensor, "N"], share: Float64[Tensor, "N"]
-) -> Figure:
-    """A density above, an even one below, and where the map between them puts points.
-
-    Evenly spaced points x are joined with their images: where the density is high, these lie
-    apart. The shade of a line is the logarithm of the density there.
-
-    Args:
-        share: the images, shares of the data below x, from 0 to 1.
-    """
-    figure, (above, fan, below) = plt.subplots(
-        3, 1, figsize=(6.5, 4.6), height_ratios=(1, 1.2, 0.8), layout="constrained"
-    )
-    low, high = x.min().item(), x.max().item()
-    shades, logs = plt.get_cmap("crest"), density.log()
-    scale = plt.Normalize(logs.min().item(), logs.max().item())
-    for start, end, log in zip(((x - low) / (high - low)), share, logs, strict=True):
-        fan.plot([start, end], [1, 0], color=shades(scale(log)), lw=1)
-    above.fill_between(x.numpy(), density.numpy(), color="0.85")
-    above.plot(x.numpy(), density.numpy(), color="0.2")
-    above.set(xlim=(low, high), xlabel="x", ylabel="density of\nthe data")
-    below.fill_between([0, 1], [1, 1], color="0.85")
-    below.plot([0, 1], [1, 1], color="0.2")
-    below.set(xlim=(0, 1), ylim=(0, 1.5), xlabel="f(x)", ylabel="density of the\nembeddings")
-    fan.set_xlim(0, 1)
-    for axis in (above, below):
-        axis.set_ylim(0, None)
-        sns.despine(ax=axis)
-    fan.axis("off")
-    return figure
-
-
-def agreement(
-    cases: Mapping[str, tuple[Float64[Tensor, "N"], Float64[Tensor, "N"]]],
-) -> Figure:
-    """A panel a case: the log-density found against the true one; equal on the diagonal."""
-    figure, axes = _panels(len(cases), 3.0, 3.0)
-    for axis, (name, (truth, found)) in zip(axes, cases.items(), strict=True):
-        ends = [truth.min().item(), truth.max().item()]
-        axis.plot(ends, ends, color="0.6", lw=1)
-        axis.scatter(truth.numpy(), found.numpy(), s=12, color=_LOOKS["JEPA-SCORE"][0])
-        axis.set(title=name, xlabel="true log p(x), nats")
-        sns.despine(ax=axis)
-    axes[0].set_ylabel("score + log φ(f(x)), nats")
-    return figure
-
-
-def density_maps(
-    maps: Mapping[str, Float64[Tensor, "G G"]], extent: float, points: Float64[Tensor, "N 2"]
-) -> Figure:
-    """Maps over a square of the plane from -extent to extent, each by its own ranks.
-
-    Ranks, because the claim is one of order and the scales have nothing in common. The points are
-    data: elsewhere no encoder has learned anything.
-    """
-    columns = min(5, len(maps))
-    rows = -(-len(maps) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.3 * columns, 2.5 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, (name, values) in zip(axes.flat, maps.items(), strict=False):
-        ranks = values.flatten().argsort().argsort().view(values.shape).numpy()
-        axis.imshow(ranks, origin="lower", cmap="crest_r", extent=[-extent, extent] * 2)
-        axis.plot(*points.T.numpy(), ".", color="#D55E00", ms=1.5)
-        axis.set(xlim=(-extent, extent), ylim=(-extent, extent))
-        axis.set_title(name, fontsize=9)
-    return figure
-
-
-def correlations_over_width(
-    found: Mapping[str, Mapping[str, Mapping[int, Interval]]],
-) -> Figure:
-    """A panel a case: rank correlation of every score with log p over the embedding's width K.
-
-    Args:
-        found: case -> score -> K -> correlation with its interval over seeds.
-    """
-    figure, axes = _panels(len(found), 2.6, 3.2)
-    for axis, (case, scores) in zip(axes, found.items(), strict=True):
-        for shift, (name, by_width) in enumerate(scores.items()):
-            color, marker = _LOOKS.get(name, _OTHER)
-            # Side by side: intervals at one place would hide each other.
-            x = np.arange(len(by_width)) + (shift - (len(scores) - 1) / 2) * 0.06
-            cells = list(by_width.values())
-            axis.errorbar(
-                x, [cell.value for cell in cells], yerr=_errors(cells), color=color,
-                marker=marker, ms=5, lw=1, capsize=2, label=name,
-            )  # fmt: skip
-        axis.set_xticks(range(len(by_width)), [str(width) for width in by_width])
-        axis.axhline(0, color="0.6", lw=1)
-        axis.set(title=case, xlabel="K, embedding dimensions", ylim=(-1.08, 1.08))
-        sns.despine(ax=axis)
-    axes[0].set_ylabel("Spearman's ρ with log p(x)")
-    _legend_below(figure, axes[0], 3)
-    return figure
-
-
-def correlation_dots(found: Mapping[str, Mapping[str, Interval]]) -> Figure:
-    """A panel an encoder, a row a property of the image: rank correlation with its interval."""
-    figure, axes = _panels(len(found), 2.7, 2.8)
-    for axis, (encoder, cells) in zip(axes, found.items(), strict=True):
-        for row, cell in enumerate(cells.values()):
-            axis.errorbar(
-                cell.value, row, xerr=_errors([cell]), fmt="o", capsize=2,
-                color=_LOOKS["JEPA-SCORE"][0],
-            )  # fmt: skip
-        axis.axvline(0, color="0.6", lw=1)
-        axis.set(title=encoder, xlim=(-1.05, 1.05), xlabel="Spearman's ρ with the score")
-        axis.set_yticks(range(len(cells)), list(cells))
-        axis.grid(axis="x", alpha=0.3)
-        sns.despine(ax=axis)
-    axes[0].invert_yaxis()
-    return figure
-
-
-def outlier_panels(found: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> Figure:
-    """A panel an encoder, a row a set of outliers, a mark a score: AUROC with its interval.
-
-    Args:
-        found: encoder -> score -> set -> AUROC.
-    """
-    sets = list(next(iter(next(iter(found.values())).values())))
-    figure, axes = _panels(len(found), 2.9, 0.62 * len(sets) + 1.6)
-    for axis, scores in zip(axes, found.values(), strict=True):
-        for shift, (name, by_set) in enumerate(scores.items()):
-            color, marker = _LOOKS.get(name, _OTHER)
-            offset = (shift - (len(scores) - 1) / 2) * 0.8 / len(scores)
-            cells = list(by_set.values())
-            axis.errorbar(
-                [cell.value for cell in cells], np.arange(len(cells)) + offset,
-                xerr=_errors(cells), fmt=marker, ms=4, lw=1, color=color, label=name,
-            )  # fmt: skip
-        axis.axvline(0.5, color="0.4", ls=":", lw=1)
-        axis.set(xlim=(-0.03, 1.03), xlabel="AUROC (dotted: chance)")
-        axis.grid(axis="y", alpha=0.3)
-        sns.despine(ax=axis)
-    for axis, encoder in zip(axes, found, strict=True):
-        axis.set_title(encoder)
-    axes[0].set_yticks(range(len(sets)), sets)
-    axes[0].invert_yaxis()
-    _legend_below(figure, axes[0], 3)
-    return figure
-
-
-def flattery_dots(found: Mapping[str, tuple[Interval, Interval]]) -> Figure:
-    """A row a detector and set: AUROC held out (filled) and fitted on what is scored (hollow)."""
-    figure, axis = plt.subplots(figsize=(6.5, 0.3 * len(found) + 1.4), layout="constrained")
-    for row, (held_out, on_scored) in enumerate(found.values()):
-        axis.axhline(row, color="0.92", lw=8, zorder=0)
-        for cell, shift, fill, label in (
-            (held_out, -0.12, "#0072B2", "fitted on other images"),
-            (on_scored, 0.12, "white", "fitted on the images that it scores"),
-        ):
-            axis.errorbar(
-                cell.value, row + shift, xerr=_errors([cell]), fmt="o", mfc=fill, color="#0072B2",
-                capsize=2, lw=1, label=label if row == 0 else None,
-            )  # fmt: skip
-    axis.set_yticks(range(len(found)), list(found))
-    axis.invert_yaxis()
-    axis.axvline(0.5, color="0.4", ls=":", lw=1)
-    axis.set_xlabel("AUROC (dotted: chance)")
-    sns.despine(ax=axis)
-    _legend_below(figure, axis, 2)
-    return figure
-
-
-def curation_bars(found: Mapping[str, Mapping[float, Interval]], everything: float) -> Figure:
-    """A group of bars a share dropped, a bar a rule: gain in accuracy over random, in points."""
-    figure, axis = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
-    shares = list(next(iter(found.values())))
-    width = 0.8 / len(found)
-    for index, (rule, cells) in enumerate(found.items()):
-        color = _LOOKS.get(rule, _OTHER)[0]
-        x = np.arange(len(shares)) + (index - (len(found) - 1) / 2) * width
-        gains = list(cells.values())
-        axis.bar(x, [100 * g.value for g in gains], width, color=color, label=rule)
-        axis.errorbar(
-            x, [100 * g.value for g in gains], yerr=100 * _errors(gains), fmt="none",
-            color="black", capsize=2, lw=1,
-        )  # fmt: skip
-    axis.axhline(0, color="black", lw=0.8)
-    axis.set_xticks(range(len(shares)), [f"{100 * share:.0f} % dropped" for share in shares])
-    axis.set_ylabel("accuracy minus that of\nrandom dropping, points")
-    axis.set_title(f"With all images: {100 * everything:.1f} %", fontsize=10)
-    sns.despine(ax=axis)
-    _legend_below(figure, axis, len(found))
-    return figure
-
-
-def _panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
-    figure, axes = plt.subplots(
-        1, count, figsize=(width * count + 0.8, height), squeeze=False, sharey=True,
-        layout="constrained",
-    )  # fmt: skip
-    return figure, list(axes[0])
-
-
-def _errors(cells: Sequence[Interval]) -> Float[np.ndarray, "2 n"]:
-    # Where all seeds agree, rounding may put the mean outside its interval of no length.
-    ends = np.array([[c.value - c.low for c in cells], [c.high - c.value for c in cells]])
-    return ends.clip(min=0)
-
-
-def _legend_below(figure: Figure, axis: Axes, columns: int) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    return torch.stack(correct)

@@ -5,14 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
+import pandas as pd
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped, UInt8
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
 from safetensors.torch import load_file
 from scipy.special import gammaln, ndtri, psi
 from torch import Tensor
@@ -30,10 +26,9 @@ from sparsejepa.information.multiinformation import (
     total_correlation,
 )
 from sparsejepa.information.nearest_neighbour import ksg_value
-from sparsejepa.intervals import Interval, seed_interval
+from sparsejepa.intervals import SEEDS_NEEDED, Interval, seed_interval
 from sparsejepa.model.penalties import strongest_group
 from sparsejepa.model.vit import Encoder
-from sparsejepa.plots import method_color
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator
@@ -41,18 +36,17 @@ from sparsejepa.randomness import generator
 CONTROL = "untrained encoder"
 # Columns of a random subset on which nearest neighbours check the copula, and rows used.
 FEW, ROWS_OF_FEW = 5, 2000
-# A group whose column is below this share of the largest does not read the latent: beside exact
-# zeros, proximal steps leave many that are a ten-thousandth of real columns.
+# A group whose column is below this share of the largest does not read the latent.
 SMALL_COLUMN = 0.01
 # Beyond these widths KSG takes long and is long wrong, and parity has too many values.
 WIDEST = {"ksg": 20, "discrete": 10}
 
+Rows, Matrix = Float64[Tensor, "n d"], Float64[Tensor, "d d"]
+Latents = Int64[Tensor, "d"]
+
 
 def equicorrelated(d: int, rho: float) -> float:
-    """Nats of d Gaussian columns with all correlations rho.
-
-    -½ ln det R with the eigenvalues 1 - rho, d - 1 times, and 1 + (d - 1) rho.
-    """
+    """Nats of d Gaussian columns with all correlations rho: -½ ln det R by its eigenvalues."""
     return -0.5 * ((d - 1) * math.log(1 - rho) + math.log(1 + (d - 1) * rho))
 
 
@@ -72,28 +66,24 @@ def student(d: int, degrees: int) -> float:
     return d * entropy(1) - entropy(d)
 
 
-def equicorrelation(d: int, rho: float) -> Float64[Tensor, "d d"]:
+def equicorrelation(d: int, rho: float) -> Matrix:
     """The correlation matrix of `equicorrelated`."""
     return (1 - rho) * torch.eye(d, dtype=torch.float64) + rho
 
 
-def autoregression(d: int, rho: float) -> Float64[Tensor, "d d"]:
+def autoregression(d: int, rho: float) -> Matrix:
     """The correlation matrix of `autoregressive`."""
     step = torch.arange(d, dtype=torch.float64)
     return rho ** (step[:, None] - step).abs()
 
 
-def gaussian_rows(
-    n: int, correlation: Float64[Tensor, "d d"], generator: torch.Generator
-) -> Float64[Tensor, "n d"]:
+def gaussian_rows(n: int, correlation: Matrix, generator: torch.Generator) -> Rows:
     """n draws of N(0, R)."""
     white = torch.randn(n, len(correlation), generator=generator, dtype=torch.float64)
     return white @ torch.linalg.cholesky(correlation).T
 
 
-def student_rows(
-    n: int, d: int, degrees: int, generator: torch.Generator
-) -> Float64[Tensor, "n d"]:
+def student_rows(n: int, d: int, degrees: int, generator: torch.Generator) -> Rows:
     """n draws of the Student t with R = I."""
     white = torch.randn(n, d + degrees, generator=generator, dtype=torch.float64)
     return white[:, :d] / (white[:, d:].square().sum(1, keepdim=True) / degrees).sqrt()
@@ -151,34 +141,14 @@ def stated_range(method: str, law: Law, n: int, d: int) -> bool:
     return enough and method in law.holds
 
 
-@dataclass(frozen=True)
-class CalibrationPoint:
-    """One estimate beside the truth; entropies in nats."""
-
-    method: str
-    law: str
-    n: int  # rows
-    d: int  # columns
-    truth: float
-    value: float
-    low: float  # of the 95 % interval
-    high: float
-    stated: bool  # whether the estimator claims to hold there
-
-    @property
-    def covered(self) -> bool:
-        """Whether the interval holds the truth."""
-        return self.low <= self.truth <= self.high
-
-
 def calibrate(
     widths: Sequence[int], rows_per_column: Sequence[int], draws: int, most_rows: int, seed: int
-) -> list[CalibrationPoint]:
+) -> pd.DataFrame:
     """Every estimator on every law that it can be asked about, several times.
 
-    Args:
-        widths: numbers of columns.
-        rows_per_column: n / d; combinations with more than `most_rows` rows are left out.
+    A row an estimate, with the truth and the ends of its 95 % interval in nats; stated: whether the
+    estimator claims to hold there; covered: whether the interval holds the truth. Widths are
+    numbers of columns; combinations with more than `most_rows` rows are left out.
     """
     points = []
     sizes = [(max(20, share * d), d) for d in widths for share in rows_per_column]
@@ -193,87 +163,39 @@ def calibrate(
                     if d > WIDEST.get(method, d) or (method == "discrete" and not stated):
                         continue
                     found = total_correlation(x, method, seed=draw)
-                    point = (n, d, law.truth(d), found.value, *found.interval(), stated)
-                    points.append(CalibrationPoint(method, name, *point))
-    return points
+                    estimate = (law.truth(d), found.value, *found.interval(), stated)
+                    points.append((method, name, n, d, *estimate))
+    columns = ["method", "law", "n", "d", "truth", "value", "low", "high", "stated"]
+    frame = pd.DataFrame(points, columns=columns)
+    return frame.assign(covered=frame["truth"].between(frame["low"], frame["high"]))
 
 
-def coverage(points: Sequence[CalibrationPoint]) -> dict[str, dict[str, float]]:
-    """Method -> share of 95 % intervals that hold the truth, and their number, by range.
+def measure_runs(
+    runs: Sequence[Any], images: UInt8[Tensor, "N H W 3"], seed: int, **draws: int
+) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, int], TotalCorrelation]]:
+    """`measure` of each pretrained run and of its encoder before training, on the same images.
 
-    Keys: "stated" and "stated_points" inside the stated range; "outside" and "outside_points".
+    By name of the run, with its method, seed and accuracy; and each estimate by method and seed.
     """
-    table: dict[str, dict[str, float]] = {}
-    for method in dict.fromkeys(point.method for point in points):
-        cells = table[method] = {}
-        for name, inside in (("stated", True), ("outside", False)):
-            hits = [p.covered for p in points if p.method == method and p.stated == inside]
-            cells[f"{name}_points"] = len(hits)
-            if hits:
-                cells[name] = sum(hits) / len(hits)
-    return table
-
-
-@dataclass(frozen=True, eq=False)
-class Representation:
-    """Pooled features of some images, and the method's groups of them."""
-
-    name: str  # of the run
-    method: str  # as "sparsejepa", or "untrained encoder"
-    seed: int
-    features: Float[Tensor, "N d"]
-    groups: Int64[Tensor, "d"]  # each latent's strongest group; -1: no group reads it
-    readers: Int64[Tensor, "d"]  # how many groups read each latent
-    accuracy: float  # top-1 of the linear probe on the run's own test images, 0 to 1
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What is reported of one representation; information in nats."""
-
-    name: str
-    method: str
-    seed: int
-    accuracy: float
-    copula: TotalCorrelation
-    gaussian: TotalCorrelation
-    null: tuple[float, float]  # mean and standard deviation of copula estimates, columns shuffled
-    rankme: float  # effective rank of the features
-    spread: float  # mean standard deviation of a feature over images
-    missed: tuple[float, float]  # KSG minus copula on few columns: mean and standard error
-    read: int  # latents that some group reads, of copula.d
-    shared: int  # latents that several groups read
-    between: float  # of the groups of read latents
-    within: float  # sum over groups
-    partition: AmongRandom | None  # between, among random partitions; None with a single group
-    subset: AmongRandom | None  # total of the read latents, among random ones; None if all are read
-
-
-def representations(runs: Sequence[Any], images: UInt8[Tensor, "N H W 3"]) -> list[Representation]:
-    """Features of the same images from every pretrained run, and of its encoder before training."""
-    found = []
+    cells, totals = {}, {}
     for run in runs:
         groups, readers = read_groups(run)
-        config, seed = run.encoder.config, run.seed
-        before = Encoder(config, generator(seed, "initial encoder")).eval().requires_grad_(False)
+        before = Encoder(run.encoder.config, generator(run.seed, "initial encoder")).eval()
         for name, method, encoder in (
             (run.name, run.method, run.encoder),
             (f"{run.name} before", CONTROL, before),
         ):
-            probed = run.results["accuracy"][f"{method}, last block"]["linear probe"]["value"]
             features = pooled_features(encoder, images)
-            found.append(Representation(name, method, seed, features, groups, readers, probed))
-    return found
+            cell, totals[method, run.seed] = measure(features, groups, readers, seed, **draws)
+            probed = run.results["accuracy"][f"{method}, last block"]["linear probe"]["value"]
+            cells[name] = {"method": method, "seed": run.seed, "accuracy": probed} | cell
+    return cells, totals
 
 
-def read_groups(run: Any) -> tuple[Int64[Tensor, "d"], Int64[Tensor, "d"]]:
+def read_groups(run: Any) -> tuple[Latents, Latents]:
     """The partition of latents that the run's predictor makes, and how many groups read each.
 
-    A latent belongs to the group that reads it most, -1 if none does. Columns below a hundredth
-    of the largest are none.
-
-    Raises:
-        FileNotFoundError: the run kept no groups.
+    A latent belongs to the group that reads it most, -1 if none does.
     """
     path = run.training / "groups.safetensors"
     if not path.is_file():
@@ -286,53 +208,69 @@ def read_groups(run: Any) -> tuple[Int64[Tensor, "d"], Int64[Tensor, "d"]]:
 
 
 def measure(
-    representation: Representation, draws: int, null_draws: int, subsets: int, seed: int
-) -> Measured:
-    """Total correlation and its split, each beside what chance gives.
+    features: Float[Tensor, "N d"],
+    groups: Latents,
+    readers: Latents,
+    seed: int,
+    *,
+    draws: int,
+    null_draws: int,
+    subsets: int,
+) -> tuple[dict[str, Any], TotalCorrelation]:
+    """Total correlation and its split in nats, each beside what chance gives, and the estimate.
 
     The final norm's null direction and dead units are dropped once, before everything else, so
-    that all numbers are of the same latents.
+    that all numbers are of the same latents. read_latents, shared_latents: latents that some group
+    reads, that several do; partition: what is between groups, among random partitions; subset:
+    the total of the read latents, among random ones; both only where there is a choice.
 
     Args:
         draws: random partitions, and random subsets of the read latents' number.
         null_draws: estimates of shuffled columns.
         subsets: random sets of few columns on which nearest neighbours check the copula.
     """
-    given = representation
-    values, kept, _ = usable_columns(given.features, drop=True)
+    values, kept, _ = usable_columns(features, drop=True)
     null = shuffled_null(values, "copula", null_draws, generator(seed, "null"))
-    labels = given.groups[torch.from_numpy(kept)]
+    labels = groups[torch.from_numpy(kept)]
     read = torch.nonzero(labels >= 0).flatten()
-    groups = groups_of(labels[read])
+    parts, among = groups_of(labels[read]), {}
     between = within = 0.0
-    partition = subset = None
-    if groups:
-        split = decompose(values[:, read], groups, "copula", seed=seed)
+    if parts:
+        split = decompose(values[:, read], parts, "copula", seed=seed)
         between, within = split.between.value, sum(part.value for part in split.within)
-    if len(groups) > 1:
+    if len(parts) > 1:
         source = generator(seed, "partitions")
-        partition = random_partitions(values[:, read], groups, "copula", draws, source, seed=seed)
+        found = random_partitions(values[:, read], parts, "copula", draws, source, seed=seed)
+        among["partition"] = _rank(found)
     if 1 < len(read) < len(labels):
         source = generator(seed, "subsets")
-        subset = random_subsets(values, read.tolist(), "copula", draws, source, seed=seed)
-    return Measured(
-        given.name,
-        given.method,
-        given.seed,
-        given.accuracy,
-        total_correlation(given.features, "copula", drop=True, seed=seed),
-        total_correlation(given.features, "gaussian", drop=True),
-        (float(null.mean()), float(null.std())),
-        rankme(given.features),
-        feature_spread(given.features),
-        missed_by_copula(values, subsets, seed),
-        len(read),
-        int((given.readers[torch.from_numpy(kept)] > 1).sum()),
-        between,
-        within,
-        partition,
-        subset,
-    )
+        found = random_subsets(values, read.tolist(), "copula", draws, source, seed=seed)
+        among["subset"] = _rank(found)
+    total = total_correlation(features, "copula", drop=True, seed=seed)
+    plug_in = total_correlation(features, "gaussian", drop=True)
+    missed = missed_by_copula(values, subsets, seed)
+    return {
+        "n": total.n,
+        "d": total.d,
+        "dropped": [f"{c.column}: {c.reason}" for c in total.dropped],
+        "total": {"value": total.value, "interval": list(total.interval())},
+        "per_unit": total.per_unit,
+        "gaussian": {"value": plug_in.value, "interval": list(plug_in.interval())},
+        "null": {"mean": float(null.mean()), "standard_deviation": float(null.std())},
+        "missed_by_copula": dict(zip(("mean", "standard_error"), missed, strict=True)),
+        "rankme": rankme(features),
+        "spread": feature_spread(features),
+        "read_latents": len(read),
+        "shared_latents": int((readers[torch.from_numpy(kept)] > 1).sum()),
+        "between": between,
+        "within": within,
+        **among,
+    }, total
+
+
+def _rank(found: AmongRandom) -> dict[str, Any]:
+    rank = {"own": found.own, "rank": found.rank, "p_value": found.p_value}
+    return rank | {"random_range": [float(found.random.min()), float(found.random.max())]}
 
 
 def missed_by_copula(
@@ -340,8 +278,8 @@ def missed_by_copula(
 ) -> tuple[float, float]:
     """Nats that nearest neighbours find beyond the copula, on random sets of few columns.
 
-    Mean over the sets and its standard error. KSG as published errs downwards there, the copula
-    misses what is not Gaussian: a positive number is dependence that the copula does not see.
+    Mean over the sets and its standard error. KSG errs downwards there: a positive number is
+    dependence that the copula does not see.
     """
     source, rows, gaps = generator(seed, "few"), values[:ROWS_OF_FEW], []
     for _ in range(subsets):
@@ -352,20 +290,18 @@ def missed_by_copula(
     return float(np.mean(gaps)), float(np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
 
 
-def per_unit_difference(measured: Sequence[Measured], method: str) -> Interval | None:
+def per_unit_difference(
+    totals: Mapping[tuple[str, int], TotalCorrelation], method: str
+) -> Interval | None:
     """TC / (d - 1) of a method minus JEPA's, over the seeds that both have; None without a pair.
 
     Student's interval from three seeds on; else over images, of the one seed or of the mean of
     two, as if both encoders saw images of their own (a wider interval than they deserve).
     """
-    by_run = {(m.method, m.seed): m.copula for m in measured}
-    pairs = [
-        (by_run[found, seed], by_run["jepa", seed])
-        for found, seed in by_run
-        if found == method and ("jepa", seed) in by_run
-    ]
+    seeds = [seed for found, seed in totals if found == method and ("jepa", seed) in totals]
+    pairs = [(totals[method, seed], totals["jepa", seed]) for seed in seeds]
     differences = [one.per_unit - jepa.per_unit for one, jepa in pairs]
-    if not differences or len(differences) >= 3:
+    if not differences or len(differences) >= SEEDS_NEEDED:
         return seed_interval(differences) if differences else None
     errors = [t.standard_error / max(t.d - 1, 1) for pair in pairs for t in pair]
     mean = sum(differences) / len(differences)
@@ -373,7 +309,9 @@ def per_unit_difference(measured: Sequence[Measured], method: str) -> Interval |
     return Interval(mean, mean - half, mean + half, 0.95)
 
 
-def conclusions(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+def conclusions(
+    cells: Sequence[Mapping[str, Any]], totals: Mapping[tuple[str, int], TotalCorrelation]
+) -> list[dict[str, Any]]:
     """One row a method with a group penalty and a control: is the method clear of the control?
 
     "total" is per unit, minus JEPA's. "dimension" (latents read, among random ones) and "grouping"
@@ -381,176 +319,15 @@ def conclusions(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     that no correction over runs is needed; their rank is the mean of the runs.
     """
     rows = []
-    for method in dict.fromkeys(m.method for m in measured if m.method.startswith("sparsejepa")):
-        own = [m for m in measured if m.method == method]
-        if found := per_unit_difference(measured, method):
+    for method in dict.fromkeys(c["method"] for c in cells if c["method"].startswith("sparsejepa")):
+        if found := per_unit_difference(totals, method):
             row = {"value": found.value, "interval": [found.low, found.high]}
-            clear = found.low > 0 or found.high < 0
-            rows.append({"method": method, "question": "total", **row, "clear": clear})
-        for question, among in (
-            ("dimension", [m.subset for m in own if m.subset]),
-            ("grouping", [m.partition for m in own if m.partition]),
-        ):
+            rows.append({"method": method, "question": "total", **row, "clear": found.clear()})
+        for question, key in (("dimension", "subset"), ("grouping", "partition")):
+            among = [c[key] for c in cells if c["method"] == method and key in c]
             if among:
-                row = {"ranks": [a.rank for a in among], "p_values": [a.p_value for a in among]}
-                one_side = len({a.rank > 0.5 for a in among}) == 1
-                clear = one_side and max(row["p_values"]) <= 0.05
-                rows.append({"method": method, "question": question, **row, "clear": clear})
+                ranks, p_values = ([a[name] for a in among] for name in ("rank", "p_value"))
+                clear = len({rank > 0.5 for rank in ranks}) == 1 and max(p_values) <= 0.05
+                row = {"method": method, "question": question, "ranks": ranks}
+                rows.append(row | {"p_values": p_values, "clear": clear})
     return rows
-
-
-def as_results(measured: Sequence[Measured]) -> dict[str, Any]:
-    """What `results.json` keeps of each representation."""
-    return {m.name: _cell(m) for m in measured}
-
-
-def _cell(m: Measured) -> dict[str, Any]:
-    cell: dict[str, Any] = {
-        "method": m.method,
-        "seed": m.seed,
-        "n": m.copula.n,
-        "d": m.copula.d,
-        "dropped": [f"{c.column}: {c.reason}" for c in m.copula.dropped],
-        "total": {"value": m.copula.value, "interval": list(m.copula.interval())},
-        "per_unit": m.copula.per_unit,
-        "gaussian": {"value": m.gaussian.value, "interval": list(m.gaussian.interval())},
-        "null": {"mean": m.null[0], "standard_deviation": m.null[1]},
-        "missed_by_copula": {"mean": m.missed[0], "standard_error": m.missed[1]},
-        "rankme": m.rankme,
-        "spread": m.spread,
-        "accuracy": m.accuracy,
-        "read_latents": m.read,
-        "shared_latents": m.shared,
-        "between": m.between,
-        "within": m.within,
-    }
-    for key, among in (("partition", m.partition), ("subset", m.subset)):
-        if among:
-            cell[key] = {
-                "own": among.own,
-                "rank": among.rank,
-                "p_value": among.p_value,
-                "random_range": [float(among.random.min()), float(among.random.max())],
-            }
-    return cell
-
-
-def calibration_figure(points: Sequence[CalibrationPoint]) -> Figure:
-    """A panel an estimator: estimate with its interval against the truth, both in nats.
-
-    Filled where the estimator claims to hold, hollow where it does not; the colour is the width.
-    """
-    methods = list(dict.fromkeys(point.method for point in points))
-    widths = sorted({point.d for point in points})
-    colors = dict(zip(widths, sns.color_palette("viridis", len(widths)), strict=True))
-    figure, axes = plt.subplots(2, 2, figsize=(9.2, 7.8), layout="constrained")
-    for axis, method in zip(axes.flat, methods, strict=False):
-        own = [point for point in points if point.method == method]
-        top = 1.3 * max(max(p.truth, p.value) for p in own)
-        axis.plot([0, top], [0, top], color="0.5", lw=1, ls="--", zorder=1)
-        for p in own:
-            axis.errorbar(
-                p.truth, p.value, [[p.value - p.low], [p.high - p.value]], fmt="o", ms=5, lw=0.8,
-                color=colors[p.d], mfc=colors[p.d] if p.stated else "white", zorder=2 + p.stated,
-            )  # fmt: skip
-        # Zero has its place, and equal steps are equal ratios from a twentieth of a nat on.
-        axis.set_xscale("symlog", linthresh=0.05)
-        axis.set_yscale("symlog", linthresh=0.05)
-        for side, lowest in ((axis.xaxis, 0.0), (axis.yaxis, min(0.0, min(p.low for p in own)))):
-            decades = (-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100)
-            ticks = [t for t in decades if lowest <= t <= top]
-            side.set_ticks(ticks, [f"{t:g}" for t in ticks])
-            side.set_minor_locator(NullLocator())
-        axis.set(title=method, xlabel="truth, nats", ylabel="estimate, nats")
-        axis.grid(alpha=0.3)
-    marks = [_mark("o", f"d = {d}", color) for d, color in colors.items()]
-    marks += [_mark("o", "in the stated range"), _mark("o", "outside", mfc="white")]
-    return _with_legend(figure, marks, columns=4)
-
-
-def total_panel(measured: Mapping[str, Sequence[Measured]]) -> Figure:
-    """A panel an image set, a row a representation: TC per unit by two estimators, and its null.
-
-    Args:
-        measured: image set -> its representations, the same in all.
-    """
-    names = [m.name for m in next(iter(measured.values()))]
-    size = (5.2 * len(measured) + 1.2, 0.36 * len(names) + 1.7)
-    figure, axes = plt.subplots(
-        1, len(measured), figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for axis, (images, found) in zip(axes[0], measured.items(), strict=True):
-        for row, m in enumerate(found):
-            color, units, value = method_color(m.method), max(m.copula.d - 1, 1), m.copula.per_unit
-            low, high = (end / units for end in m.copula.interval())
-            ends = [[value - low], [high - value]]
-            axis.errorbar(value, row, xerr=ends, fmt="o", color=color, capsize=2)
-            axis.plot(m.gaussian.per_unit, row, "D", color=color, mfc="white", ms=6)
-            axis.plot(m.null[0] / units, row, "|", color="0.35", ms=11)
-        axis.set_title(images)
-        _rows(axis, names, "total correlation / (d - 1), nats")
-    axes[0, 0].invert_yaxis()
-    marks = [
-        _mark("o", "Gaussian copula, 95 % interval"),
-        _mark("D", "Gaussian plug-in", mfc="white"),
-        _mark("|", "columns shuffled", ms=11),
-    ]
-    return _with_legend(figure, marks, columns=3)
-
-
-def chance_panel(measured: Sequence[Measured]) -> Figure:
-    """A row a representation: what random partitions leave between groups, and what its own does.
-
-    As a share of the total correlation of the latents that some group reads. Every random draw is
-    a tick, so that nothing is smoothed.
-    """
-    shown = [m for m in measured if m.partition]
-    size = (8.2, max(2.2, 0.42 * len(shown) + 1.3))
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
-    for row, m in enumerate(shown):
-        share, color = 100 / (m.between + m.within), method_color(m.method)
-        ticks = share * m.partition.random
-        axis.plot(ticks, np.full(len(ticks), row), "|", color=color, alpha=0.35, ms=13)
-        axis.plot(share * m.partition.own, row, "D", color=color, ms=7, mec="black")
-    axis.invert_yaxis()
-    label = "between groups, % of the total correlation of the latents that are read"
-    _rows(axis, [m.name for m in shown], label)
-    marks = [
-        _mark("D", "the method's groups", mec="black"),
-        _mark("|", "random groups, equal sizes", ms=9),
-    ]
-    return _with_legend(figure, marks, columns=2)
-
-
-def beside_panels(measured: Sequence[Measured]) -> Figure:
-    """TC per unit against accuracy, effective rank and scale, a dot a representation."""
-    panels: dict[str, Callable[[Measured], float]] = {
-        "linear probe, top-1 %": lambda m: 100 * m.accuracy,
-        "RankMe": lambda m: m.rankme,
-        "feature spread": lambda m: m.spread,
-    }
-    figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.7), layout="constrained")
-    for axis, (label, value) in zip(axes, panels.items(), strict=True):
-        for m in measured:
-            axis.plot(m.copula.per_unit, value(m), "o", color=method_color(m.method))
-        axis.set(xlabel="total correlation / (d - 1), nats", ylabel=label)
-        axis.grid(alpha=0.3)
-    methods = dict.fromkeys(m.method for m in measured)
-    return _with_legend(figure, [_mark("o", m, method_color(m)) for m in methods], columns=4)
-
-
-def _rows(axis: plt.Axes, names: Sequence[str], label: str) -> None:
-    axis.set_yticks(range(len(names)), names)
-    axis.set_xlabel(label)
-    axis.grid(axis="x", alpha=0.3)
-    sns.despine(ax=axis)
-
-
-def _mark(marker: str, label: str, color: Any = "0.4", **looks: Any) -> Line2D:
-    return Line2D([], [], marker=marker, ls="", color=color, label=label, **looks)
-
-
-def _with_legend(figure: Figure, marks: Sequence[Line2D], columns: int) -> Figure:
-    place = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
-    figure.legend(handles=list(marks), **place)
-    return figure

@@ -1,7 +1,4 @@
-"""The sparsity study: what is measured of every variant, how two compare, and its figures.
-
-All variants and controls are measured with one `Yardstick`, so that their numbers compare.
-"""
+"""The sparsity study: what is measured of every variant with one `Yardstick`, comparisons."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -9,28 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64
 from matplotlib.figure import Figure
+from matplotlib.scale import SymmetricalLogScale
 from torch import Tensor
 
+from sparsejepa import intervals
 from sparsejepa.data.batches import resized, to_unit
 from sparsejepa.data.image_set import SCENES_SEED, ImageSet, load_image_set, pixel_sha256
 from sparsejepa.data.scenes import draw_scenes
 from sparsejepa.information.multiinformation import total_correlation
-from sparsejepa.intervals import Interval, bootstrap_interval, paired_difference, seed_interval
+from sparsejepa.intervals import Estimate, Interval
+from sparsejepa.model import penalties
 from sparsejepa.model.jepa import Jepa
-from sparsejepa.model.penalties import (
-    activation_sparsity,
-    column_sparsity,
-    group_column_norms,
-    group_sparsity,
-    make_groups,
-    projection_groups,
-)
 from sparsejepa.model.vit import Encoder
-from sparsejepa.plots import interval_dots, legend_below, method_color, panel_grid
+from sparsejepa.plots import Line, line_panels, method_color
 from sparsejepa.probing.evaluate import low_level_labels, online_watch
 from sparsejepa.probing.features import pixel_features, pooled_features
 from sparsejepa.probing.linear import linear_probe, whiten
@@ -41,16 +32,14 @@ from sparsejepa.training.artefacts import Trainings, training_key
 from sparsejepa.training.precision import choose_device, choose_precision
 from sparsejepa.training.pretrain import PretrainConfig
 
-Represent = Callable[
-    [UInt8[Tensor, "N H W 3"], UInt8[Tensor, "M H W 3"]],
-    tuple[Float[Tensor, "N d"], Float[Tensor, "M d"]],
-]
+# Training and test images, bytes, to the features of both.
+Represent = Callable[[Tensor, Tensor], tuple[Float[Tensor, "N d"], Float[Tensor, "M d"]]]
+Answers = dict[str, Bool[Tensor, "_"]]  # probe -> the test images that it got right
 
 PROBES = ("linear probe", "kNN", "count", "distance")
-# A smaller sweep than the chapters': every variant has it four times.
-_SWEEP = {"weight_decays": (1e-6, 1e-4, 1e-3, 1e-2)}
+# A smaller sweep than the chapters', as every variant has it four times; and for many features.
+_SWEEP, _WIDE = {"weight_decays": (1e-6, 1e-4, 1e-3, 1e-2)}, 1024
 _WIDE_SWEEP = {"learning_rates": (1e-2,), "weight_decays": (1e-4, 1e-2, 1e-1)}
-_WIDE = 1024  # features above which a sweep takes minutes instead of seconds
 _TOKEN_IMAGES = 256  # first test images whose tokens say how sparse activations are
 _ROWS_PER_COLUMN = 50  # below it intervals of a total correlation do not hold
 
@@ -72,7 +61,7 @@ class Yardstick:
 class Measurement:
     """What was found of one variant or control."""
 
-    correct: dict[str, Bool[Tensor, "_"]]  # probe -> the test images that it got right
+    correct: Answers
     measures: dict[str, float]  # effective rank and sparsity, see `structure`
     history: list[dict[str, Any]] = field(default_factory=list)  # an entry an epoch of training
     steps: int = 0  # optimiser steps
@@ -81,6 +70,14 @@ class Measurement:
     def accuracy(self, probe: str) -> float:
         """Share of test images that the probe got right, 0 to 1."""
         return self.correct[probe].double().mean().item()
+
+    def estimate(self, key: str, seed: int) -> Interval:
+        """A probe's accuracy over the test images, or a measure, with its interval if any."""
+        if key in self.correct:
+            return intervals.bootstrap_interval(self.correct[key].numpy(), seed)
+        value = self.measures[key]
+        ends = (self.measures.get(f"{key}_{end}", value) for end in ("low", "high"))
+        return Interval(value, *ends, 0.95)
 
 
 def first_images(name: str, split: str, count: int) -> ImageSet:
@@ -105,34 +102,30 @@ def measure_majority(yardstick: Yardstick) -> Measurement:
     )
 
 
-def probe(
-    represent: Represent, yardstick: Yardstick
-) -> tuple[dict[str, Bool[Tensor, "_"]], Float[Tensor, "M d"]]:
+def probe(represent: Represent, yardstick: Yardstick) -> tuple[Answers, Float[Tensor, "M d"]]:
     """Which test images each of `PROBES` gets right, and the test images' features.
 
     Every choice is made on held-out training images; the test images are scored once.
     """
-    train_x, test_x = represent(yardstick.train.images, yardstick.test.images)
     train_y, test_y = class_labels(yardstick.train), class_labels(yardstick.test)
-    options = {"seed": yardstick.seed, "steps": yardstick.probe_steps}
-    options |= _WIDE_SWEEP if train_x.shape[1] > _WIDE else _SWEEP
-    whitening = whiten(train_x)
-    found = linear_probe(train_x, train_y, test_x, test_y, whitening=whitening, **options)
+    train_x, test_x = represent(yardstick.train.images, yardstick.test.images)
     some = slice(0, 20_000)
     ks = tuple(k for k in (5, 10, 20, 50, 100) if k <= len(train_x) // 2) or (1,)
     rule = choose_knn(train_x[some], train_y[some], seed=yardstick.seed, ks=ks)
     voted = knn_predict(train_x, train_y, test_x, rule.k, rule.temperature)
+    options = {"seed": yardstick.seed, "steps": yardstick.probe_steps, "whitening": whiten(train_x)}
+    options |= _WIDE_SWEEP if train_x.shape[1] > _WIDE else _SWEEP
+    found = linear_probe(train_x, train_y, test_x, test_y, **options)
     correct = {"linear probe": found.correct, "kNN": voted == test_y}
     scenes = (yardstick.scenes_train, yardstick.scenes_test)
     known, asked = train_x, test_x
     if scenes != (yardstick.train, yardstick.test):
         known, asked = represent(*(images.images for images in scenes))
-        whitening = whiten(known)
+        options["whitening"] = whiten(known)
     known_labels, asked_labels = (low_level_labels(images) for images in scenes)
     for task in ("count", "distance"):
         labels = known_labels[task], asked_labels[task]
-        found = linear_probe(known, labels[0], asked, labels[1], whitening=whitening, **options)
-        correct[task] = found.correct
+        correct[task] = linear_probe(known, labels[0], asked, labels[1], **options).correct
     return correct, test_x
 
 
@@ -158,19 +151,16 @@ def structure(
     if sparsity.reading == "none":
         sparsity = dataclasses.replace(sparsity, groups=yardstick.groups)
     weight = projection.detach().float().cpu()
-    rows = projection_groups(sparsity, model.predictor, config.seed)
-    channels = make_groups(
-        model.encoder.width,
-        sparsity.groups,
-        sparsity.grouping,
-        model.encoder.heads,
-        generator(config.seed, "groups"),
+    rows = penalties.projection_groups(sparsity, model.predictor, config.seed)
+    shape, draw = model.encoder, generator(config.seed, "groups")
+    channels = penalties.make_groups(
+        shape.width, sparsity.groups, sparsity.grouping, shape.heads, draw
     )
     images = to_unit(yardstick.test.images[:_TOKEN_IMAGES])
     device = next(encoder.parameters()).device
     tokens = encoder(images.to(device)).float().cpu().flatten(0, 1)
-    columns = column_sparsity(group_column_norms(weight, rows))
-    groups = group_sparsity(tokens, channels)
+    columns = penalties.column_sparsity(penalties.group_column_norms(weight, rows))
+    groups = penalties.group_sparsity(tokens, channels)
     norms = tokens.double()[:, channels].norm(dim=-1).mean(0)
     return {
         "rankme": rankme(pooled),
@@ -180,7 +170,7 @@ def structure(
         **columns,
         "token_hoyer": groups.pop("hoyer"),
         **groups,
-        **activation_sparsity(tokens),
+        **penalties.activation_sparsity(tokens),
         "groups_in_use": (norms.sum().square() / norms.square().sum()).item(),
         "latent_scale": tokens.square().mean().sqrt().item(),
         "group_norms": norms.sum().item(),
@@ -190,9 +180,8 @@ def structure(
 def shared_information(features: Float[Tensor, "M d"], seed: int) -> dict[str, float]:
     """Total correlation (multiinformation) of the features, divided by d - 1, in nats.
 
-    total_correlation and the ends of its 95 % interval, total_correlation_low and
-    total_correlation_high, by the Gaussian copula: at least so much is shared. Nothing for fewer
-    than 50 rows a column, or where features have collapsed so that it is not defined.
+    With the ends of its 95 % interval, by the Gaussian copula: at least so much is shared. Nothing
+    for fewer than 50 rows a column, or where features have collapsed so that it is not defined.
     """
     rows, columns = features.shape
     if rows < _ROWS_PER_COLUMN * columns:
@@ -201,12 +190,9 @@ def shared_information(features: Float[Tensor, "M d"], seed: int) -> dict[str, f
         found = total_correlation(features, drop=True, seed=seed)
     except ValueError:  # Despite `drop`: all are constants, or one is a function of another.
         return {}
-    values = (found.value, *found.interval())
-    names = ("", "_low", "_high")
-    return {
-        f"total_correlation{name}": value / max(found.d - 1, 1)
-        for name, value in zip(names, values, strict=True)
-    }
+    names = ("total_correlation", "total_correlation_low", "total_correlation_high")
+    values = (value / max(found.d - 1, 1) for value in (found.value, *found.interval()))
+    return dict(zip(names, values, strict=True))
 
 
 def class_labels(images: ImageSet) -> Int64[Tensor, "N"]:
@@ -220,79 +206,44 @@ class Study:
 
     yardstick: Yardstick
     trainings: Trainings
-    measured: dict[Any, Measurement] = field(default_factory=dict)
+    measured: dict[str, Measurement] = field(default_factory=dict)
 
-    def variant(self, config: PretrainConfig, name: str = "variant") -> Measurement:
-        """Trains and measures a variant.
-
-        Raises:
-            ValueError: the images cannot train or be probed (see `pretrain` and `linear_probe`).
-            FloatingPointError: the loss is not finite.
-        """
+    def variant(self, config: PretrainConfig) -> Measurement:
+        """Trains and measures a variant, once."""
         images = self.yardstick.train
         key = training_key(config, images.pixel_sha256)
         if key not in self.measured:
-            device = choose_device()
-            autocast = choose_precision(device, config.precision).autocast
+            autocast = choose_precision(choose_device(), config.precision).autocast
             queries = min(2000, len(images.images) // 5)
             watch = online_watch(images.images, class_labels(images), queries, autocast=autocast)
-            trained = self.trainings.get(config, images.images, images.pixel_sha256, watch, name)
+            data = images.images, images.pixel_sha256
+            trained = self.trainings.get(config, *data, watch, "variant")
             found = self._measure(trained.encoder, trained.projection, config)
-            self.measured[key] = dataclasses.replace(
-                found, history=trained.history, steps=trained.steps, seconds=trained.seconds
-            )
+            times = {"steps": trained.steps, "seconds": trained.seconds}
+            self.measured[key] = dataclasses.replace(found, history=trained.history, **times)
         return self.measured[key]
 
     def untrained(self, config: PretrainConfig) -> Measurement:
         """The control: the same network, as it is before training with that seed."""
-        key = ("untrained", training_key(config, ""))
-        if key not in self.measured:
-            jepa = Jepa(config.model, config.seed)
-            weight = jepa.predictor.projection.weight
-            self.measured[key] = self._measure(jepa.target_encoder, weight, config)
-        return self.measured[key]
+        jepa = Jepa(config.model, config.seed)
+        return self._measure(jepa.target_encoder, jepa.predictor.projection.weight, config)
 
     def pixels(self, side: int) -> Measurement:
         """The control: raw pixels of the images, squeezed to `side` pixels a side."""
 
-        def represent(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-            return pixel_features(*(resized(x, side) for x in (train, test)))
+        def represent(*images: Tensor) -> tuple[Tensor, Tensor]:
+            return pixel_features(*(resized(x, side) for x in images))
 
         return Measurement(probe(represent, self.yardstick)[0], {})
 
     def _measure(self, encoder: Encoder, projection: Tensor, config: PretrainConfig) -> Measurement:
         """Of the target encoder, as in I-JEPA; in float32, as in the pretraining chapter."""
 
-        def represent(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-            found = (pooled_features(encoder, x) for x in (train, test))
-            return tuple(found)
+        def represent(*images: Tensor) -> tuple[Tensor, ...]:
+            return tuple(pooled_features(encoder, x) for x in images)
 
         correct, pooled = probe(represent, self.yardstick)
         return Measurement(correct, structure(encoder, projection, config, self.yardstick, pooled))
-
-
-# Intervals and comparisons.
-
-# Fewer seeds give a Student interval that is too wide to say anything.
-ENOUGH_SEEDS = 3
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The difference of two variants by one probe, as a share of the test images."""
-
-    difference: Interval  # first minus second
-    seeds: int  # whose spread the interval has; 1: only that of the test images of one seed
-
-    @property
-    def clear(self) -> bool:
-        """Zero is outside the interval."""
-        return self.difference.low > 0 or self.difference.high < 0
-
-
-def over_images(found: Measurement, probe: str, seed: int) -> Interval:
-    """A probe's accuracy as a share, with its interval over the test images."""
-    return bootstrap_interval(found.correct[probe].numpy(), seed)
 
 
 def compare(
@@ -301,47 +252,37 @@ def compare(
     probe: str,
     seed: int,
     level: float = 0.95,
-) -> Comparison:
+) -> Estimate:
     """Accuracy of `first` minus that of `second`, run by run; the i-th runs of both share a seed.
 
     With three seeds or more the interval is Student's over the seeds; with fewer it is the paired
     bootstrap over the test images of the first seed alone.
-
-    Raises:
-        ValueError: different numbers of runs, or none.
     """
-    if len(first) != len(second) or not first:
-        raise ValueError(f"Runs are compared in pairs, but there are {len(first)}, {len(second)}.")
-    if len(first) >= ENOUGH_SEEDS:
-        pairs = zip(first, second, strict=True)
-        values = [a.accuracy(probe) - b.accuracy(probe) for a, b in pairs]
-        return Comparison(seed_interval(values, level), len(values))
-    a, b = first[0].correct[probe].numpy(), second[0].correct[probe].numpy()
-    return Comparison(paired_difference(a, b, seed, level), 1)
-
-
-def ahead(found: Comparison, probe: str, first: str, second: str) -> str:
-    """As "linear probe: R1 is ahead of JEPA, +1.20 points [+0.30, +2.70] (3 seeds)"."""
-    d, basis = found.difference, f"{found.seeds} seeds" if found.seeds > 1 else "test images"
-    state = "is ahead of" if d.low > 0 else "is behind" if d.high < 0 else "is level with"
-    interval = f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
-    return f"{probe}: {first} {state} {second}, {100 * d.value:+.2f} points {interval} ({basis})"
+    pairs = list(zip(first, second, strict=True))
+    if len(pairs) < intervals.SEEDS_NEEDED:
+        a, b = (found.correct[probe].numpy() for found in pairs[0])
+        found, pairs = intervals.paired_difference(a, b, seed, level), pairs[:1]
+    else:
+        found = intervals.seed_interval(
+            [a.accuracy(probe) - b.accuracy(probe) for a, b in pairs], level
+        )
+    return Estimate(found.value, found.low, found.high, level, len(pairs))
 
 
 def along_path(path: Mapping[float, Measurement], seed: int) -> list[dict[str, Any]]:
     """Every strength of a path against its own control, strength 0, by every probe.
 
-    The intervals are widened so that all of them together raise a false alarm at most once in
-    twenty times (Bonferroni).
+    All intervals together raise a false alarm at most once in twenty times (Bonferroni).
     """
     positive = [strength for strength in path if strength > 0]
     level = 1 - 0.05 / (len(positive) * len(PROBES))
-    return [
-        {"probe": probe, "strength": strength, "value": d.value, "interval": [d.low, d.high]}
-        for probe in PROBES
-        for strength in positive
-        for d in [compare([path[strength]], [path[0.0]], probe, seed, level).difference]
-    ]
+    rows = []
+    for probe in PROBES:
+        for strength in positive:
+            d = compare([path[strength]], [path[0.0]], probe, seed, level)
+            row = {"probe": probe, "strength": strength}
+            rows.append(row | {"value": d.value, "interval": [d.low, d.high]})
+    return rows
 
 
 def fall_of_norms(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -355,11 +296,7 @@ def fall_of_norms(before: Mapping[str, float], after: Mapping[str, float]) -> di
 
 
 def parse_strengths(text: str) -> tuple[float, ...]:
-    """Numbers separated by commas, in order, each once, with 0, the control, always among them.
-
-    Raises:
-        ValueError: one is no number, or is negative, or none is above 0.
-    """
+    """Numbers separated by commas, in order, each once, with 0, the control, always among them."""
     try:
         found = {0.0} | {float(part) for part in text.split(",") if part.strip()}
     except ValueError as error:
@@ -367,9 +304,6 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     if found == {0.0} or not all(0 <= strength < float("inf") for strength in found):
         raise ValueError(f"Strengths are 0 or more, finite, one above 0, unlike {text!r}.")
     return tuple(sorted(found))
-
-
-# Figures.
 
 
 def path_figure(
@@ -380,75 +314,23 @@ def path_figure(
     untrained: Measurement,
     seed: int,
 ) -> Figure:
-    """A panel a measure, along the strengths of one penalty, evenly spaced since one of them is 0.
-
-    Band: plain JEPA from the lowest to the highest of its seeds. Dashed: the untrained encoder.
+    """A panel a measure, along the strengths of one penalty; thin lines: each seed of JEPA.
 
     Args:
         measures: key of a measurement -> label and factor; the probes come first.
     """
-    figure, axes = panel_grid(len(PROBES) + len(measures))
-    places, colour = np.arange(len(path)), method_color(method)
-    for axis, key in zip(axes, [*PROBES, *measures], strict=True):
-        label, factor = measures.get(key, (f"{key}, %", 100))
-
-        def ends(found: Measurement, key: str = key) -> tuple[float, float, float]:
-            if key in PROBES:
-                cell = over_images(found, key, seed)
-                return cell.value, cell.low, cell.high
-            value = found.measures[key]
-            return value, *(found.measures.get(f"{key}_{end}", value) for end in ("low", "high"))
-
-        value, low, high = factor * np.array([ends(found) for found in path.values()]).T
-        reference = [factor * ends(found)[0] for found in jepa_runs]
-        axis.axhspan(min(reference), max(reference), color=method_color("jepa"), alpha=0.18, lw=0)
-        for end in {min(reference), max(reference)}:
-            axis.axhline(end, color=method_color("jepa"), lw=0.8, label="jepa, range over seeds")
-        if key in (*PROBES, "rankme"):
-            control = factor * ends(untrained)[0]
-            axis.axhline(control, color="0.35", ls="--", lw=0.8, label="untrained encoder")
-        axis.plot(places, value, "o-", color=colour, label=method)
-        axis.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
-        axis.set_xticks(places, [f"{strength:g}" for strength in path], rotation=45)
-        axis.set(xlabel="strength λ")
-        axis.set_title(label, fontsize=9)
-        axis.grid(alpha=0.3)
-    legend_below(figure)
-    return figure
-
-
-def method_figure(
-    methods: Mapping[str, Measurement], controls: Mapping[str, Measurement], seed: int
-) -> Figure:
-    """A panel a probe, a row a method, lines for the controls."""
-    dots = [
-        {"panel": probe, "row": name, "method": name}
-        | {"value": 100 * cell.value, "low": 100 * cell.low, "high": 100 * cell.high}
-        for probe in PROBES
-        for name, found in methods.items()
-        for cell in [over_images(found, probe, seed)]
-    ]
-    lines = {
-        name: {probe: 100 * found.accuracy(probe) for probe in PROBES}
-        for name, found in controls.items()
-    }
-    return interval_dots(pd.DataFrame(dots), "top-1 accuracy, %", lines=lines)
-
-
-def seed_figure(
-    runs: Mapping[str, Sequence[Measurement]], measures: Mapping[str, tuple[str, int | float]]
-) -> Figure:
-    """A panel a measure, a row a variant: a dot a seed, and the mean of three or more."""
-    dots = []
+    panels = {}
     for key in (*PROBES, *measures):
         label, factor = measures.get(key, (f"{key}, %", 100))
-        for name, found in runs.items():
-            values = [m.accuracy(key) if key in PROBES else m.measures[key] for m in found]
-            row = {"panel": label, "row": name, "low": np.nan, "high": np.nan}
-            row["method"] = "jepa" if name == "JEPA" else "sparsejepa"
-            dots += [row | {"series": "one seed", "value": factor * value} for value in values]
-            if len(values) >= ENOUGH_SEEDS:
-                mean = seed_interval([factor * value for value in values])
-                ends = {"value": mean.value, "low": mean.low, "high": mean.high}
-                dots.append(row | {"series": "mean over seeds"} | ends)
-    return interval_dots(pd.DataFrame(dots), "", hollow=["one seed"])
+        found = [run.estimate(key, seed) for run in path.values()]
+        value, *ends = factor * np.array([(e.value, e.low, e.high) for e in found]).T
+        panels[label] = [Line([*path], value, method_color(method), method, "o-", ends=ends)]
+        shown = [("jepa", run, "-") for run in jepa_runs]
+        if key in (*PROBES, "rankme"):
+            shown.append(("untrained encoder", untrained, "--"))
+        for name, run, style in shown:
+            level = [factor * run.estimate(key, seed).value] * 2
+            panels[label].append(Line([0, max(path)], level, method_color(name), name, style, 0.8))
+    # Zero has its place, and equal steps are equal ratios from the smallest strength on.
+    scale = SymmetricalLogScale(None, linthresh=sorted(path)[1])
+    return line_panels(panels, "strength λ", "", below=True, xscale=scale)
