@@ -38,35 +38,32 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
         ValueError: one of them has not been run or is stale; a file of weights is damaged.
     """
     root, found = repository_root(), []
-    for run_id, parameters in _named(root, preset).items():
-        folder = runs_root(root) / run_id
+    runs = runs_root(root)
+    if preset == "own":
+        folders = sorted(path.parent for path in runs.glob(f"own/01_pretrain/*/{MANIFEST}"))
+        named = {folder.relative_to(runs).as_posix(): None for folder in folders}
+    else:
+        study = load_study(root, preset)
+        named = {run.id: run.parameters for run in study if run.notebook == "01_pretrain"}
+    for run_id, parameters in named.items():
         if reasons := staleness(root, run_id, parameters):
             raise ValueError(
                 f"The run {run_id} cannot be read: {reasons[0]}. "
                 f"Run `sparsejepa reproduce --preset {preset}` first."
             )
+        folder = runs / run_id
         results, manifest = read_json(folder / RESULTS), read_json(folder / MANIFEST)
-        training = runs_root(root) / next(iter(manifest["trainings"]))
         method, seed = results["method"], manifest["seed"]
-        if methods and method not in methods:
-            continue
-        encoder = load_training(training).encoder
-        found.append(Pretrained(folder.name, method, seed, encoder, results, folder, training))
+        if not methods or method in methods:
+            training = runs / next(iter(manifest["trainings"]))
+            encoder = load_training(training).encoder
+            found.append(Pretrained(folder.name, method, seed, encoder, results, folder, training))
     if not found:
         wanted = " or ".join(methods) or "any method"
         raise FileNotFoundError(
             f"There is no pretraining run of {wanted} in preset {preset!r}: run 01_pretrain first."
         )
     return sorted(found, key=lambda run: (run.method, run.seed))
-
-
-def _named(root: Path, preset: str) -> dict[str, dict[str, Any] | None]:
-    """Ids of a preset's pretraining runs, with their parameters; of own runs all that there are."""
-    if preset == "own":
-        folders = sorted((runs_root(root) / "own" / "01_pretrain").glob(f"*/{MANIFEST}"))
-        return {"/".join(path.parts[-4:-1]): None for path in folders}
-    study = [run for run in load_study(root, preset) if run.notebook == "01_pretrain"]
-    return {run.id: run.parameters for run in study}
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:

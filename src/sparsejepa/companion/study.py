@@ -1,59 +1,51 @@
 """A study: all named runs of a preset, in the order in which they need each other."""
 
 import graphlib
-import hashlib
+import os
 import re
-from collections.abc import Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    RootModel,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, RootModel, ValidationError
 
+from sparsejepa.companion import manifest
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import MANIFEST, input_hashes, staleness
+from sparsejepa.companion.manifest import MANIFEST, TIMING, staleness
 from sparsejepa.companion.parameters import Value, check_parameters, notebook_parameters
-from sparsejepa.companion.provenance import runs_root
+from sparsejepa.companion.provenance import notebook_path, runs_root
 
-# The name of a run is that of its folder: one level, below its notebook's.
-RUN_NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._+-]+")
 # The parameter of notebooks that read other runs: the preset of these.
 PRESET = "preset"
-EMPTY = ("", "null", "~")  # a key without a value
 
 
 def _run_name(name: str) -> str:
-    if not RUN_NAME.fullmatch(name):
-        raise ValueError(
-            "a run is named by letters, digits and . _ + - only, and not . or .. alone"
-        )
+    """The name of a run is that of its folder: one level, below its notebook's."""
+    if not re.fullmatch(r"(?!\.\.?$)[A-Za-z0-9._+-]+", name):
+        raise ValueError("a run is named by letters, digits and . _ + - only, not . or .. alone")
     return name
 
 
 def _or(empty: type) -> BeforeValidator:
-    return BeforeValidator(lambda value: empty() if value in EMPTY else value)
+    """What stands for a key without a value."""
+    return BeforeValidator(lambda value: empty() if value in ("", "null", "~") else value)
 
 
 # Values stay text: the notebook's types have the say.
 Settings = Annotated[dict[str, str], _or(dict)]
-Runs = Annotated[dict[Annotated[str, AfterValidator(_run_name)], Settings], _or(dict)]
 
 
-class Section(BaseModel):
+class Section(BaseModel, extra="forbid"):
     """What a preset says of one notebook."""
 
-    model_config = ConfigDict(extra="forbid")
     parameters: Settings = {}
     needs: Annotated[list[str], _or(list)] = []
-    runs: Runs = {}
+    runs: Annotated[dict[Annotated[str, AfterValidator(_run_name)], Settings], _or(dict)] = {}
 
 
 class Preset(RootModel):
@@ -73,14 +65,26 @@ class StudyRun:
     needs: tuple[str, ...]  # notebooks whose runs of this preset come first
 
     @property
-    def folder(self) -> Path:
-        """The run's folder, relative to the folder of all runs."""
-        return Path(self.preset, self.notebook, self.name)
-
-    @property
     def id(self) -> str:
         """preset/notebook/run."""
-        return self.folder.as_posix()
+        return f"{self.preset}/{self.notebook}/{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, relative to the folder of all runs."""
+        return Path(self.id)
+
+    @property
+    def command(self) -> list[str]:
+        """What makes it, in a process whose working folder is the checkout."""
+        command = [
+            sys.executable,
+            "-m",
+            "sparsejepa.cli",
+            "run",
+            f"notebooks/{self.notebook}.ipynb",
+        ]
+        return [*command, "--preset", self.preset, "--run", self.name]
 
 
 def load_study(root: Path, preset: str) -> list[StudyRun]:
@@ -92,14 +96,13 @@ def load_study(root: Path, preset: str) -> list[StudyRun]:
             that is no folder's; needs in a circle.
     """
     sections, where = _sections(root, preset), f"presets/{preset}.yml"
-    order = graphlib.TopologicalSorter()
     for notebook, section in sections.items():
         for need in section.needs:
             if need not in sections:
                 raise ValueError(f"{where}, {notebook}: needs {need!r}, which has no section.")
-        order.add(notebook, *section.needs)
     try:
-        notebooks = list(order.static_order())
+        needs = {notebook: section.needs for notebook, section in sections.items()}
+        notebooks = list(graphlib.TopologicalSorter(needs).static_order())
     except graphlib.CycleError as error:
         circle = " -> ".join(error.args[1])
         raise ValueError(f"{where}: notebooks need each other: {circle}.") from error
@@ -125,37 +128,26 @@ def _common(source: Path, preset: str, section: Section) -> dict[str, Value]:
     return own | check_parameters(source, section.parameters, f"presets/{preset}.yml")
 
 
-def find_run(study: list[StudyRun], preset: str, notebook: str, name: str) -> StudyRun:
-    """The run of that name.
-
-    Raises:
-        ValueError: the preset has no such run of the notebook; says which it has.
-    """
-    runs = {run.name: run for run in study if run.notebook == notebook}
-    if name not in runs:
-        raise ValueError(
-            f"presets/{preset}.yml has no run {name!r} of {notebook}; its runs are "
-            f"{', '.join(runs) or 'none'}."
-        )
-    return runs[name]
-
-
-def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
-    """The runs of a study that have to be made, needed runs first, each with the reasons."""
-    stale: list[tuple[StudyRun, list[str]]] = []
-    study = load_study(root, preset)
-    for run in study:
-        reasons = staleness(root, run.id, run.parameters)
-        needs = needed_runs(study, run)
-        if not reasons:
-            made_from = set(read_json(runs_root(root) / run.folder / MANIFEST)["needs"])
-            if made_from != {need.id for need in needs}:
-                reasons.append("its inputs are other runs now")
-        again = {other.folder for other, _ in stale}
-        reasons += [f"its input {need.id} has to be run" for need in needs if need.folder in again]
-        if reasons:
-            stale.append((run, reasons))
-    return stale
+def _sections(root: Path, preset: str) -> dict[str, Section]:
+    folder = root / "notebooks" / "presets"
+    path = folder / f"{preset}.yml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yml")))
+        sentence = f"There is no preset {preset!r}; the presets are {known or 'none'}."
+        raise FileNotFoundError(sentence)
+    try:
+        # Everything as text: YAML 1.1 takes 1:30 for 90 and 010 for 8.
+        content = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+        return Preset.model_validate(content or {}).root
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ", ".join(repr(part) for part in first["loc"] if part != "[key]") or "the file"
+        wrong = f"{first['msg']}, not {first['input']!r}"
+        raise ValueError(f"presets/{preset}.yml, {place}: {wrong}.") from error
+    # ValueError: bytes that are no text.
+    except (yaml.YAMLError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"presets/{preset}.yml is not YAML: {text}.") from error
 
 
 def needed_runs(study: list[StudyRun], run: StudyRun) -> list[StudyRun]:
@@ -171,61 +163,77 @@ def finished_needs(root: Path, study: list[StudyRun], run: StudyRun) -> dict[str
     """
     found = {}
     for need in needed_runs(study, run):
-        reasons = staleness(root, need.id, need.parameters)
-        if reasons:
+        if reasons := staleness(root, need.id, need.parameters):
             raise ValueError(
                 f"{run.notebook} needs {need.id}, but {reasons[0]}: run `sparsejepa reproduce "
                 f"--preset {run.preset}`, or `sparsejepa certify` where only code has changed."
             )
-        found[need.id] = input_hashes(root, need.id)
+        found[need.id] = manifest.input_hashes(root, need.id)
     return found
 
 
-def own_folder(notebook: str, base: str, overrides: Mapping[str, Value]) -> Path:
-    """Where a run goes that is no named run, relative to the folder of all runs.
+def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
+    """The runs of a study that have to be made, needed runs first, each with the reasons."""
+    stale: dict[str, tuple[StudyRun, list[str]]] = {}
+    study = load_study(root, preset)
+    for run in study:
+        reasons = staleness(root, run.id, run.parameters)
+        needs = [need.id for need in needed_runs(study, run)]
+        if not reasons and set(read_json(runs_root(root) / run.id / MANIFEST)["needs"]) != {*needs}:
+            reasons.append("its inputs are other runs now")
+        reasons += [f"its input {need} has to be run" for need in needs if need in stale]
+        if reasons:
+            stale[run.id] = (run, reasons)
+    return list(stale.values())
 
-    Different overrides never share a folder, and named runs are never overwritten.
 
-    Args:
-        base: the preset, with the run's name if one was named.
+def trains(root: Path, run: StudyRun, reasons: list[str], code_sha256: Callable[[], str]) -> bool:
+    """Whether making a stale run trains, or only reports of trainings that are kept.
+
+    `code_sha256` gives the hash of the code that trains here, as artefacts have it.
     """
-    pieces = [base]
-    for name, value in sorted(overrides.items()):
-        pieces.append(f"{name}=" + re.sub(r"[^A-Za-z0-9._+-]", "_", str(value)))
-    slug = "-".join(pieces)
-    if len(slug) > 100 or any(re.search(r"[^A-Za-z0-9.+-]", str(v)) for v in overrides.values()):
-        exact = repr(sorted(overrides.items())).encode()
-        slug = f"{slug[:90]}-{hashlib.sha256(exact).hexdigest()[:8]}"
-    return Path("own", notebook, slug)
-
-
-def notebook_path(root: Path, notebook: str) -> Path:
-    """The source of a notebook of that name."""
-    return root / "notebooks" / f"{notebook}.ipynb"
-
-
-def _sections(root: Path, preset: str) -> dict[str, Section]:
-    folder = root / "notebooks" / "presets"
-    path = folder / f"{preset}.yml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yml")))
-        raise FileNotFoundError(
-            f"There is no preset {preset!r}; the presets are {known or 'none'}."
-        )
+    folder = runs_root(root) / run.id
     try:
-        # Everything as text: YAML 1.1 takes 1:30 for 90 and 010 for 8.
-        content = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
-        return Preset.model_validate(content or {}).root
-    except ValidationError as error:
-        raise ValueError(f"presets/{preset}.yml, {_first(error)}") from error
-    # ValueError: bytes that are no text.
-    except (yaml.YAMLError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"presets/{preset}.yml is not YAML: {text}.") from error
+        trainings, times = read_json(folder / MANIFEST)["trainings"], read_json(folder / TIMING)
+    except (FileNotFoundError, ValueError):
+        return not run.needs
+    if not trainings:
+        return not run.needs or times["training_seconds"] > 0
+    if any(reason.startswith("the parameter") for reason in reasons):
+        return True
+    certified = manifest.certified_trainings(root)
+    facts = (runs_root(root) / place / "training.json" for place in trainings)
+    return not all(
+        path.is_file()
+        and (path.parent in certified or read_json(path)["code_sha256"] == code_sha256())
+        for path in facts
+    )
 
 
-def _first(error: ValidationError) -> str:
-    """One sentence of what pydantic says in many."""
-    first = error.errors()[0]
-    place = [part for part in first["loc"] if part != "[key]"]
-    return f"{', '.join(map(repr, place)) or 'the file'}: {first['msg']}, not {first['input']!r}."
+def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None:
+    """Makes what is given, needed runs first, each in a process of its own, `jobs` at a time.
+
+    What needs a failed run is left out, all else is made; `threads` are those of each run.
+    """
+    waiting, running = list(runs), {}
+    unfinished = {run.id: run.notebook for run in runs}
+    environment = os.environ | {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL")}
+
+    def ready() -> list[StudyRun]:
+        return [run for run in waiting if not set(run.needs) & set(unfinished.values())]
+
+    try:
+        while running or ready():
+            for run in ready()[: jobs - len(running)]:
+                waiting.remove(run)
+                running[run.id] = subprocess.Popen(run.command, cwd=root, env=environment)
+            for name, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    # A failed run stays unfinished, so that what needs it does not start.
+                    if process.returncode == 0:
+                        del unfinished[name]
+            time.sleep(0.2)
+    finally:
+        for process in running.values():
+            process.terminate()

@@ -95,14 +95,11 @@ class Judgement:
 
 
 def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
-    """The verdict on every claim, in the ledger's order.
+    """The verdict on every claim, in the ledger's order; `runs` is the folder of all runs.
 
     The p values of all comparisons over seeds are adjusted together (Benjamini & Hochberg 1995):
     of what is called at adjusted p <= q, a share q is wrong, in expectation and at most; for
     comparisons that are independent or depend positively.
-
-    Args:
-        runs: the folder of all runs, `book/runs`.
     """
     results = [
         _measure(claim, check, ledger.seeds.get(check.seeds, ()), runs)
