@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from companion_book import RUNS, Book
-from companion_claim_words import chip
+from companion_claims import chip
 from companion_markdown import code, command_block, dropdown, list_table, text
 from sparsejepa.companion.manifest import certificate_of
 

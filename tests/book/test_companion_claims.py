@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from companion import PARTS
-from companion_claim_words import RULES, chip, counted
+from companion_claims import RULES, chip, counted
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.ledger import Check, Verdict
 from sparsejepa.companion.manifest import seal_run
@@ -89,7 +89,9 @@ def test_an_edited_number_fails_the_build(root: Path, warnings: list[str]):
     edit(root, "reference/01_pretrain/sparsejepa-seed1", 0.1, 1)
     page = show(root, "counts", "scorecard", "claims")
     (message,) = warnings
-    assert message.startswith("claim: book/claims: claims.yml, claim 'better': it expects 'reproduced'")
+    assert message.startswith(
+        "claim: book/claims: claims.yml, claim 'better': it expects 'reproduced'"
+    )
     assert "* - A paper\n  - 2 [untested]{.verdict .verdict-untested}" in page
 
 
