@@ -29,7 +29,12 @@ from sparsejepa.companion.parameters import (
     notebook_label,
     run_command,
 )
-from sparsejepa.companion.provenance import notebook_path, repository_root, runs_root
+from sparsejepa.companion.provenance import (
+    notebook_path,
+    remove_local_paths,
+    repository_root,
+    runs_root,
+)
 from sparsejepa.companion.study import finished_needs, load_study, preset_parameters
 
 # In an output these are text; anything else (a picture in base64) is left alone.
@@ -196,10 +201,7 @@ def _execute(
     finally:
         if output.is_file():
             # After a failure too, and when the reader presses Ctrl-C.
-            final_places = {place: final}
-            clean_notebook(
-                output, source, lambda v: provenance.remove_local_paths(v, root, final_places)
-            )
+            clean_notebook(output, source, lambda v: remove_local_paths(v, root, {place: final}))
     if error:
         os.replace(output, failed)
         raise RunFailed(

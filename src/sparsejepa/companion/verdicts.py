@@ -111,9 +111,8 @@ def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
     judged = iter([r if r.p is None else replace(r, adjusted=next(adjusted)) for r in results])
     judgements = []
     for claim in ledger.claims:
-        test, counterexample = (
-            tuple(islice(judged, len(checks))) for checks in (claim.test, claim.counterexample)
-        )
+        parts = (claim.test, claim.counterexample)
+        test, counterexample = (tuple(islice(judged, len(part))) for part in parts)
         verdict = reach_verdict(claim, test, counterexample)
         judgements.append(Judgement(claim, test, counterexample, *verdict))
     return judgements
