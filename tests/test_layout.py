@@ -104,8 +104,8 @@ def test_no_two_files_import_each_other():
     [
         (14_400, ["src"]),
         (8300, [f"src/sparsejepa/{name}" for name in RESEARCH] + ["src/sparsejepa/__init__.py"]),
-        (3100, ["src/sparsejepa/companion"]),
-        (950, ["book"]),
+        (2410, ["src/sparsejepa/companion"]),
+        (875, ["book"]),
         (15_100, ["tests"]),
     ],
     ids=lambda value: value if isinstance(value, int) else "",

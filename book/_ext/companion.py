@@ -15,6 +15,7 @@ are warnings (`companion.*`), hence fail `-W`.
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,11 @@ from sparsejepa.companion.ledger import LEDGER, making_command, value_at
 logger = logging.getLogger(__name__)
 
 PARTS = {
-    "claims": lambda b: claims.one_by_one(b.ledger, b.judgements, b.page_of_run),
-    "counts": lambda b: claims.in_short(b.ledger, b.judgements),
+    "claims": partial(claims.part, "one_by_one"),
+    "counts": partial(claims.part, "in_short"),
     "own-runs": tables.own_runs,
     "runs": tables.committed_runs,
-    "scorecard": lambda b: claims.at_a_glance(b.judgements, b.page_of_run),
+    "scorecard": partial(claims.part, "at_a_glance"),
 }
 
 

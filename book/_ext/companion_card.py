@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from companion_book import RUNS, Book
-from companion_claim_words import chip
+from companion_claims import chip
 from companion_markdown import code, command_block, dropdown, list_table, text
-from sparsejepa.companion.certificates import certificate_of
+from sparsejepa.companion.manifest import certificate_of
 
 Facts = Mapping[str, Any]  # of a run, see `Book.facts`; what it lacks is shown as unknown
 # Parameters that say how large a study is.

@@ -40,9 +40,9 @@ def doctor() -> None:
 
     with _one_sentence():
         failed = False
-        for finding in examine(repository_root()):
-            failed |= finding.state == "fail"
-            typer.echo(f"{finding.state:4}  {finding.text}")
+        for state, text in examine(repository_root()):
+            failed |= state == "fail"
+            typer.echo(f"{state:4}  {text}")
     if failed:
         raise typer.Exit(1)
 
@@ -85,13 +85,21 @@ def reproduce(
     An interrupted study goes on where it was when the command is given again.
     """
     with _one_sentence():
-        from sparsejepa.companion.reproduce import reproduce as make
-        from sparsejepa.companion.study import stale_runs
+        from sparsejepa.companion.study import reproduce as make
+        from sparsejepa.companion.study import stale_runs, trains
+
+        def code_that_trains() -> str:
+            # Imports torch: asked only where a training is kept.
+            from sparsejepa.training.artefacts import code_sha256
+
+            return code_sha256()
 
         root = repository_root()
         stale = stale_runs(root, preset)
         for study_run, reasons in stale:
-            typer.echo(f"{study_run.id}: {'; '.join(reasons)}")
+            train = trains(root, study_run, reasons, code_that_trains)
+            what = "train" if train else "only report, no training"
+            typer.echo(f"{study_run.id} ({what}): {'; '.join(reasons)}")
         if not stale:
             typer.echo(f"Every run of {preset} is fresh.")
         if dry_run or not stale:
@@ -107,7 +115,7 @@ def reproduce(
         left = stale_runs(root, preset)
         typer.echo(f"{len(stale) - len(left)} of {len(stale)} runs were made.")
     if left:
-        typer.echo(f"Not made: {', '.join(r.folder.as_posix() for r, _ in left)}.", err=True)
+        typer.echo(f"Not made: {', '.join(study_run.id for study_run, _ in left)}.", err=True)
         raise typer.Exit(1)
 
 
@@ -147,15 +155,15 @@ def verify(
     """
     wrong = compared = 0
     with _one_sentence():
-        from sparsejepa.companion.verify import TOLERANCES
-        from sparsejepa.companion.verify import verify as checked
+        from sparsejepa.companion.certify import TOLERANCES
+        from sparsejepa.companion.certify import verify as checked
 
         for found in checked(repository_root(), preset, minutes):
             typer.echo(found.line())
             wrong += found.state in ("differs", "edited")
             compared += found.numbers
         if compared:
-            typer.echo("Numbers may differ a little: " + "; ".join(t.why for t in TOLERANCES) + ".")
+            typer.echo("Numbers may differ a little: " + "; ".join(t[3] for t in TOLERANCES) + ".")
     typer.echo(f"{compared} numbers compared; {wrong} runs do not agree.")
     if wrong:
         raise typer.Exit(1)

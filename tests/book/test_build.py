@@ -46,27 +46,17 @@ def test_run_shows_outputs_card_and_downloads(site: Path):
         assert "SparseJEPA, seed 0" in html or "JEPA, seed 0" in html
         assert "run_folder" not in html.split("<article", 1)[1].split("</article>")[0]
         assert html.count('class="reference download internal"') == 2
+        # Buttons open the clean notebook.
+        place = address().removeprefix("https://github.com") + "/blob/main"
+        colab = f"https://colab.research.google.com/github{place}/notebooks/01_pretrain.ipynb"
+        assert colab in html and "main/book/runs" not in html
 
 
-def test_numbers_in_prose_come_from_the_results(site: Path):
-    """The role shows the value, its interval, and on hovering the file."""
+def test_numbers_come_from_the_results(site: Path):
+    """In prose with interval and, on hovering, the file; own runs on their page; all as CSV."""
     html = (site / "book" / "index.html").read_text()
     assert "27.0\u202f% [26.1, 27.9]</abbr>" in html
     assert "in book/runs/reference/01_pretrain/jepa-seed0/results.json" in html
-
-
-def test_buttons_open_the_clean_notebook(site: Path):
-    """On the notebook's page as on a run's page."""
-    clean = "/blob/main/notebooks/01_pretrain.ipynb"
-    for page in ("notebooks/01_pretrain.html", RUN_PAGE):
-        html = (site / page).read_text()
-        path = address().removeprefix("https://github.com")
-        assert f"https://colab.research.google.com/github{path}{clean}" in html
-        assert "main/book/runs" not in html
-
-
-def test_own_runs_are_on_their_page(site: Path):
-    """Beside their files for download; numbers of the committed ones are in one table."""
     html = (site / "book" / "your_runs.html").read_text()
     assert "demo/01_pretrain/jepa-seed0" in html and "results.json" in html
     assert "reference/01_pretrain/jepa-seed0" in (site / "downloads" / "results.csv").read_text()

@@ -1,6 +1,5 @@
 """The scorecard: a row and a section a claim, and a failed build where one does not stand."""
 
-import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,13 +7,12 @@ from typing import get_args
 
 import pytest
 
-import companion
-from companion import PARTS, open_book
-from companion_claim_words import RULES, chip, counted
+from companion import PARTS
+from companion_claims import RULES, chip, counted
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.ledger import Check, Verdict
-from sparsejepa.companion.manifest import sealed
-from tests.book.tiny_book import make_book, make_run, write_json
+from sparsejepa.companion.manifest import seal_run
+from tests.book.tiny_book import edit_results, make_book, make_run, opened
 from tests.companion.tiny_ledger import ACCURACY, content, write_ledger
 from tests.repository import ROOT
 
@@ -44,36 +42,16 @@ def root(tmp_path: Path) -> Path:
 def edit(root: Path, run: str, accuracy: float, seed: int) -> None:
     """Another number in a run's file, as if the run itself had written it."""
     folder = root / "book" / "runs" / run
-    results = json.loads((folder / "results.json").read_text())
-    results["accuracy"]["jepa, last block"]["linear probe"] = accuracy
-    write_json(folder / "results.json", results)
-    write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"seed": seed})
-    write_json(folder / "manifest.json", sealed(folder, read_json(folder / "manifest.json")))
-
-
-@pytest.fixture
-def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every warning that the extension gives."""
-    given: list[str] = []
-
-    def warn(message: str, *values: str, location: str, type: str, subtype: str) -> None:
-        assert (location, type) == (values[0], "companion")
-        given.append(f"{subtype}: {values[1]}")
-
-    monkeypatch.setattr(companion, "logger", SimpleNamespace(warning=warn))
-    return given
+    edit_results(root, run, accuracy={"jepa, last block": {"linear probe": accuracy}})
+    seal_run(folder, read_json(folder / "manifest.json") | {"seed": seed})
 
 
 def show(root: Path, *parts: str) -> str:
     """Parts of the book as Markdown; it shows JEPA's run on the notebook's page."""
     run = "reference/01_pretrain/jepa-seed0"
     pages = {"notebooks/01_pretrain", f"book/runs/{run}/executed"}
-    app = SimpleNamespace(
-        srcdir=root,
-        config=SimpleNamespace(companion_runs={"notebooks/01_pretrain": run}, companion_stale=[]),
-    )
-    open_book(app, SimpleNamespace(found_docs=pages), [])
-    return "\n\n".join(PARTS[part](app.companion) for part in parts or ("scorecard", "claims"))
+    book = opened(root, {"notebooks/01_pretrain": run}, pages, {})
+    return "\n\n".join(PARTS[part](book) for part in parts or ("scorecard", "claims"))
 
 
 def test_each_claim_has_a_row_and_a_section(root: Path, warnings: list[str]):
@@ -111,7 +89,9 @@ def test_an_edited_number_fails_the_build(root: Path, warnings: list[str]):
     edit(root, "reference/01_pretrain/sparsejepa-seed1", 0.1, 1)
     page = show(root, "counts", "scorecard", "claims")
     (message,) = warnings
-    assert message.startswith("claim: claims.yml, claim 'better': it expects 'reproduced'")
+    assert message.startswith(
+        "claim: book/claims: claims.yml, claim 'better': it expects 'reproduced'"
+    )
     assert "* - A paper\n  - 2 [untested]{.verdict .verdict-untested}" in page
 
 
@@ -133,7 +113,7 @@ def test_what_does_not_stand_fails_the_build(root: Path, warnings: list[str]):
     (root / "book" / "claims.yml").write_text("claims: 1")
     with pytest.raises(ValueError, match="papers: Field required"):
         show(root)
-    assert warnings[-1].startswith("claim: claims.yml, papers: Field required")
+    assert warnings[-1].startswith("claim: book/claims: claims.yml, papers: Field required")
     (root / "book" / "claims.yml").unlink()
     with pytest.raises(FileNotFoundError, match=r"claims\.yml"):
         show(root)

@@ -1,10 +1,10 @@
 """The PDF of the book: pages in reading order, an outline, no address of the machine."""
 
+import re
 from pathlib import Path
 
 import pypdf
 import pytest
-import yaml
 from pypdf.annotations import Link
 
 from book.make_pdf import append, contents, main
@@ -13,13 +13,8 @@ from tests.repository import ROOT
 
 def test_pages_come_in_the_order_of_the_contents():
     """The first page, then every file of _toc.yml, once."""
-    pages = contents(ROOT / "_toc.yml")
-    named = [
-        line.split("file:")[1].strip()
-        for line in (ROOT / "_toc.yml").read_text().splitlines()
-        if "file:" in line
-    ]
-    assert pages == [yaml.safe_load((ROOT / "_toc.yml").read_text())["root"], *named]
+    text = (ROOT / "_toc.yml").read_text()
+    assert contents(ROOT / "_toc.yml") == re.findall(r"(?:file|root): *(\S+)", text)
 
 
 def test_no_book_no_pdf(tmp_path: Path):

@@ -2,16 +2,18 @@
 
 import base64
 import copy
-import json
 import shutil
-import struct
-import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
 
-from sparsejepa.companion.manifest import sealed
+import companion
+from companion_book import Book
+from sparsejepa.companion.files import read_json, write_json
+from sparsejepa.companion.manifest import seal_run
 from sparsejepa.companion.provenance import code_of
 from tests.repository import ROOT
 
@@ -45,20 +47,10 @@ RESULTS = {
 }
 
 
-def png() -> bytes:
-    """One grey pixel."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + checksum
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + header
-        + chunk(b"IDAT", zlib.compress(b"\0\x80"))
-        + chunk(b"IEND", b"")
-    )
+# One grey pixel.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 
 
 def cell(kind: str, source: str, tags: tuple[str, ...] = (), **metadata: Any) -> dict[str, Any]:
@@ -86,7 +78,7 @@ def executed() -> dict[str, Any]:
     ran = copy.deepcopy(notebook())
     injected = cell("code", "seed = 0", ("injected-parameters",)) | {"id": "injected"}
     ran["cells"].insert(3, injected)
-    picture = base64.b64encode(png()).decode()
+    picture = base64.b64encode(PNG).decode()
     ran["cells"][-1]["outputs"] = [
         {"output_type": "display_data", "data": {"image/png": picture}, "metadata": {}}
     ]
@@ -127,27 +119,19 @@ def make_run(root: Path, run_id: str) -> Path:
     write_json(folder / "executed.ipynb", executed())
     write_json(folder / "results.json", RESULTS)
     (folder / "figures").mkdir()
-    (folder / "figures" / "curves.png").write_bytes(png())
+    (folder / "figures" / "curves.png").write_bytes(PNG)
     manifest = {
         "notebook": stem,
         "preset": preset,
         "run": name,
         "command": f"sparsejepa run notebooks/{stem}.ipynb --preset {preset} -p note='a `b`'",
-        "parameters": {
-            "method": name.split("-")[0],
-            "seed": 0,
-            "note": "a `b` | *c*",
-            "rate": 0.001,
-        },
+        "parameters": {"method": name.split("-")[0], "seed": 0}
+        | {"note": "a `b` | *c*", "rate": 0.001},
         "seed": 0,
         "precision": "bf16",
         "data": [
-            {
-                "name": "scenes",
-                "split": "train",
-                "origin": "drawn",
-                "pixel_sha256": "0123456789abcdef" * 4,
-            }
+            {"name": "scenes", "split": "train", "origin": "drawn"}
+            | {"pixel_sha256": "0123456789abcdef" * 4}
         ],
         "commit": "fedcba9876543210" * 2 + "fedcba98-dirty",
         "versions": {"python": "3.11.7", "torch": "2.14.1"},
@@ -160,10 +144,21 @@ def make_run(root: Path, run_id: str) -> Path:
     times = {"started_utc": "2026-01-02T03:04:05Z", "notebook_seconds": 61.3}
     times |= {"training_seconds": 125.0, "peak_memory_gb": 1.25, "results": {}}
     write_json(folder / "timing.json", times)
-    write_json(folder / "manifest.json", sealed(folder, manifest))
+    seal_run(folder, manifest)
     return folder
 
 
-def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+def edit_results(root: Path, run_id: str, **changed: Any) -> None:
+    """Other numbers in a run's file."""
+    path = root / "book" / "runs" / run_id / "results.json"
+    write_json(path, read_json(path) | changed)
+
+
+def opened(
+    root: Path, runs: Mapping[str, str], pages: Collection[str], stale: Mapping[str, str]
+) -> Book:
+    """The book, after the checks before a build."""
+    config = SimpleNamespace(companion_runs=runs, companion_stale=stale)
+    app = SimpleNamespace(srcdir=root, config=config)
+    companion.open_book(app, SimpleNamespace(found_docs=pages), [])
+    return app.companion

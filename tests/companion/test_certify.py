@@ -1,26 +1,16 @@
 """Old code against new code: what is equal is certified, what differs is named."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from sparsejepa.companion.certify import certify
+from sparsejepa.companion.certify import agree, certify, verify
 from sparsejepa.companion.manifest import staleness
 from sparsejepa.companion.runs import run_notebook
 from sparsejepa.companion.study import stale_runs
-from sparsejepa.companion.verify import agree, verify
-from tests.companion.tiny_repository import PRESET, TOY, make_repository, write_preset
+from tests.companion.tiny_repository import PRESET, TOY, git, make_repository, write_preset
 
 RUNS = ["demo/toy/jepa-seed0", "demo/toy/jepa-seed1"]
-
-
-def git(root: Path, *arguments: str) -> str:
-    name = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    done = subprocess.run(
-        ["git", "-C", root, *name, *arguments], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -40,9 +30,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def outcomes(root: Path, **options: str) -> dict[str, tuple[str, str]]:
-    return {
-        o.run: (o.state, o.why) for o in certify(root, "demo", say=lambda line: None, **options)
-    }
+    found = certify(root, "demo", say=lambda line: None, **options)
+    return {one.run: (one.state, "; ".join(one.details)) for one in found}
 
 
 def test_equal_behaviour_is_certified(root: Path):

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sparsejepa.companion.certify import verify
 from sparsejepa.companion.files import read_json, write_json
-from sparsejepa.companion.manifest import sealed
+from sparsejepa.companion.manifest import seal_run
 from sparsejepa.companion.provenance import runs_root
 from sparsejepa.companion.study import load_study, stale_runs
-from sparsejepa.companion.verify import verify
 from tests.notebooks.conftest import preset
 from tests.repository import ROOT
 
@@ -75,7 +75,7 @@ def test_a_study_on_a_cluster_is_made_and_verified(tmp_path: Path):
     results = read_json(folder / "results.json")
     results["structure"]["jepa-seed0"]["rankme"] += 0.1
     write_json(folder / "results.json", results)
-    write_json(folder / "manifest.json", sealed(folder, read_json(folder / "manifest.json")))
+    seal_run(folder, read_json(folder / "manifest.json"))
     (wrong,) = [one for one in verify(root, "tiny", 30.0) if one.state == "differs"]
     assert wrong.run == "tiny/02_probes/all"
     assert "structure > jepa-seed0 > rankme" in wrong.details[0]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sparsejepa.companion.files import look_up, write_json
-from sparsejepa.companion.ledger import LEDGER, load_ledger, numbers_at
+from sparsejepa.companion.files import write_json
+from sparsejepa.companion.ledger import LEDGER, load_ledger, look_up, numbers_at
 from sparsejepa.companion.verdicts import judge
 from tests.companion.tiny_ledger import content, ledger, make_runs, write_ledger
 from tests.repository import ROOT
@@ -22,17 +22,11 @@ CHECK, EXACT = (*BETTER, "test", 0), (*RISES, "test", 0)
     ("place", "value", "words"),
     [
         ((*BETTER, "verdict"), "yes", "claims.better.verdict: Extra inputs"),
-        ((*BETTER, "quoted", "where"), GONE, "claims.better.quoted.where: Field required"),
         ((*CHECK, "rule"), "bigger", "claims.better.test.0.rule: Input should be 'mean_above'"),
-        ((*CHECK, "threshold"), "1e-9", "test.0.threshold: Input should be a valid number"),
         ((*CHECK, "threshold"), float("nan"), "test.0.threshold: Input should be a finite"),
-        ((*CHECK, "than"), "b", "test.0.than: String should match"),
         ((*CHECK, "form"), "much", "claims.better.test.0: Invalid format"),
         ((*BETTER, "statement"), " ", "claims.better.statement: String should match"),
-        ((*BETTER, "title"), "`a`", "claims.better.title: String should match"),
-        ((*BETTER, "test"), [], "claims.better.test: Tuple should have at least 1 item"),
         (BETTER, "x", "claims.0: Input should be a valid dictionary"),
-        (("papers", 0, "arxiv"), 2500.1, "papers.0.arxiv: Input should be a valid string"),
         (("seeds", "main"), [0, True], "seeds.main.1: Input should be a valid integer"),
         # A check and its rule.
         ((*CHECK, "than"), GONE, "difference_above needs the field than"),
@@ -44,11 +38,7 @@ CHECK, EXACT = (*BETTER, "test", 0), (*RISES, "test", 0)
         # The parts of a claim.
         ((*PLANNED, "plan"), GONE, "claims.planned: it has neither test nor plan"),
         ((*BETTER, "plan"), "more", "claims.better: it has a plan beside its test"),
-        (
-            (*PLANNED, "counterexample"),
-            content()["claims"][1]["test"],
-            "counterexample but no test",
-        ),
+        ((*PLANNED, "counterexample"), content()["claims"][1]["test"], "but no test"),
         ((*BETTER, "condition"), "x", "it has a condition, no counterexample"),
         ((*PLANNED, "needs"), GONE, "it is untested; say what it needs"),
         # The whole.
@@ -101,10 +91,10 @@ def test_look_up_finds_names_positions_and_entries(key: str, found: int):
     assert look_up(RESULTS, key) == found
 
 
-@pytest.mark.parametrize(
-    "key", ["x", "list.2", "list.-3", "list.²", "list.0.0", "list.x", "", "order.[L=2].t",
-            "order.[L=3]", "order.[L]", "order.L=1", "dropped.0.3"],
-)  # fmt: skip
+NOWHERE = "x list.2 list.-3 list.² list.0.0 order.[L=2].t order.[L=3] order.[L] dropped.0.3"
+
+
+@pytest.mark.parametrize("key", ["", *NOWHERE.split()])
 def test_look_up_guesses_nothing(key: str):
     """Beyond the ends of a list, several entries, no such name: the keys there are named."""
     with pytest.raises(ValueError, match=r"no '.*there: "):

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sparsejepa.companion import provenance
-from sparsejepa.companion.certificates import read_certificates, write_certificates
-from sparsejepa.companion.files import plain, read_json, write_json
-from sparsejepa.companion.manifest import open_run, sealed, staleness, without_times
+from sparsejepa.companion import manifest, provenance
+from sparsejepa.companion.files import plain, read_json
+from sparsejepa.companion.manifest import open_run, seal_run, staleness, without_times
 from tests.companion.tiny_repository import PARAMETERS as SOURCE
 from tests.companion.tiny_repository import TOY, make_repository, toy_notebook
 from tests.repository import ROOT
@@ -43,34 +42,29 @@ def reasons(root: Path, **parameters: object) -> list[str]:
     return staleness(root, RUN, parameters or None)
 
 
-def seal(folder: Path) -> None:
-    write_json(folder / "manifest.json", sealed(folder, read_json(folder / "manifest.json")))
-
-
 def certify(root: Path, *parts: str) -> None:
     """A certificate for the code as it is on disk."""
     valid = {"commit": "unknown", **provenance.code_of(root, "toy")}
-    write_certificates(root, {RUN: {"parts": list(parts), "valid_for": valid}})
+    manifest.write_certificates(root, {RUN: {"parts": list(parts), "valid_for": valid}})
 
 
 def test_a_manifest_says_where_a_run_came_from(finished: Path, root: Path):
     """All fields are there, with the values of the run; times lie beside it."""
     written = read_json(finished / "manifest.json")
     assert finished == root / "book" / "runs" / RUN
-    assert written["notebook"] == "toy"
-    assert written["parameters"] == PARAMETERS
+    assert (written["notebook"], written["parameters"]) == ("toy", PARAMETERS)
     assert (written["seed"], written["precision"], written["data"]) == (3, "fp32", [DATA])
     assert written["command"].startswith("sparsejepa run notebooks/toy.ipynb -p seed=3 -p rate=")
     assert provenance.code_of(root, "toy").items() <= written.items()
     assert written["commit"] == "unknown"
-    assert written["versions"]["python"].count(".") == 2
-    assert written["hardware"]["cores"] >= 1
+    assert written["versions"]["python"].count(".") == 2 and written["hardware"]["cores"] >= 1
     assert str(root) not in json.dumps(written)
     assert read_json(finished / "timing.json")["notebook_seconds"] >= 0
+    assert reasons(root) == reasons(root, seed=3, rate=0.5) == []
 
 
 def test_equal_runs_have_equal_files(root: Path, finished: Path):
-    """Times are the only difference."""
+    """Times are the only difference; a critical time of the theory is none."""
     before = (finished / "results.json").read_bytes()
     run = open_run("toy", "", PARAMETERS)
     run.save_results({"answer": 42, "seconds": 1.5, "rows": [{"training_minutes": 2.0, "n": 1}]})
@@ -80,30 +74,26 @@ def test_equal_runs_have_equal_files(root: Path, finished: Path):
     assert times == {"seconds": 1.5, "rows": [{"training_minutes": 2.0}]}
     run.save_results({"answer": 42})
     assert (finished / "results.json").read_bytes() == before
-
-
-def test_only_measured_times_are_times():
-    """A critical time of the theory is a result."""
     results = {"time": 1.0, "largest_error_of_a_time": 2.0, "critical_times": {"a": 3.0}}
-    assert without_times(results) == (results, {})
-    measured = {"seconds": 1, "seconds_per_image": 1, "training_minutes": 1, "images_per_second": 1}
-    assert without_times(measured) == ({}, measured)
+    measured = {"seconds_per_image": 1, "images_per_second": 1}
+    assert without_times(results | measured) == (results, measured)
 
 
 def test_figures_are_kept_with_their_alt_texts(root: Path):
-    """A PNG at 150 dpi, its alt text in the manifest; none without one."""
-    run = open_run("toy", "", PARAMETERS)
-    figure = Figure(figsize=(2, 1))
+    """A PNG at 150 dpi, its alt text in the manifest; none without one. Running on keeps them."""
+    run, figure = open_run("toy", "", PARAMETERS), Figure(figsize=(2, 1))
     run.save_figure(figure, "loss", "The loss\n  falls.")
     run.finish(seed=0, precision="fp32", data=DATA)
-    written = json.loads((run.folder / "manifest.json").read_text())
+    written = read_json(run.folder / "manifest.json")
     assert written["figures"] == [{"file": "figures/loss.png", "alt": "The loss falls."}]
     header = (run.folder / "figures" / "loss.png").read_bytes()[16:24]
     assert (int.from_bytes(header[:4]), int.from_bytes(header[4:])) == (300, 150)
-    with pytest.raises(ValueError, match="alt text"):
-        run.save_figure(figure, "loss", " ")
-    with pytest.raises(ValueError, match="only a-z"):
-        run.save_figure(figure, "../loss", "The loss falls.")
+    for name, alt, words in (("loss", " ", "alt text"), ("../loss", "It falls.", "only a-z")):
+        with pytest.raises(ValueError, match=words):
+            run.save_figure(figure, name, alt)
+    # The first cell again: earlier figures stay until new ones replace them.
+    open_run("toy", "", PARAMETERS)
+    assert (run.folder / "figures" / "loss.png").exists()
 
 
 def test_results_are_plain_numbers():
@@ -121,21 +111,7 @@ def test_nan_is_no_result(root: Path, value: object):
     run.save_results({"top1": 0.5})
     with pytest.raises(ValueError, match=r"results\['knn'\]\['top1'\].* is (nan|inf)"):
         run.save_results({"knn": {"top1": value}})
-    assert json.loads((run.folder / "results.json").read_text()) == {"top1": 0.5}
-
-
-def test_a_fresh_run_is_fresh(finished: Path, root: Path):
-    """Nothing changed, no reasons; the run's preset gives the same parameters in other words."""
-    assert reasons(root) == []
-    assert reasons(root, seed=3, rate=0.5) == []
-
-
-def test_a_missing_or_damaged_manifest_is_stale(finished: Path, root: Path):
-    """A manifest means a finished run."""
-    (finished / "manifest.json").write_text("{")
-    assert "damaged" in reasons(root)[0]
-    (finished / "manifest.json").unlink()
-    assert "not been run" in reasons(root)[0]
+    assert read_json(run.folder / "results.json") == {"top1": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +124,7 @@ def test_an_edited_or_removed_file_is_stale(finished: Path, root: Path, name: st
     weights.parent.mkdir()
     weights.write_bytes(b"\0\1")
     (finished / ".DS_Store").touch()
-    seal(finished)
+    seal_run(finished, read_json(finished / "manifest.json"))
     (finished / "notes.txt").touch()
     (finished / ".DS_Store").unlink()
     assert reasons(root) == []
@@ -160,15 +136,18 @@ def test_an_edited_or_removed_file_is_stale(finished: Path, root: Path, name: st
 
 @pytest.mark.parametrize("key", ["seed", "hardware", "files", "library_tree"])
 def test_an_edited_manifest_is_stale(finished: Path, root: Path, key: str):
-    """Whatever it says: the card of the page prints it."""
-    written = read_json(finished / "manifest.json")
-    (finished / "manifest.json").write_text(json.dumps(written))
+    """Whatever it says: the card of the page prints it. A damaged one is none."""
+    path = finished / "manifest.json"
+    written = read_json(path)
+    path.write_text(json.dumps(written))
     assert reasons(root) == [], "layout is no content"
-    (finished / "manifest.json").write_text(json.dumps(written | {key: {}}))
+    path.write_text(json.dumps(written | {key: {}}))
     assert reasons(root) == ["manifest.json is not what the run wrote"]
     del written["files"]
-    (finished / "manifest.json").write_text(json.dumps(written))
+    path.write_text(json.dumps(written))
     assert "as those of older versions: run it again" in reasons(root)[0]
+    path.write_text("{")
+    assert "damaged" in reasons(root)[0]
 
 
 def test_line_ends_of_text_may_change(finished: Path, root: Path):
@@ -176,7 +155,7 @@ def test_line_ends_of_text_may_change(finished: Path, root: Path):
     results, figure = finished / "results.json", finished / "figures" / "loss.png"
     figure.parent.mkdir()
     figure.write_bytes(b"\x89PNG\r\n")
-    seal(finished)
+    seal_run(finished, read_json(finished / "manifest.json"))
     results.write_bytes(results.read_bytes().replace(b"\n", b"\r\n"))
     assert reasons(root) == []
     figure.write_bytes(b"\x89PNG\n")
@@ -184,32 +163,32 @@ def test_line_ends_of_text_may_change(finished: Path, root: Path):
 
 
 def test_changed_code_needs_a_certificate(finished: Path, root: Path):
-    """Which names the tree on disk; another change ends it."""
-    toy = root / "src" / "sparsejepa" / "toy.py"
+    """Which names the tree on disk; another change ends it, and an edit by hand is refused."""
+    toy, path = root / "src" / "sparsejepa" / "toy.py", root / "book/runs/certificates.json"
     toy.write_text("# A remark.\n" + TOY)
-    assert reasons(root) == [
-        "src/sparsejepa changed since it was made, and no certificate covers that"
-    ]
+    uncovered = "src/sparsejepa changed since it was made, and no certificate covers that"
+    assert reasons(root) == [uncovered]
     certify(root, "training")
-    assert reasons(root), "a certificate of the training is none of its report"
+    assert reasons(root) == [uncovered], "a certificate of the training is none of its report"
     certify(root, "report", "training")
     assert reasons(root) == []
+    old = provenance.code_of(root, "toy")["library_tree"]
     toy.write_text(TOY.replace("42", "43"))
-    assert reasons(root)
-
-
-def test_a_certificate_edited_by_hand_is_refused(finished: Path, root: Path):
-    """One sentence, and the run counts as stale."""
-    toy = root / "src" / "sparsejepa" / "toy.py"
-    certify(root, "report")
-    toy.write_text(TOY.replace("42", "43"))
-    path = root / "book" / "runs" / "certificates.json"
-    tree = provenance.library_tree(root)
-    old = read_json(path)["certificates"][RUN]["valid_for"]["library_tree"]
-    path.write_text(path.read_text().replace(old, tree))
-    with pytest.raises(ValueError, match="is not what `sparsejepa certify` wrote"):
-        read_certificates(root)
+    assert reasons(root) == [uncovered]
+    now = provenance.code_of(root, "toy")["library_tree"]
+    path.write_text(path.read_text().replace(old, now))
     assert "is not what `sparsejepa certify` wrote" in reasons(root)[0]
+
+
+def test_a_certificate_covers_kept_trainings(finished: Path, root: Path):
+    """Those that the certified run read, as long as the code is that of the certificate."""
+    written = read_json(finished / "manifest.json")
+    seal_run(finished, written | {"trainings": {"demo/trainings/a": {}}})
+    assert manifest.certified_trainings(root) == set()
+    certify(root, "training")
+    assert manifest.certified_trainings(root) == {root / "book/runs/demo/trainings/a"}
+    (root / "src" / "sparsejepa" / "toy.py").write_text(TOY.replace("42", "43"))
+    assert manifest.certified_trainings(root) == set()
 
 
 def test_staleness_names_the_notebook_and_the_parameter(finished: Path, root: Path):
@@ -236,19 +215,10 @@ def test_a_run_knows_its_preset_without_the_parameter(finished: Path, root: Path
     ]
 
 
-def test_running_the_first_cell_again_loses_nothing(finished: Path):
-    """An interactive run keeps earlier figures until new ones replace them."""
-    (finished / "figures").mkdir()
-    (finished / "figures" / "loss.png").touch()
-    open_run("toy", "", PARAMETERS)
-    assert (finished / "figures" / "loss.png").exists()
-    assert (finished / "results.json").exists()
-
-
 def test_two_kernels_do_not_share_an_interactive_run(root: Path):
     """The second one says so; the first one may open it again."""
-    open_run("toy", "", PARAMETERS)
-    open_run("toy", "", PARAMETERS)
+    for _ in range(2):
+        open_run("toy", "", PARAMETERS)
     code = f"from sparsejepa.companion.manifest import open_run; open_run('toy', '', {PARAMETERS})"
     second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ValueError: Another process holds" in second.stderr
@@ -260,8 +230,7 @@ def test_the_manifest_module_needs_no_torch():
     imported = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src"
     ).stdout.split()
-    absent = {"torch", "papermill", "timm", "numpy", "matplotlib", "nbformat"}
-    assert not absent & set(imported)
+    assert not {"torch", "papermill", "timm", "numpy", "matplotlib", "nbformat"} & set(imported)
 
 
 def test_the_tree_is_git_s(tmp_path: Path):
@@ -270,12 +239,14 @@ def test_the_tree_is_git_s(tmp_path: Path):
     (library / "room").mkdir(parents=True)
     (library / "room.py").write_text("1\n")
     (library / "room" / "a.py").write_text("2\n")
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    subprocess.run(["git", "-C", tmp_path, "add", "."], check=True)
-    tree = subprocess.run(
-        ["git", "-C", tmp_path, "write-tree", "--prefix=library/"], capture_output=True, text=True
-    ).stdout.strip()
-    (library / "__pycache__").mkdir()
-    (library / "__pycache__" / "a.py").touch()
-    (library / "notes.txt").touch()
+    git = ["git", "-C", tmp_path]
+    for command in (["init", "-q"], ["add", "."]):
+        subprocess.run([*git, *command], check=True)
+    command = [*git, "write-tree", "--prefix=library/"]
+    tree = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    for other in ("__pycache__/a.py", "notes.txt", "empty/notes.txt"):
+        (library / other).parent.mkdir(exist_ok=True)
+        (library / other).touch()
     assert provenance.tree_id(library) == tree
+    (library / "room" / "a.py").write_text("3 4\n")
+    assert provenance.tree_id(library) != tree

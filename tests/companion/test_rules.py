@@ -126,17 +126,14 @@ def test_the_same_order_is_one_to_the_last_digit(size: int):
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("rule", "values"),
     [
-        lambda: at_least([], 1.0),
-        lambda: mean_above([], 1.0),
-        lambda: order_correlation([1.0], [1.0], 1.0),
-        lambda: order_correlation([1.0, 2.0], [1.0], 1.0),
-        lambda: difference_above([1.0], [1.0, 2.0], 1.0),
-        lambda: difference_within([1.0] * 3, [1.0] * 3, 0.0),
+        *((at_least, [[]]), (mean_above, [[]])),
+        *((order_correlation, [[1.0], [1.0]]), (order_correlation, [[1.0, 2.0], [1.0]])),
+        *((difference_above, [[1.0], [1.0, 2.0]]), (difference_within, [[1.0] * 3] * 2)),
     ],
 )
-def test_undefined_questions_are_refused(call):
+def test_undefined_questions_are_refused(rule, values: list):
     """No values, pairs that do not match, a margin of nothing."""
     with pytest.raises(ValueError):
-        call()
+        rule(*values, 0.0)

@@ -13,7 +13,7 @@ import pytest
 from sparsejepa.companion import runs
 from sparsejepa.companion.manifest import staleness
 from sparsejepa.companion.runs import RunFailed, run_notebook
-from tests.companion.tiny_repository import PARAMETERS, make_repository, toy_notebook
+from tests.companion.tiny_repository import PARAMETERS, git, make_repository, toy_notebook
 
 NOTEBOOK = Path("notebooks/toy.ipynb")
 FILES = ["executed.ipynb", "results.json", "timing.json"]
@@ -35,11 +35,6 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def attempt_of(root: Path, folder: Path) -> Path:
-    runs = root / "book" / "runs"
-    return runs / "attempts" / folder.relative_to(runs)
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -50,6 +45,7 @@ def attempt_of(root: Path, folder: Path) -> Path:
         ({"seed": 1.5}, "seed must be int, not 1.5"),
         ({"seed": True}, "seed must be int, not True"),
         ({"rate": "fast"}, "rate must be float, not 'fast'"),
+        ({"rate": True}, "rate must be float, not True"),
         ({"rate": float("nan")}, "rate must be a finite number"),
         ({"crash": 1}, "crash must be bool, not 1"),
         ({"method": 1}, "method must be str, not 1"),
@@ -103,9 +99,8 @@ def test_a_finished_run_is_complete(finished: Path, root: Path):
     manifest = json.loads((finished / "manifest.json").read_text())
     assert manifest["parameters"] == {"seed": 1, "rate": 0.25, "method": "jepa", "crash": False}
     assert (manifest["preset"], manifest["run"]) == ("demo", "jepa-seed1")
-    assert manifest["command"] == (
-        "sparsejepa run notebooks/toy.ipynb --preset demo --run jepa-seed1"
-    )
+    command = "sparsejepa run notebooks/toy.ipynb --preset demo --run jepa-seed1"
+    assert manifest["command"] == command
     assert json.loads((finished / "results.json").read_text())["answer"] == 42
     assert staleness(root, "demo/toy/jepa-seed1", {"rate": 0.25, "seed": 1}) == []
     assert set(content(finished)) == {*FILES, "manifest.json"}
@@ -131,8 +126,7 @@ def test_a_failed_run_keeps_the_earlier_results(
     finished: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ):
     """One sentence with the cell's error, the failed copy aside, the finished run untouched."""
-    before = content(finished)
-    source = (root / NOTEBOOK).read_text()
+    before, source = content(finished), (root / NOTEBOOK).read_text()
     (root / NOTEBOOK).write_text(source.replace("if crash:", "if True:"))
     try:
         with pytest.raises(RunFailed) as error:
@@ -141,9 +135,10 @@ def test_a_failed_run_keeps_the_earlier_results(
         (root / NOTEBOOK).write_text(source)
     assert "failed in cell 4: ValueError: the loss is nan in" in str(error.value)
     assert "\n" not in str(error.value)
-    failed = attempt_of(root, finished) / "failed.ipynb"
-    assert str(failed.relative_to(root)) in str(error.value)
-    assert "the loss is nan" in failed.read_text() and str(root) not in failed.read_text()
+    failed = Path("book/runs/attempts/demo/toy/jepa-seed1/failed.ipynb")
+    assert str(failed) in str(error.value)
+    text = (root / failed).read_text()
+    assert "the loss is nan" in text and str(root) not in text
     assert content(finished) == before
     assert "cell 4 of 5" in capsys.readouterr().err
 
@@ -164,7 +159,7 @@ def test_a_killed_run_leaves_no_half_of_one(root: Path):
     assert set(content(finished)) == {*FILES, "manifest.json"}
 
 
-@pytest.mark.parametrize("renames", range(5))
+@pytest.mark.parametrize("renames", range(3))
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_crash_while_publishing_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int, earlier: bool
@@ -172,7 +167,7 @@ def test_a_crash_while_publishing_loses_nothing(
     """Cut off after any number of renames, the run folder holds one whole run or none."""
     attempt, run = tmp_path / "attempts" / "a", tmp_path / "runs" / "a"
     new, old = {"manifest.json": b"new", "results.json": b"new"}, {"manifest.json": b"old"}
-    for folder, files in ((attempt, new), (run, old if earlier else {})):
+    for folder, files in ((attempt / "run", new), (run, old if earlier else {})):
         for name, text in files.items():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(text)
@@ -194,11 +189,6 @@ def test_a_crash_while_publishing_loses_nothing(
     assert content(run) in ([new, old] if earlier else [new, {}])
 
 
-def git(root: Path, *arguments: str) -> None:
-    name = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    subprocess.run(["git", "-C", root, *name, *arguments], check=True, capture_output=True)
-
-
 def test_committed_runs_are_made_by_committed_code(tmp_path: Path):
     """A changed library is refused, one sentence; a README is no code, an own run is free."""
     root = make_repository(tmp_path)
@@ -214,11 +204,3 @@ def test_committed_runs_are_made_by_committed_code(tmp_path: Path):
     with pytest.raises(ValueError, match="src/sparsejepa/toy.py is not committed: commit"):
         run_notebook(NOTEBOOK, "demo", "jepa-seed0", root=root)
     run_notebook(NOTEBOOK, "demo", "jepa-seed0", {"rate": 0.3}, root=root)
-
-
-def test_an_unwritable_folder_stops_before_anything_runs(tmp_path: Path):
-    """Nothing could be kept there, so nothing starts."""
-    root = make_repository(tmp_path)
-    (root / "book").touch()
-    with pytest.raises(OSError, match="book"):
-        run_notebook(NOTEBOOK, "demo", root=root)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsejepa.companion import study
 from sparsejepa.companion.files import read_json, write_json
-from sparsejepa.companion.manifest import sealed
+from sparsejepa.companion.manifest import seal_run
 from sparsejepa.companion.presets import own_folder
 from sparsejepa.companion.provenance import runs_root
-from sparsejepa.companion.reproduce import reproduce as make
 from sparsejepa.companion.runs import run_notebook
 from sparsejepa.companion.study import load_study, stale_runs
 from tests.companion.tiny_repository import PRESET, TOY, make_repository, write_preset
@@ -29,25 +29,29 @@ def root(tmp_path: Path) -> Path:
     return make_repository(tmp_path / "a {b} #c: d")
 
 
-def two_notebooks(root: Path) -> dict:
+def write(root: Path, text: str | bytes) -> None:
+    content = text.encode() if isinstance(text, str) else text
+    (root / "notebooks" / "presets" / "demo.yml").write_bytes(content)
+
+
+def two_notebooks(root: Path) -> None:
     """`report` comes first in the file and needs `toy`."""
     notebooks = root / "notebooks"
     text = (notebooks / "toy.ipynb").read_text()
     (notebooks / "report.ipynb").write_text(text.replace('open_run(\\"toy', 'open_run(\\"report'))
-    return {"report": {"needs": ["toy"], "runs": {"all": None}}, **copy.deepcopy(PRESET)}
+    write_preset(
+        root, {"report": {"needs": ["toy"], "runs": {"all": None}}, **copy.deepcopy(PRESET)}
+    )
 
 
 def test_runs_come_after_what_they_need(root: Path):
     """Whatever the order in the preset; a run's own parameters lie over the preset's."""
-    write_preset(root, two_notebooks(root))
-    study = load_study(root, "demo")
-    assert [(run.notebook, run.name) for run in study] == [
-        ("toy", "jepa-seed0"),
-        ("toy", "jepa-seed1"),
-        ("report", "all"),
+    two_notebooks(root)
+    runs = load_study(root, "demo")
+    assert [run.id for run in runs] == [
+        *("demo/toy/jepa-seed0", "demo/toy/jepa-seed1", "demo/report/all")
     ]
-    assert study[1].parameters == {"rate": 0.25, "seed": 1}
-    assert study[1].folder == Path("demo/toy/jepa-seed1")
+    assert runs[1].parameters == {"rate": 0.25, "seed": 1}
 
 
 @pytest.mark.parametrize(
@@ -58,12 +62,10 @@ def test_runs_come_after_what_they_need(root: Path):
         ({"rns": {}}, "presets/demo.yml, 'toy', 'rns': Extra inputs are not permitted"),
         ({"needs": ["tyo"]}, "presets/demo.yml, toy: needs 'tyo', which has no section."),
         ({"needs": ["toy"]}, "presets/demo.yml: notebooks need each other: toy -> toy"),
-        ({"needs": "toy"}, "'toy', 'needs': Input should be a valid list, not 'toy'."),
         ({"runs": {"a": 3}}, "'toy', 'runs', 'a': Input should be a valid dictionary, not '3'."),
-        (["runs"], "presets/demo.yml, 'toy': Input should be a valid dictionary"),
         *(
-            ({"runs": {name: None}}, "a run is named by letters, digits and . _ + - only, and")
-            for name in ("a/b", "", "..", ".", "a b", "a\n", "é")
+            ({"runs": {name: None}}, "a run is named by letters, digits and . _ + - only")
+            for name in ("a/b", "", "..", ".", "a\n", "é")
         ),
     ],
 )
@@ -75,38 +77,28 @@ def test_a_wrong_preset_is_one_sentence(root: Path, section: Any, message: str):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_usual_names_of_runs_are_accepted(root: Path):
-    """Those with dots, signs and digits, and a number, which YAML does not take for text."""
-    names = [".a", "1", "jepa-seed0", "lambda_0.1+2"]
-    text = f"toy: {{runs: {{{', '.join(f'{name!r}: ' for name in names)}, 2: }}}}"
-    (root / "notebooks" / "presets" / "demo.yml").write_text(text)
-    assert [run.name for run in load_study(root, "demo")] == [*names, "2"]
-
-
 @pytest.mark.parametrize("text", [b"toy:\n  runs: {a: {seed: 1}\n", b"toy: \x00", b"toy: \xff"])
 def test_what_is_no_yaml_is_one_sentence(root: Path, text: bytes):
     """With what YAML says of it."""
-    (root / "notebooks" / "presets" / "demo.yml").write_bytes(text)
-    with pytest.raises(ValueError, match="presets/demo.yml is not YAML: ") as error:
+    write(root, text)
+    with pytest.raises(ValueError, match="presets/demo.yml is not YAML: [^\n]*$"):
         load_study(root, "demo")
-    assert "\n" not in str(error.value) and str(error.value).endswith(".")
 
 
 @pytest.mark.parametrize("text", ["", "toy:", "toy: {runs: , needs: , parameters: }"])
 def test_what_is_left_out_is_empty(root: Path, text: str):
     """A file, a section or a key without a value."""
-    (root / "notebooks" / "presets" / "demo.yml").write_text(text)
+    write(root, text)
     assert load_study(root, "demo") == []
 
 
-def test_yaml_reads_numbers_as_people_do(root: Path):
+def test_yaml_reads_names_and_numbers_as_people_do(root: Path):
     """1e-3, which YAML takes for a word, and 1 are floats; 010 is ten, not an octal eight."""
-    preset = "toy: {runs: {a: {rate: 1e-3, seed: 010}, b: {rate: 1}}}"
-    (root / "notebooks" / "presets" / "demo.yml").write_text(preset)
-    study = load_study(root, "demo")
-    assert [run.parameters["rate"] for run in study] == [0.001, 1.0]
-    assert study[0].parameters["seed"] == 10
-    (root / "notebooks" / "presets" / "demo.yml").write_text("toy: {runs: {a: {rate: 1:30}}}")
+    write(root, "toy: {runs: {.a: {rate: 1e-3, seed: 010}, lambda_0.1+2: {rate: 1}, 2: }}")
+    first, second, third = load_study(root, "demo")
+    assert (first.parameters, second.parameters["rate"]) == ({"rate": 0.001, "seed": 10}, 1.0)
+    assert (first.name, second.name, third.name) == (".a", "lambda_0.1+2", "2")
+    write(root, "toy: {runs: {a: {rate: 1:30}}}")
     with pytest.raises(ValueError, match="rate must be float, not '1:30'"):
         load_study(root, "demo")
 
@@ -116,7 +108,6 @@ def test_own_runs_have_readable_folders():
     overrides = {"seed": 1, "minutes": 3.0, "method": "sparsejepa"}
     expected = Path("own/01_pretrain/reference-method=sparsejepa-minutes=3.0-seed=1")
     assert own_folder("01_pretrain", "reference", overrides) == expected
-    assert own_folder("toy", "demo", {}) == Path("own/toy/demo")
     unusual = own_folder("toy", "demo", {"path": "../../x y"}).parts
     assert unusual[:2] == ("own", "toy") and len(unusual) == 3 and " " not in unusual[2]
 
@@ -129,8 +120,17 @@ def test_other_overrides_have_another_folder(one: dict, other: dict):
     same = {k: str(v) for k, v in one.items()} == {k: str(v) for k, v in other.items()}
     folders = own_folder("toy", "demo", one), own_folder("toy", "demo", other)
     assert len(folders[0].name) <= 110
-    if not same:
-        assert folders[0] != folders[1]
+    assert same or folders[0] != folders[1]
+
+
+def test_what_needs_a_failed_run_is_not_started(root: Path):
+    """All else is made, never more than `jobs` at a time."""
+    two_notebooks(root)
+    source = root / "notebooks" / "toy.ipynb"
+    source.write_text(source.read_text().replace("if crash:", "if seed == 0:"))
+    study.reproduce(root, load_study(root, "demo"), jobs=2, threads=1)
+    made = {path.parent.name for path in runs_root(root).glob("demo/*/*/manifest.json")}
+    assert made == {"jepa-seed1"}
 
 
 def reproduce(root: Path) -> subprocess.CompletedProcess[str]:
@@ -139,20 +139,9 @@ def reproduce(root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
-def test_what_needs_a_failed_run_is_not_started(root: Path):
-    """All else is made, never more than `jobs` at a time."""
-    write_preset(root, two_notebooks(root))
-    study = load_study(root, "demo")
-    source = root / "notebooks" / "toy.ipynb"
-    source.write_text(source.read_text().replace("if crash:", "if seed == 0:"))
-    make(root, study, jobs=2, threads=1)
-    made = {path.parent.name for path in runs_root(root).glob("demo/*/*/manifest.json")}
-    assert made == {"jepa-seed1"}
-
-
 def test_a_study_makes_what_is_stale_and_only_that(root: Path):
     """In the order of needs; what is fresh stays, whatever the times of its files."""
-    write_preset(root, two_notebooks(root))
+    two_notebooks(root)
     demo = runs_root(root) / "demo"
     seed0, seed1, report = (demo / n for n in ("toy/jepa-seed0", "toy/jepa-seed1", "report/all"))
     run_notebook(Path("toy"), "demo", "jepa-seed0", root=root)
@@ -175,16 +164,29 @@ def test_a_study_makes_what_is_stale_and_only_that(root: Path):
     stale = {run.name: reasons for run, reasons in stale_runs(root, "demo")}
     assert stale["jepa-seed0"][0].startswith("src/sparsejepa changed since it was made")
     assert "its input demo/toy/jepa-seed0 has to be run" in stale["all"]
-    with pytest.raises(
-        ValueError, match="report needs demo/toy/jepa-seed0, but src/sparsejepa changed"
-    ):
-        run_notebook(Path("report"), "demo", "all", root=root)
     toy.write_text(TOY)
     # Made again with equal results, nothing after it is stale; with others, what read them is.
     run_notebook(Path("toy"), "demo", "jepa-seed1", root=root)
     assert stale_runs(root, "demo") == []
     write_json(seed1 / "results.json", {"answer": 43})
-    write_json(seed1 / "manifest.json", sealed(seed1, read_json(seed1 / "manifest.json")))
-    (run, reasons), *rest = stale_runs(root, "demo")
-    assert (run.notebook, rest) == ("report", [])
-    assert reasons == ["its input demo/toy/jepa-seed1 has changed since"]
+    seal_run(seed1, read_json(seed1 / "manifest.json"))
+    ((run, reasons),) = stale_runs(root, "demo")
+    assert (run.notebook, reasons) == (
+        "report",
+        ["its input demo/toy/jepa-seed1 has changed since"],
+    )
+
+
+def test_a_report_of_kept_trainings_trains_nothing(root: Path):
+    """Where its code is that of here; a run that keeps none and reads no others trains."""
+    two_notebooks(root)
+    toy, _, report = load_study(root, "demo")
+    assert study.trains(root, toy, [], str) and not study.trains(root, report, [], str)
+    folder, place = runs_root(root) / toy.folder, "demo/trainings/a"
+    write_json(folder / "timing.json", {"training_seconds": 1.0})
+    write_json(folder / "manifest.json", {"trainings": {place: {}}})
+    assert study.trains(root, toy, [], lambda: "here"), "the training is gone"
+    write_json(runs_root(root) / place / "training.json", {"code_sha256": "here"})
+    assert not study.trains(root, toy, [], lambda: "here")
+    assert study.trains(root, toy, [], lambda: "other")
+    assert study.trains(root, toy, ["the parameter seed was 0 and is 1 now"], lambda: "here")

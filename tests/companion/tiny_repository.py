@@ -1,6 +1,7 @@
 """A checkout in a few files: one notebook that needs no torch, one preset, the real companion."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -86,3 +87,8 @@ def make_repository(root: Path) -> Path:
 def write_preset(root: Path, preset: dict) -> None:
     """Replaces the preset `demo`."""
     (root / "notebooks" / "presets" / "demo.yml").write_text(yaml.safe_dump(preset))
+
+
+def git(root: Path, *arguments: str) -> None:
+    name = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "-C", root, *name, *arguments], check=True, capture_output=True)

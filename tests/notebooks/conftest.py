@@ -10,8 +10,7 @@ import yaml
 
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.provenance import runs_root
-from sparsejepa.companion.reproduce import reproduce
-from sparsejepa.companion.study import load_study
+from sparsejepa.companion.study import load_study, reproduce
 from tests.repository import ROOT
 
 PRETRAIN = {

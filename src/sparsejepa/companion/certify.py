@@ -1,60 +1,59 @@
-"""`sparsejepa certify`: does the code here compute what the code of a run computed?
+"""`sparsejepa certify` and `verify`: are the numbers of a run those that the code here computes?
 
-Both trees run the preset `golden`, size-reduced copies of the reference runs, on one machine and
-one thread, each with its own notebooks and library. What they leave is compared to the bit.
+`certify` asks whether changed code does the same, on one machine and one thread: the old and the
+new tree run the preset `golden`, size-reduced copies of the reference runs, each with its own
+notebooks and library, and what they leave is compared to the bit. `verify` asks whether the numbers
+that the book prints come out here, on another processor and with other versions: it runs reports
+again from the committed trainings and compares within tolerances.
 """
 
 import contextlib
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sparsejepa.companion import provenance
-from sparsejepa.companion.certificates import (
-    REPORT,
-    TRAINING,
-    certificate_of,
-    read_certificates,
-    write_certificates,
-)
-from sparsejepa.companion.differences import Comparison, compare_runs
+import numpy as np
+from safetensors.numpy import load_file
+
+from sparsejepa.companion import manifest, provenance
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import MANIFEST
-from sparsejepa.companion.provenance import code_of, git, runs_root
+from sparsejepa.companion.manifest import MANIFEST, REPORT, RESULTS, TIMING, TRAINING
+from sparsejepa.companion.parameters import effective_parameters
+from sparsejepa.companion.provenance import code_of, git, notebook_path, runs_root
+from sparsejepa.companion.runs import run_notebook
 from sparsejepa.companion.study import StudyRun, load_study, needed_runs
 
 GOLDEN = "golden"
 # Their versions are the certificate's: the same code with others is another computation.
 LIBRARIES = ("python", "torch", "timm", "numpy")
+# Tensors and results that a training leaves; all else is a report of it.
+TRAINING_TENSORS = ("encoder.safetensors", "groups.safetensors")
+TRAINING_RESULTS = ("steps", "history")
 
 
-class NoRun(RuntimeError):
-    """A golden run failed in one of the trees."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What `certify` found of one run."""
+class Outcome(NamedTuple):
+    """What `certify` or `verify` found of one run."""
 
     run: str  # preset/notebook/run
-    state: str  # "unchanged", "certified", "stale" or "missing"
-    why: str  # what was compared, or the first difference
+    # "unchanged", "certified", "stale" or "missing"; "agrees", "differs", "edited" or "not done".
+    state: str
+    details: tuple[str, ...]  # what was compared, what differs, or why nothing was compared
+    numbers: int = 0  # of results.json, that `verify` compared
 
     def line(self) -> str:
         """For a reader."""
-        return f"{self.state:10}{self.run}: {self.why}"
+        return f"{self.state:10}{self.run}: {'; '.join(self.details[:5])}"
 
 
 def certify(
@@ -66,52 +65,51 @@ def certify(
 ) -> list[Outcome]:
     """Checks every run of a preset whose code differs from what is on disk, and keeps the result.
 
-    Args:
-        base: the revision to compare with; each run's own, or the one it is certified for.
-        only: a notebook, to check its runs alone.
+    `base` is the revision to compare with, else each run's own or the one it is certified for;
+    `only` a notebook, to check its runs alone.
 
     Raises:
-        ValueError: git or a revision is missing; the certificates were edited; a golden run failed.
+        ValueError: git or a revision is missing; the certificates were edited.
     """
-    golden = load_study(root, GOLDEN)
     study = [run for run in load_study(root, preset) if only in (None, run.notebook)]
-    certificates, outcomes, asked = dict(read_certificates(root)), {}, {}
+    certificates, outcomes, asked = manifest.read_certificates(root), {}, {}
     for run in study:
         path = runs_root(root) / run.folder / MANIFEST
         if not path.is_file():
-            outcomes[run.id] = Outcome(run.id, "missing", "it has not been run")
-            continue
-        manifest, now = read_json(path), code_of(root, run.notebook)
-        if now.items() <= manifest.items():
-            outcomes[run.id] = Outcome(run.id, "unchanged", "made by this code")
-        elif certificate_of(root, run.id):
-            outcomes[run.id] = Outcome(run.id, "unchanged", "certified for this code before")
+            outcomes[run.id] = Outcome(run.id, "missing", ("it has not been run",))
+        elif code_of(root, run.notebook).items() <= (made := read_json(path)).items():
+            outcomes[run.id] = Outcome(run.id, "unchanged", ("made by this code",))
+        elif manifest.certificate_of(root, run.id):
+            outcomes[run.id] = Outcome(run.id, "unchanged", ("certified for this code before",))
         else:
-            asked.setdefault(base or _base(certificates.get(run.id), manifest), []).append(run)
+            asked.setdefault(base or _base(certificates.get(run.id), made), []).append(run)
     for revision, runs in asked.items():
-        for outcome, certificate in _compared(root, revision, runs, golden, say):
+        for outcome, certificate in _compared(root, revision, runs, say):
             outcomes[outcome.run] = outcome
             if certificate:
                 certificates[outcome.run] = certificate
     if asked:
-        write_certificates(root, certificates)
+        manifest.write_certificates(root, certificates)
     return [outcomes[run.id] for run in study]
 
 
-def _base(certificate: dict[str, Any] | None, manifest: dict[str, Any]) -> str:
+def _base(certificate: dict[str, Any] | None, made: dict[str, Any]) -> str:
     """The commit that the run is certified for, if its code was committed then; else its own."""
     if certificate and REPORT in certificate["parts"]:
-        commit = certificate["valid_for"]["commit"]
-        if not commit.endswith("-dirty"):
-            return commit
-    return manifest["commit"].removesuffix("-dirty")
+        if not certificate["valid_for"]["commit"].endswith("-dirty"):
+            return certificate["valid_for"]["commit"]
+    return made["commit"].removesuffix("-dirty")
 
 
 def _compared(
-    root: Path, revision: str, runs: list[StudyRun], golden: list[StudyRun], say: Callable
+    root: Path, revision: str, runs: list[StudyRun], say: Callable
 ) -> Iterator[tuple[Outcome, dict[str, Any] | None]]:
+    """Each run's outcome, with its certificate if it gets one."""
+    golden = load_study(root, GOLDEN)
     copies = {run.id: _golden_copy(run, golden) for run in runs}
-    wanted = _with_needs([c for c in copies.values() if c], golden)
+    # With all that they read, needed runs first.
+    ids = {need.id for c in copies.values() if c for need in (c, *needed_runs(golden, c))}
+    wanted = [run for run in golden if run.id in ids]
     say(
         f"Comparing {revision[:12]} with the code here: {len(wanted)} golden runs in each, "
         f"for {len(runs)} runs."
@@ -121,77 +119,69 @@ def _compared(
         old, new = Path(folder, "old"), Path(folder, "new")
         _unpack(root, revision, old)
         # The code may be edited while its copy runs.
-        _copy(root, new)
+        _copy(root, new, "src", "notebooks")
         commit = provenance.commit(root)
         with ThreadPoolExecutor(2) as pool:
-            jobs = [pool.submit(_run_all, tree, wanted, say) for tree in (old, new)]
-            failed = [job.result() for job in jobs]
+            failed = list(pool.map(lambda tree: _run_all(tree, wanted, say), (old, new)))
         for run in runs:
             copy = copies[run.id]
             if copy is None:
-                why = f"presets/{GOLDEN}.yml has no size-reduced copy of it"
-                yield Outcome(run.id, "stale", why), None
+                wrong = f"presets/{GOLDEN}.yml has no size-reduced copy of it"
+            elif copy.id in failed[0] | failed[1]:
+                name, words = ("old", failed[0]) if copy.id in failed[0] else ("new", failed[1])
+                wrong = f"its copy fails with the {name} code: {words[copy.id]}"
+            else:
+                found = compare_runs(runs_root(old) / copy.id, runs_root(new) / copy.id)
+                valid_for = {"commit": commit, **code_of(new, run.notebook)}
+                yield _judged(root, revision, run, found, valid_for)
                 continue
-            errors = [
-                f"{tree.name} code: {words[copy.id]}"
-                for tree, words in zip((old, new), failed, strict=True)
-                if copy.id in words
-            ]
-            if errors:
-                yield Outcome(run.id, "stale", f"its copy fails with the {errors[0]}"), None
-                continue
-            found = compare_runs(runs_root(old), runs_root(new), copy.id)
-            valid_for = {"commit": commit, **code_of(new, run.notebook)}
-            yield _judged(root, revision, run, found, valid_for)
+            yield Outcome(run.id, "stale", (wrong,)), None
     say(f"Compared in {(time.monotonic() - begun) / 60:.1f} minutes.")
+
+
+class Comparison(NamedTuple):
+    """Two executions of one run."""
+
+    tensors: int  # how many were compared
+    numbers: int  # how many of results.json were compared
+    added: int  # numbers that only the new code writes: none of them can be shown
+    training: str | None  # the first difference of the training, None if there is none
+    report: str | None  # the first difference of the rest
 
 
 def _judged(
     root: Path, revision: str, run: StudyRun, found: Comparison, valid_for: dict[str, str]
 ) -> tuple[Outcome, dict[str, Any] | None]:
-    parts = [p for p, d in ((REPORT, found.report), (TRAINING, found.training)) if d is None]
-    equal = f"{found.tensors} tensors and {found.numbers} numbers are equal"
-    equal += f"; {found.added} numbers are new" if found.added else ""
+    if found.training or (found.report and run.notebook != "01_pretrain"):
+        parts = (("training", found.training), ("report", found.report))
+        what = " and ".join(part for part, difference in parts if difference)
+        return Outcome(run.id, "stale", (f"{what}: {found.training or found.report}",)), None
+    versions = provenance.versions()
+    changed = git(root, "diff", "--name-only", revision, "--", "src/sparsejepa", "notebooks")
     certificate = {
-        "parts": parts,
+        "parts": [TRAINING] if found.report else [REPORT, TRAINING],
         "made_at": revision,
         "valid_for": valid_for,
         "compared": {"tensors": found.tensors, "numbers": found.numbers},
         "golden_sha256": provenance.file_sha256(root / "notebooks" / "presets" / f"{GOLDEN}.yml"),
-        "versions": {k: v for k, v in provenance.versions().items() if k in LIBRARIES},
+        "versions": {name: versions[name] for name in LIBRARIES if name in versions},
         "cpu": provenance.cpu_model(),
         "date": datetime.now(UTC).date().isoformat(),
-        "changed": _changed(root, revision),
+        "changed": sum(name.endswith((".py", ".ipynb")) for name in changed.splitlines()),
     }
-    if found.training and found.report:
-        return Outcome(run.id, "stale", f"training and report: {found.training}"), None
-    if found.training:
-        return Outcome(run.id, "stale", f"training: {found.training}"), None
     if found.report:
-        why = f"report: {found.report}"
-        if run.notebook != "01_pretrain":
-            return Outcome(run.id, "stale", why), None
-        return Outcome(run.id, "stale", f"{why}; its training is certified"), certificate
-    return Outcome(run.id, "certified", equal), certificate
+        why = f"report: {found.report}; its training is certified"
+        return Outcome(run.id, "stale", (why,)), certificate
+    equal = f"{found.tensors} tensors and {found.numbers} numbers are equal"
+    new = (f"{found.added} numbers are new",) if found.added else ()
+    return Outcome(run.id, "certified", (equal, *new)), certificate
 
 
 def _golden_copy(run: StudyRun, golden: list[StudyRun]) -> StudyRun | None:
     """The golden run of the same notebook and name, whatever the seed."""
-    for copy in golden:
-        if copy.notebook == run.notebook and _unseeded(copy.name) == _unseeded(run.name):
-            return copy
-    return None
-
-
-def _unseeded(name: str) -> str:
-    return name.rpartition("-seed")[0] or name
-
-
-def _with_needs(copies: list[StudyRun], golden: list[StudyRun]) -> list[StudyRun]:
-    """The copies and all that they read, needed runs first, each once."""
-    wanted = {run.id for run in copies}
-    wanted |= {need.id for run in copies for need in needed_runs(golden, run)}
-    return [run for run in golden if run.id in wanted]
+    wanted = (run.notebook, run.name.partition("-seed")[0])
+    found = (c for c in golden if (c.notebook, c.name.partition("-seed")[0]) == wanted)
+    return next(found, None)
 
 
 def _unpack(root: Path, revision: str, folder: Path) -> None:
@@ -210,11 +200,11 @@ def _unpack(root: Path, revision: str, folder: Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-def _copy(root: Path, folder: Path) -> None:
-    """Sources and notebooks as they are on disk."""
-    leave_out = shutil.ignore_patterns("__pycache__", "*.egg-info", ".ipynb_checkpoints")
-    for part in ("src", "notebooks"):
-        shutil.copytree(root / part, folder / part, ignore=leave_out)
+def _copy(root: Path, folder: Path, *parts: str) -> None:
+    """Parts of a checkout as they are on disk."""
+    names = ("__pycache__", "*.egg-info", ".ipynb_checkpoints", "checkpoints")
+    for part in parts:
+        shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns(*names))
 
 
 def _run_all(tree: Path, wanted: list[StudyRun], say: Callable) -> dict[str, str]:
@@ -222,30 +212,25 @@ def _run_all(tree: Path, wanted: list[StudyRun], say: Callable) -> dict[str, str
     failed = {}
     for run in wanted:
         begun = time.monotonic()
-        try:
-            _run(tree, run)
-        except NoRun as error:
-            failed[run.id] = str(error)
-        seconds = time.monotonic() - begun
-        say(f"  {tree.name} {run.notebook}/{run.name}: {seconds:.0f} s")
+        if words := _run(tree, run):
+            failed[run.id] = words
+        say(f"  {tree.name} {run.notebook}/{run.name}: {time.monotonic() - begun:.0f} s")
     return failed
 
 
-def _run(tree: Path, run: StudyRun) -> None:
-    """One golden run; a training is killed at its first checkpoint, and goes on from there."""
-    command = [sys.executable, "-m", "sparsejepa.cli", "run", f"notebooks/{run.notebook}.ipynb"]
-    command += ["--preset", GOLDEN, "--run", run.name]
-    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
-    environment = os.environ | threads
+def _run(tree: Path, run: StudyRun) -> str:
+    """Makes one golden run; its last words if it fails."""
+    environment = os.environ | {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+    # Trees up to 7f8f5fd keep features in a cache.
     environment |= {"PYTHONPATH": str(tree / "src"), "SPARSEJEPA_CACHE": str(tree / "cache")}
     if data := os.environ.get("SPARSEJEPA_DATA"):
         environment["SPARSEJEPA_DATA"] = str(Path(data).expanduser().resolve())
     log = tree / f"{run.notebook}-{run.name}.log"
-    kill_at_checkpoint = run.notebook == "01_pretrain"
-    for attempt in range(2):
+    # A training is killed at its first checkpoint, and goes on from there.
+    for kill in (True, False) if run.notebook == "01_pretrain" else (False,):
         with log.open("w") as output:
             process = subprocess.Popen(
-                command,
+                run.command,
                 cwd=tree,
                 env=environment,
                 stdout=output,
@@ -253,17 +238,16 @@ def _run(tree: Path, run: StudyRun) -> None:
                 start_new_session=True,
             )
             try:
-                killed = kill_at_checkpoint and attempt == 0 and _killed(process, tree)
-                code = process.wait()
+                killed = kill and _killed(process, tree)
+                process.wait()
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 raise
         if not killed:
             break
-    if code:
-        words = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-        raise NoRun(words[-1])
+    words = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+    return words[-1] if process.returncode else ""
 
 
 def _killed(process: subprocess.Popen, tree: Path) -> bool:
@@ -276,7 +260,138 @@ def _killed(process: subprocess.Popen, tree: Path) -> bool:
     return False
 
 
-def _changed(root: Path, revision: str) -> int:
-    """How many files of library and notebooks differ from the revision."""
-    names = git(root, "diff", "--name-only", revision, "--", "src/sparsejepa", "notebooks")
-    return len([n for n in (names or "").splitlines() if n.endswith((".py", ".ipynb"))])
+def compare_runs(old: Path, new: Path) -> Comparison:
+    """Compares to the bit what two folders hold of one run, times left out."""
+    tensors, numbers, added = 0, 0, 0
+    parameters = leaves(*(read_json(folder / MANIFEST)["parameters"] for folder in (old, new)))
+    report = [
+        f"parameter {p}: {x!r} -> {y!r}" for p, x, y in parameters if None not in (x, y) and x != y
+    ]
+    training: list[str] = []
+    one, two = _tensor_files(old), _tensor_files(new)
+    for name in one:
+        found = training if name in TRAINING_TENSORS else report
+        if name not in two:
+            found.append(f"{name} is no longer written")
+            continue
+        before, after = load_file(one[name]), load_file(two[name])
+        for key, values in before.items():
+            tensors += 1
+            if key not in after or not np.array_equal(values, after[key], equal_nan=True):
+                found.append(f"{name}: {key}{_first_entry(values, after.get(key))}")
+    results = [manifest.without_times(read_json(folder / RESULTS))[0] for folder in (old, new)]
+    for place, before, after in leaves(*results):
+        if not isinstance(before, int | float):
+            # Words are no numbers; what the run lacks the book cannot show.
+            added += isinstance(after, int | float)
+            continue
+        numbers += 1
+        if before != after or type(before) is not type(after):
+            found = training if place.split(" > ")[0] in TRAINING_RESULTS else report
+            found.append(f"{place}: {before} -> {after}")
+    first = (next(iter(found), None) for found in (training, report))
+    return Comparison(tensors, numbers, added, *first)
+
+
+def leaves(one: Any, two: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Place, and both values, of everything that is no mapping or list; None where one lacks it."""
+    kinds = {type(value) for value in (one, two) if value is not None}
+    if kinds not in ({dict}, {list}):
+        yield place, one, two
+        return
+    one, two = (dict(enumerate(x)) if isinstance(x, list) else x or {} for x in (one, two))
+    for key in dict.fromkeys([*one, *two]):
+        yield from leaves(one.get(key), two.get(key), f"{place} > {key}" if place else str(key))
+
+
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    """Tensor files of a run and of the training that it read, by name."""
+    trainings = list(read_json(folder / MANIFEST).get("trainings", {}))
+    # The short trainings of a study are compared by what was measured of them.
+    read = [folder.parents[2] / place for place in trainings] if len(trainings) == 1 else []
+    return {p.name: p for place in (folder, *read) for p in sorted(place.glob("*.safetensors"))}
+
+
+def _first_entry(before: np.ndarray, after: np.ndarray | None) -> str:
+    if after is None or before.shape != after.shape:
+        return " has another shape" if after is not None else " is no longer written"
+    for first in map(tuple, np.argwhere(before != after).tolist()):
+        return f"{list(first)}: {before[first]} -> {after[first]}"
+    return ""
+
+
+# Pattern of a number's place in results.json; how far it may be from the printed one, in its own
+# unit and as a share of it; and what makes honest computations differ by that much. The first that
+# fits. On the machine of a run all numbers come out the same to the bit; another processor adds
+# float32 numbers in another order, which moves features by some 1e-6 of themselves.
+TOLERANCES = (
+    (
+        r".*(accuracy|linear|kNN|count|distance|majority|differences|chosen|efficiency).*",
+        *(0.005, 0.0, "images between two classes change sides: at most 5 of 1,000"),
+    ),
+    (
+        r".*(auroc|aupr|fpr|rank|properties|agreement|explained|outliers|curation).*",
+        *(0.01, 0.0, "ranks of scores: near-ties change places"),
+    ),
+    (
+        r".*(total|between|within|gaussian|copula|nats|information|partitions|calibration).*",
+        *(0.05, 0.005, "log-determinants of correlations, in which small eigenvalues weigh most"),
+    ),
+    (r".*", 1e-6, 2e-3, "sums in another order, and what descends on them"),
+)
+
+
+def verify(root: Path, preset: str, minutes: float) -> Iterator[Outcome]:
+    """Runs the reports of a preset again, in a copy of the checkout; cheap ones first.
+
+    What took longer than what is left of the minutes is left out; ValueError: no finished run.
+    """
+    runs = runs_root(root)
+    there = [run for run in load_study(root, preset) if (runs / run.folder / MANIFEST).is_file()]
+    if not there:
+        raise ValueError(
+            f"There is no finished run of preset {preset!r} to verify: "
+            f"run `sparsejepa reproduce --preset {preset}` first."
+        )
+    times, left = {run.id: read_json(runs / run.folder / TIMING) for run in there}, 60 * minutes
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        _copy(root, copy, "src", "notebooks", f"book/runs/{preset}")
+        if (runs / "certificates.json").is_file():
+            shutil.copy(runs / "certificates.json", runs_root(copy))
+        for run in sorted(there, key=lambda run: times[run.id]["notebook_seconds"]):
+            made, seconds = read_json(runs / run.id / MANIFEST), times[run.id]["notebook_seconds"]
+            if changed := provenance.edits(runs / run.id, made):
+                yield Outcome(run.id, "edited", tuple(changed))
+            elif times[run.id]["training_seconds"] and not made["trainings"]:
+                why = "its short trainings are not kept: run it again"
+                yield Outcome(run.id, "not done", (why,))
+            elif seconds > left:
+                why = f"it took {seconds / 60:.0f} minutes: give --minutes"
+                yield Outcome(run.id, "not done", (why,))
+            else:
+                left -= seconds
+                yield _verified(root, copy, run)
+
+
+def _verified(root: Path, copy: Path, run: StudyRun) -> Outcome:
+    printed = read_json(runs_root(root) / run.id / RESULTS)
+    # The committed run stays in the copy for those that read it: this one goes beside it.
+    source = notebook_path(copy, run.notebook)
+    name, value = next(iter(effective_parameters(source, run.parameters).items()))
+    again = run_notebook(source, run.preset, run.name, {name: value}, copy)
+    pairs = list(leaves(manifest.without_times(printed)[0], read_json(again / RESULTS)))
+    wrong = [f"{p}: printed {x}, computed {y}" for p, x, y in pairs if not agree(p, x, y)]
+    details = (f"{len(pairs)} numbers compared", *wrong)
+    return Outcome(run.id, "differs" if wrong else "agrees", details, len(pairs))
+
+
+def agree(place: str, printed: Any, computed: Any) -> bool:
+    """Whether two values of results.json are the same, by the first tolerance that fits."""
+    if isinstance(printed, int) and isinstance(computed, int):
+        return printed == computed
+    if not isinstance(printed, int | float) or not isinstance(computed, int | float):
+        return printed == computed
+    fits = (t[1:3] for t in TOLERANCES if re.fullmatch(t[0], place))
+    absolute, relative = next(fits)
+    return abs(printed - computed) <= absolute + relative * abs(printed)

@@ -1,13 +1,14 @@
 """The ledger of claims, `book/claims.yml`: its schema, and the numbers that its addresses name."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sparsejepa.companion.files import look_up, read_json
+from sparsejepa.companion.files import read_json
 from sparsejepa.companion.rules import PAIRED, ExactRule, IntervalRule, SeedRule
 
 Mark = Literal["verified", "secondary", "inferred", "derived", "memory"]
@@ -52,7 +53,7 @@ class Quoted(Entry):
 class Check(Entry):
     """One rule on numbers of runs: written down before the numbers are looked at.
 
-    An address is `preset/notebook/run:dotted.key` (see `files.look_up`), with {seed} in the place
+    An address is `preset/notebook/run:dotted.key` (see `look_up`), with {seed} in the place
     of the seed. Thresholds are in units of the numbers after `scale`.
     """
 
@@ -155,12 +156,7 @@ class Ledger(Entry):
 
 
 def load_ledger(path: Path) -> Ledger:
-    """Reads and checks the ledger.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: one sentence with the entry, the field, and what is wrong.
-    """
+    """Reads and checks the ledger; ValueError: one sentence with entry, field and what is wrong."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Ledger.model_validate(content)
@@ -182,14 +178,42 @@ def making_command(run_id: str) -> str:
     return f"sparsejepa run notebooks/{notebook}.ipynb --preset {preset} --run {run}"
 
 
+def look_up(place: Any, key: str, where: str = "the results") -> Any:
+    """The value at the dotted `key`; of names that hold dots themselves, the longest is taken.
+
+    Of a list, a part is a position (-1 is the last), or `[L=2; method=jepa]`: the one entry with
+    these values. ValueError: there is none; names the keys that exist at that place.
+    """
+    parts = key.split(".")
+    for end in range(len(parts), 0, -1):
+        part, rest = ".".join(parts[:end]), ".".join(parts[end:])
+        for found in _step(place, part):
+            inner = part if where == "the results" else f"{where}.{part}"
+            return look_up(found, rest, inner) if end < len(parts) else found
+    there = ", ".join(map(str, place)) if isinstance(place, Mapping) else str(place)[:80]
+    raise ValueError(f"no {parts[0]!r} in {where} (there: {there})")
+
+
+def _step(place: Any, part: str) -> list[Any]:
+    """What `part` names in `place`, in a list of its own; empty if nothing, or several entries."""
+    if isinstance(place, Mapping):
+        return [place[part]] if part in place else []
+    if not isinstance(place, list):
+        return []
+    if re.fullmatch(r"-?[0-9]+", part):
+        return [place[int(part)]] if -len(place) <= int(part) < len(place) else []
+    if not re.fullmatch(r"\[.*\]", part):
+        return []
+    wanted = [pair.partition("=")[::2] for pair in part[1:-1].split("; ")]
+    entries = (entry for entry in place if isinstance(entry, Mapping))
+    found = [entry for entry in entries if all(str(entry.get(k)) == v for k, v in wanted)]
+    return found if len(found) == 1 else []
+
+
 def value_at(runs: Path, address: str) -> Any:
     """What stands at an address without {seed}; keys of the manifest come after "manifest.".
 
-    Args:
-        runs: the folder of all runs, `book/runs`.
-
-    Raises:
-        ValueError: no finished run, a damaged file, or no such key, each with what to do.
+    ValueError: no finished run in the folder `runs`, a damaged file, or no such key.
     """
     run_id, _, key = address.partition(":")
     folder = runs / run_id
@@ -197,9 +221,9 @@ def value_at(runs: Path, address: str) -> Any:
         results, manifest = (read_json(folder / f"{n}.json") for n in ("results", "manifest"))
         return look_up(results | {"manifest": manifest}, key)
     except FileNotFoundError as error:
-        missing, command = Path(error.filename).name, making_command(run_id)
         raise ValueError(
-            f"needs the run {run_id}, which has no {missing}: make it by `{command}`."
+            f"needs the run {run_id}, which has no {Path(error.filename).name}: make it by "
+            f"`{making_command(run_id)}`."
         ) from error
     except ValueError as error:
         raise ValueError(f"cannot read {key!r} of {run_id}: {error}") from error
@@ -208,10 +232,8 @@ def value_at(runs: Path, address: str) -> Any:
 def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[float]:
     """A number for each seed; without {seed}, the list (or the one number) at the address.
 
-    Where there is `{"value": number, ...}`, the number is its value.
-
-    Raises:
-        ValueError: as `value_at`, or no number, or a run of another seed than its place says.
+    Where there is `{"value": number, ...}`, the number is its value. ValueError as `value_at`, or
+    for what is no number, or a run of another seed than its place says.
     """
     run = address.partition(":")[0]
     for seed in seeds if SEED in run else ():
@@ -221,11 +243,10 @@ def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[floa
                 f"takes {made} for seed {seed}, but its manifest says {found}: make it again by "
                 f"`{making_command(made)}`."
             )
-    if SEED in address:
-        values = [value_at(runs, address.replace(SEED, str(seed))) for seed in seeds]
-    else:
-        found = value_at(runs, address)
-        values = found if isinstance(found, list) else [found]
+    places = [address.replace(SEED, str(seed)) for seed in seeds] if SEED in address else [address]
+    values = [value_at(runs, place) for place in places]
+    if SEED not in address and isinstance(values[0], list):
+        (values,) = values
     numbers = [value.get("value") if isinstance(value, dict) else value for value in values]
     # Of these types exactly: JSON's true would count as 1.
     if not numbers or not all(type(number) in (int, float) for number in numbers):

@@ -1,9 +1,12 @@
-"""Provenance: what a notebook's run was made from, and whether that is still what is here.
+"""What a notebook's run was made from, and whether that is still what is here.
 
-Imports neither torch nor papermill: the book reads manifests with the `[book]` extra alone.
+A certificate (`book/runs/certificates.json`, written by `sparsejepa certify`) says that a run made
+by one tree is what another tree computes: a size-reduced copy of it gave the same numbers to the
+bit in both. The book reads manifests with the `[book]` extra alone: no torch, no papermill here.
 """
 
 import contextlib
+import functools
 import re
 import sys
 import time
@@ -14,25 +17,34 @@ from typing import TYPE_CHECKING, Any
 
 from sparsejepa.atomic_files import locked, write_with
 from sparsejepa.companion import provenance
-from sparsejepa.companion.certificates import REPORT, TRAINING, certificate_of
 from sparsejepa.companion.files import plain, read_json, write_json
-from sparsejepa.companion.local_paths import clean_strings, remove_local_paths
 from sparsejepa.companion.parameters import (
     effective_parameters,
     notebook_label,
     notebook_parameters,
-    parameter_changes,
     run_command,
 )
-from sparsejepa.companion.presets import OWN, PRESET, notebook_path, own_folder, preset_parameters
-from sparsejepa.companion.provenance import TIME, repository_root, runs_root
+from sparsejepa.companion.presets import OWN, PRESET, own_folder, preset_parameters
+from sparsejepa.companion.provenance import (
+    file_hashes,
+    file_sha256,
+    notebook_path,
+    repository_root,
+    runs_root,
+)
 
 if TYPE_CHECKING:
     from sparsejepa.training.artefacts import Trainings
 
 MANIFEST, RESULTS, TIMING = "manifest.json", "results.json", "timing.json"
-# What an attempt keeps for itself; all else belongs to the finished run.
-KEPT = ("run.json", "failed.ipynb", ".lock")
+START = "run.json"  # what the runner says of a run that begins
+# Parts of a run that a certificate may cover alone: a training outlives a changed report of it.
+TRAINING, REPORT = "training", "report"
+# Measured times: equal runs differ in them, so they are kept apart from results.
+TIME = re.compile(r"(\w+_)?(seconds|minutes)(_\w+)?|images_per_second")
+
+
+Facts = Mapping[str, Any]
 
 
 class RunFailed(RuntimeError):
@@ -47,19 +59,16 @@ def open_run(notebook: str, run_folder: str, parameters: MutableMapping[str, Any
 
     Args:
         notebook: the notebook's name without folder and ending, as "01_pretrain".
-        run_folder: the parameter of that name: set by `sparsejepa run`; "" in plain Jupyter and on
-            Colab, where the run goes below `book/runs/own/<notebook>`, over the files of an
-            earlier one with equal parameters.
-        parameters: a mapping that holds all other parameters by name, with the values in use;
-            a notebook passes its `globals()`. Without a `run_folder`, those that have their
-            defaults get the values of the preset that `preset` names, on Colab by itself `colab`.
+        run_folder: set by `sparsejepa run`; "" in plain Jupyter and on Colab, where the run goes
+            below `book/runs/own/<notebook>`, over an earlier one with equal parameters.
+        parameters: all other parameters, and whatever else a notebook's `globals()` hold. Without
+            a `run_folder`, those that have their defaults get the values of the preset that
+            `preset` names, on Colab by itself `colab`.
 
     Raises:
         KeyError: a parameter that the notebook declares is not in `parameters`.
-        FileNotFoundError: there is no checkout (see `repository_root`), or no such notebook or
-            preset in it.
-        ValueError: another process holds the run's folder.
-        OSError: the folder cannot be written.
+        FileNotFoundError: there is no checkout, or no such notebook or preset in it.
+        ValueError, OSError: another process holds the run's folder; it cannot be written.
     """
     root = repository_root()
     source = notebook_path(root, notebook)
@@ -88,100 +97,68 @@ def _begin_by_hand(root: Path, source: Path, parameters: MutableMapping[str, Any
         # Until the kernel ends: two kernels would mix their files.
         _held[folder].enter_context(locked(folder / ".lock"))
     command = run_command(source, [], in_use)
-    start = {"preset": OWN, "run": folder.name, "needs": {}, "command": command}
-    write_json(folder / "run.json", start)
+    write_json(folder / START, {"preset": OWN, "run": folder.name, "needs": {}, "command": command})
     return folder
 
 
 class Run:
-    """One run of a notebook: where it writes, and what it remembers for the manifest.
-
-    `folder` is where the notebook may write files of its own.
-    """
+    """One run of a notebook: the `folder` where it writes, and what its manifest will say."""
 
     def __init__(self, root: Path, source: Path, folder: Path, parameters: dict[str, Any]):
         self.folder = folder
         self._root, self._source, self._parameters = root, source, parameters
-        self._start = read_json(folder / "run.json")
+        self._start = read_json(folder / START)
         self._figures: dict[str, str] = {}
         self._times: dict[str, Any] = {}
-        self._trainings: Trainings | None = None
         # As they are now, when the kernel has read them: they may be edited during a long run.
-        self._code = provenance.code_of(root, source.stem)
-        self._commit = provenance.commit(root)
+        self._code = {"commit": provenance.commit(root), **provenance.code_of(root, source.stem)}
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
 
-    @property
+    @functools.cached_property
     def trainings(self) -> "Trainings":
         """Trainings that are kept, of this preset first; new ones are kept here."""
-        if self._trainings is None:
-            # Imports torch, which a report of numbers alone does not need.
-            from sparsejepa.training.artefacts import Trainings
+        # Imports torch, which a report of numbers alone does not need.
+        from sparsejepa.training.artefacts import Trainings
 
-            all_runs = runs_root(self._root)
-            own = all_runs / self._start["preset"] / "trainings"
-            self._trainings = Trainings(
-                own,
-                tuple(sorted(set(all_runs.glob("*/trainings")) - {own})),
-                lambda folder: training_is_certified(self._root, folder),
-                {"commit": self._commit, **self._code},
-            )
-        return self._trainings
+        own = runs_root(self._root) / self._start["preset"] / "trainings"
+        others = sorted(set(runs_root(self._root).glob("*/trainings")) - {own})
+        certified = functools.cache(lambda: certified_trainings(self._root))
+        return Trainings(own, tuple(others), lambda folder: folder in certified(), self._code)
 
     def save_figure(self, figure: Any, name: str, alt: str) -> None:
         """Writes a matplotlib figure to `figures/<name>.png` at 150 dpi.
 
-        Args:
-            alt: what the figure shows, for readers who cannot see it.
-
-        Raises:
-            ValueError: `name` is not of lower-case letters, digits, `-` and `_`, or `alt` is empty.
-            OSError: the file cannot be written.
+        `alt` says what the figure shows, for readers who cannot see it; ValueError if it is empty,
+        or the name not of lower-case letters, digits, `-` and `_`.
         """
         if not re.fullmatch(r"[a-z0-9_-]+", name):
             raise ValueError(f"A figure's name has only a-z, 0-9, - and _, unlike {name!r}.")
         if not alt.strip():
             raise ValueError(f"Figure {name!r} needs an alt text that says what it shows.")
-        path = self.folder / "figures" / f"{name}.png"
         # White, because the book shows figures on a light card in dark mode too.
-        write_with(
-            path,
-            lambda file: figure.savefig(file, dpi=150, format="png", facecolor="white"),
-        )
+        save = functools.partial(figure.savefig, dpi=150, format="png", facecolor="white")
+        write_with(self.folder / "figures" / f"{name}.png", save)
         self._figures[name] = " ".join(alt.split())
 
     def save_results(self, results: Mapping[str, Any]) -> None:
         """Writes `results.json`; arrays and tensors become lists, scalars plain numbers.
 
         Measured times (keys such as `seconds`) go to `timing.json`, so that equal runs have equal
-        results.
-
-        Raises:
-            ValueError: a value is NaN or infinite, or no number, text, list or mapping.
-            OSError: the file cannot be written.
+        results. ValueError: a value is NaN or infinite, or no number, text, list or mapping.
         """
         numbers, self._times = without_times(plain(results, "results"))
         write_json(self.folder / RESULTS, numbers)
 
-    def finish(
-        self,
-        seed: int,
-        precision: str,
-        data: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    ) -> None:
+    def finish(self, seed: int, precision: str, data: Facts | Sequence[Facts]) -> None:
         """Writes `timing.json` and `manifest.json`, the last act: a manifest means a finished run.
 
         Args:
             seed: the seed from which all randomness of the run came.
             precision: the arithmetic of the training, as "fp32" or "bf16".
             data: name, split, origin and pixel_sha256 of the image set (or of each in a list).
-
-        Raises:
-            ValueError: a value that JSON does not know, as in `save_results`.
-            OSError: the file cannot be written.
         """
-        used = list(dict.fromkeys(self._trainings.used)) if self._trainings else []
+        used = list(dict.fromkeys(self.trainings.used)) if "trainings" in vars(self) else []
         trained = [read_json(folder / TIMING)["training_seconds"] for folder in used]
         times = {
             "started_utc": self._started.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -191,36 +168,26 @@ class Run:
             "results": self._times,
         }
         write_json(self.folder / TIMING, times)
-        start = self._start
         manifest = {
             "notebook": self._source.stem,
-            "preset": start["preset"],
-            "run": start["run"],
-            "command": start["command"],
+            **{key: self._start[key] for key in ("preset", "run", "command")},
             "parameters": self._parameters,
             "seed": seed,
             "precision": precision,
             "data": [data] if isinstance(data, Mapping) else list(data),
-            "commit": self._commit,
             **self._code,
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),
-            "figures": [
-                {"file": f"figures/{name}.png", "alt": alt} for name, alt in self._figures.items()
-            ],
-            "needs": start["needs"],
+            "figures": [{"file": f"figures/{n}.png", "alt": a} for n, a in self._figures.items()],
+            "needs": self._start["needs"],
             "trainings": {
-                folder.relative_to(runs_root(self._root)).as_posix(): provenance.file_hashes(
-                    folder, ("checkpoints",)
-                )
-                for folder in used
+                f.relative_to(runs_root(self._root)).as_posix(): file_hashes(f, ("checkpoints",))
+                for f in used
             },
         }
-        cleaned = clean_strings(
-            plain(manifest, "manifest"), lambda text: remove_local_paths(text, self._root)
-        )
+        cleaned = provenance.remove_local_paths(plain(manifest, "manifest"), self._root)
         # The runner seals once more, when the executed notebook lies here too.
-        write_json(self.folder / MANIFEST, sealed(self.folder, cleaned))
+        seal_run(self.folder, cleaned)
 
 
 def without_times(results: Any) -> tuple[Any, Any]:
@@ -241,28 +208,62 @@ def without_times(results: Any) -> tuple[Any, Any]:
     return results, {}
 
 
-def sealed(run_folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest with the hashes of the run's files, and with its own."""
-    files = provenance.file_hashes(run_folder, (MANIFEST, *KEPT))
-    return provenance.seal({**manifest, "files": files})
+def seal_run(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes a run's manifest, with the hashes of the run's files, and with its own."""
+    files = file_hashes(folder, (MANIFEST, START))
+    write_json(folder / MANIFEST, provenance.seal({**manifest, "files": files}))
+
+
+def read_certificates(root: Path) -> dict[str, Any]:
+    """Certificates by the run's id; raises ValueError where the file was edited by hand."""
+    path = runs_root(root) / "certificates.json"
+    content = read_json(path) if path.is_file() else provenance.seal({"certificates": {}})
+    if not provenance.is_sealed(content):
+        raise ValueError(
+            "book/runs/certificates.json is not what `sparsejepa certify` wrote: put the committed "
+            "file back, or delete it and run `sparsejepa certify`."
+        )
+    return content["certificates"]
+
+
+def write_certificates(root: Path, certificates: Mapping[str, Any]) -> None:
+    """Replaces the file; raises OSError if it cannot be written."""
+    ordered = {name: certificates[name] for name in sorted(certificates)}
+    content = provenance.seal({"certificates": ordered})
+    write_json(runs_root(root) / "certificates.json", content)
+
+
+def certificate_of(root: Path, run_id: str, part: str = REPORT) -> dict[str, Any] | None:
+    """The certificate that makes a run, or its training alone, valid for the code on disk."""
+    found = read_certificates(root).get(run_id)
+    if found is None or part not in found["parts"]:
+        return None
+    now = provenance.code_of(root, run_id.split("/")[1])
+    if part == TRAINING:
+        del now["notebook_sha256"]
+    return found if now.items() <= found["valid_for"].items() else None
+
+
+def certified_trainings(root: Path) -> set[Path]:
+    """Folders of artefacts of which a certificate says that the code here trains them."""
+    found = set()
+    for run_id in read_certificates(root):
+        path = runs_root(root) / run_id / MANIFEST
+        if path.is_file() and certificate_of(root, run_id, TRAINING):
+            found |= {runs_root(root) / place for place in read_json(path).get("trainings", {})}
+    return found
 
 
 def input_hashes(root: Path, run_id: str) -> dict[str, str]:
     """SHA-256 of what other notebooks read of a finished run: results, answers, its training.
 
-    Raises:
-        FileNotFoundError: there is no finished run.
-        ValueError: its manifest is damaged.
+    Raises as `read_json` where there is no finished run.
     """
     manifest = read_json(runs_root(root) / run_id / MANIFEST)
-    read = {
-        name: digest
-        for name, digest in manifest["files"].items()
-        if name == RESULTS or name.endswith(".safetensors")
-    }
-    for folder, files in manifest["trainings"].items():
-        read |= {f"{folder}/{n}": d for n, d in files.items() if n.endswith(".safetensors")}
-    return read
+    named = dict(manifest["files"])
+    for place, files in manifest["trainings"].items():
+        named |= {f"{place}/{n}": d for n, d in files.items() if n.endswith(".safetensors")}
+    return {n: d for n, d in named.items() if n == RESULTS or n.endswith(".safetensors")}
 
 
 def staleness(root: Path, run_id: str, parameters: Mapping[str, Any] | None = None) -> list[str]:
@@ -272,11 +273,9 @@ def staleness(root: Path, run_id: str, parameters: Mapping[str, Any] | None = No
 
     Args:
         run_id: `preset/notebook/run`.
-        parameters: what the preset gives to this run, if it is a named run of a preset; the
-            notebook's own defaults stand for the rest.
+        parameters: what the preset gives to a run that it names, over the notebook's defaults.
     """
-    folder, notebook = runs_root(root) / run_id, run_id.split("/")[1]
-    source = root / "notebooks" / f"{notebook}.ipynb"
+    folder, source = runs_root(root) / run_id, notebook_path(root, run_id.split("/")[1])
     try:
         manifest = read_json(folder / MANIFEST)
     except FileNotFoundError:
@@ -285,11 +284,10 @@ def staleness(root: Path, run_id: str, parameters: Mapping[str, Any] | None = No
         return [str(error)]
     reasons = provenance.edits(folder, manifest)
     for place, files in manifest.get("trainings", {}).items():
-        reasons += [
-            f"{place}/{name} is not the training that it read"
-            for name, digest in files.items()
-            if not _is(runs_root(root) / place / name, digest)
-        ]
+        for name, digest in files.items():
+            path = runs_root(root) / place / name
+            if not path.is_file() or file_sha256(path) != digest:
+                reasons.append(f"{place}/{name} is not the training that it read")
     if reasons:
         # What an edited manifest says of all the rest is worth nothing.
         return reasons
@@ -298,50 +296,22 @@ def staleness(root: Path, run_id: str, parameters: Mapping[str, Any] | None = No
         # A parameter that came since had its default; a certificate says that this changes nothing.
         then = effective_parameters(source, {}) | {PRESET: manifest["preset"]}
         then |= manifest["parameters"]
-        reasons += parameter_changes({name: then[name] for name in now}, now)
+        reasons += [
+            f"the parameter {name} was {then[name]!r} and is {now[name]!r} now"
+            for name in sorted(now)
+            if then[name] != now[name]
+        ]
     for need, recorded in manifest["needs"].items():
-        try:
-            same = input_hashes(root, need) == recorded
-        except (FileNotFoundError, ValueError):
-            same = False
-        if not same:
-            reasons.append(f"its input {need} has changed since")
-    return reasons + code_changes(root, run_id, manifest)
-
-
-def code_changes(root: Path, run_id: str, manifest: Mapping[str, Any]) -> list[str]:
-    """What of the code differs from the run's, unless a certificate says that it does the same."""
-    notebook = run_id.split("/")[1]
-    now = provenance.code_of(root, notebook)
-    names = {
-        "library_tree": "src/sparsejepa",
-        "notebook_sha256": notebook_label(root / "notebooks" / f"{notebook}.ipynb"),
-    }
-    changed = [name for key, name in names.items() if manifest[key] != now[key]]
-    if not changed:
-        return []
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if input_hashes(root, need) == recorded:
+                continue
+        reasons.append(f"its input {need} has changed since")
+    code = provenance.code_of(root, source.stem)
+    names = {"library_tree": "src/sparsejepa", "notebook_sha256": notebook_label(source)}
+    changed = " and ".join(name for key, name in names.items() if manifest[key] != code[key])
     try:
-        if certificate_of(root, run_id, REPORT):
-            return []
+        if changed and not certificate_of(root, run_id):
+            reasons.append(f"{changed} changed since it was made, and no certificate covers that")
     except ValueError as error:
-        return [str(error)]
-    return [f"{' and '.join(changed)} changed since it was made, and no certificate covers that"]
-
-
-def training_is_certified(root: Path, folder: Path) -> bool:
-    """Whether a certificate says that the code here trains what lies in an artefact's folder."""
-    preset = folder.parts[-3]
-    for path in sorted((runs_root(root) / preset).glob(f"*/*/{MANIFEST}")):
-        run_id = "/".join(path.parts[-4:-1])
-        trainings = read_json(path).get("trainings", {})
-        if folder.relative_to(runs_root(root)).as_posix() in trainings:
-            if certificate_of(root, run_id, TRAINING):
-                return True
-    return False
-
-
-def _is(path: Path, digest: str) -> bool:
-    return path.is_file() and provenance.file_sha256(path) == digest
-
-
-__all__ = ["Run", "open_run", "repository_root", "runs_root", "staleness"]
+        reasons.append(str(error))
+    return reasons

@@ -1,18 +1,16 @@
 """The parameters of a notebook: read from its `parameters` cell, checked before anything runs.
 
-Papermill's own inspection is not used: it misses defaults that contain `=` and only warns about
-unknown names.
+Papermill's own inspection misses defaults that contain `=` and only warns about unknown names.
 """
 
 import ast
 import difflib
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, TypeAdapter
+from pydantic import FiniteFloat, StrictBool, StrictInt, StrictStr, TypeAdapter
 from pydantic import ValidationError as NotOfType
 
 from sparsejepa.companion.files import read_json
@@ -23,25 +21,16 @@ RUN_FOLDER = "run_folder"
 Value = int | float | str | bool
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a truth value is no number")
-    return value
-
-
 TYPES = {
     "int": TypeAdapter(StrictInt),
-    "float": TypeAdapter(
-        Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]  # also "1e-3", 1
-    ),
+    "float": TypeAdapter(FiniteFloat),  # also "1e-3", 1
     "str": TypeAdapter(StrictStr),
     "bool": TypeAdapter(StrictBool),
 }
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One line `name: type = default` of a parameters cell."""
 
     name: str
@@ -54,8 +43,7 @@ def notebook_parameters(notebook_path: Path) -> dict[str, Parameter]:
 
     Raises:
         FileNotFoundError: there is no such notebook.
-        ValueError: the notebook has no single cell tagged `parameters`, a line of it is not
-            `name: type = default` with a plain value, or `run_folder: str = ""` is missing.
+        ValueError: its cell tagged `parameters` is not of lines `name: type = default`.
     """
     label = notebook_label(notebook_path)
     if not notebook_path.is_file():
@@ -78,7 +66,7 @@ def notebook_parameters(notebook_path: Path) -> dict[str, Parameter]:
             "write it as name: type = default."
         ) from error
     found = {p.name: p for p in (_parameter(statement, label) for statement in statements)}
-    if found.pop(RUN_FOLDER, None) != Parameter(RUN_FOLDER, "str", ""):
+    if found.pop(RUN_FOLDER, None) != (RUN_FOLDER, "str", ""):
         raise ValueError(f'{label} must declare {RUN_FOLDER}: str = "" among its parameters.')
     return found
 
@@ -88,16 +76,11 @@ def check_parameters(
 ) -> dict[str, Value]:
     """`given` with every name known to the notebook and every value of its declared type.
 
-    A text where the notebook wants a number or truth value is read as one.
-
-    Args:
-        where: the place of the values in an error, as "presets/demo.yml, run jepa-seed0".
-
-    Raises:
-        ValueError: an unknown name, or a value of another type, in one sentence.
+    A text where the notebook wants a number or truth value is read as one. An unknown name or a
+    value of another type is a ValueError of one sentence, which begins with `where` they stand.
     """
     declared = notebook_parameters(notebook_path)
-    label = f"{where}: {notebook_label(notebook_path)}" if where else notebook_label(notebook_path)
+    label = ": ".join(filter(None, (where, notebook_label(notebook_path))))
     for name in given:
         if name not in declared:
             close = difflib.get_close_matches(str(name), declared, n=1, cutoff=0.5)
@@ -105,7 +88,7 @@ def check_parameters(
             raise ValueError(
                 f"{label} has no parameter {name!r}{hint} Its parameters are {', '.join(declared)}."
             )
-    return {name: _typed(value, declared[name], label) for name, value in given.items()}
+    return {name: _typed(value, name, declared[name].kind, label) for name, value in given.items()}
 
 
 def effective_parameters(notebook_path: Path, given: Mapping[str, Any]) -> dict[str, Value]:
@@ -115,24 +98,11 @@ def effective_parameters(notebook_path: Path, given: Mapping[str, Any]) -> dict[
 
 
 def parse_overrides(notebook_path: Path, assignments: list[str]) -> dict[str, Value]:
-    """Parses `name=value` as typed on a command line, by the types that the notebook declares.
-
-    Raises:
-        ValueError: no `=`, an unknown name, or a value that is not of the parameter's type.
-    """
+    """Parses `name=value` as typed on a command line; raises as `check_parameters`."""
     for assignment in assignments:
         if "=" not in assignment:
             raise ValueError(f"Write a parameter as name=value, not {assignment!r}.")
     return check_parameters(notebook_path, dict(a.split("=", 1) for a in assignments))
-
-
-def parameter_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A sentence for each parameter whose value differs between two runs, in order of names."""
-    return [
-        f"the parameter {name} was {then.get(name)!r} and is {now.get(name)!r} now"
-        for name in sorted(set(then) | set(now))
-        if then.get(name) != now.get(name)
-    ]
 
 
 def run_command(notebook_path: Path, options: Sequence[str], given: Mapping[str, Any]) -> str:
@@ -158,20 +128,21 @@ def _parameter(statement: ast.stmt, label: str) -> Parameter:
         default = ast.literal_eval(statement.value)
     except ValueError as error:
         raise ValueError(f"{label}: the default of {name} must be a plain value.") from error
-    return Parameter(name, kind, _typed(default, Parameter(name, kind, default), label))
+    return Parameter(name, kind, _typed(default, name, kind, label))
 
 
-def _typed(value: Any, parameter: Parameter, label: str) -> Value:
+def _typed(value: Any, name: str, kind: str, label: str) -> Value:
     read = value
-    if isinstance(value, str) and parameter.kind == "int":
+    if isinstance(value, str) and kind == "int":
         # Decimal, whatever the notation: YAML would read 010 as 8.
         read = int(value) if value.lstrip("+-").isdecimal() else value
-    if isinstance(value, str) and parameter.kind == "bool":
+    if isinstance(value, str) and kind == "bool":
         read = WORDS.get(value.lower(), value)
+    if isinstance(value, bool) and kind == "float":
+        read = None  # a truth value is no number
     try:
-        return TYPES[parameter.kind].validate_python(read)
+        return TYPES[kind].validate_python(read)
     except NotOfType as error:
-        wanted = (
-            "a finite number" if error.errors()[0]["type"] == "finite_number" else parameter.kind
-        )
-        raise ValueError(f"{label}: {parameter.name} must be {wanted}, not {value!r}.") from error
+        finite = error.errors()[0]["type"] == "finite_number"
+        wanted = "a finite number" if finite else kind
+        raise ValueError(f"{label}: {name} must be {wanted}, not {value!r}.") from error

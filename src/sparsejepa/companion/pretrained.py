@@ -43,21 +43,21 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
         ValueError: one of them has not been run or is stale; a file of weights is damaged.
     """
     root, preset, found = repository_root(), preset or COMMITTED, []
+    runs = runs_root(root)
     for run_id, parameters in _named(root, preset).items():
-        folder = runs_root(root) / run_id
         if reasons := staleness(root, run_id, parameters):
             raise ValueError(
                 f"The run {run_id} cannot be read: {reasons[0]}. Run 01_pretrain with preset "
                 f"{preset!r} first: by hand, on Colab with the same drive, or by "
                 "`sparsejepa reproduce`."
             )
+        folder = runs / run_id
         results, manifest = read_json(folder / RESULTS), read_json(folder / MANIFEST)
-        training = runs_root(root) / next(iter(manifest["trainings"]))
         method, seed = results["method"], manifest["seed"]
-        if methods and method not in methods:
-            continue
-        encoder = load_training(training).encoder
-        found.append(Pretrained(folder.name, method, seed, encoder, results, folder, training))
+        if not methods or method in methods:
+            training = runs / next(iter(manifest["trainings"]))
+            encoder = load_training(training).encoder
+            found.append(Pretrained(folder.name, method, seed, encoder, results, folder, training))
     if not found:
         wanted = " or ".join(methods) or "any method"
         raise FileNotFoundError(
@@ -68,16 +68,16 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
 
 def _named(root: Path, preset: str) -> dict[str, dict[str, Any] | None]:
     """Ids of a preset's pretraining runs, with their parameters; own runs have any."""
-    manifests = sorted((runs_root(root) / OWN / "01_pretrain").glob(f"*/{MANIFEST}"))
+    runs = runs_root(root)
     own = {
-        "/".join(path.parts[-4:-1]): None
-        for path in manifests
+        path.parent.relative_to(runs).as_posix(): None
+        for path in sorted(runs.glob(f"{OWN}/01_pretrain/*/{MANIFEST}"))
         if preset in (OWN, read_json(path)["parameters"].get(PRESET))
     }
     if preset == OWN:
         return own
     study = [run for run in load_study(root, preset) if run.notebook == "01_pretrain"]
-    there = any((runs_root(root) / run.folder / MANIFEST).is_file() for run in study)
+    there = any((runs / run.folder / MANIFEST).is_file() for run in study)
     return own if own and not there else {run.id: run.parameters for run in study}
 
 

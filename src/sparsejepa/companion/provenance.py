@@ -1,5 +1,6 @@
 """What a run was made from: checkout, code, files, versions, hardware. Never users or hosts."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -8,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,18 +21,13 @@ PACKAGES = (
     *("torch", "torchvision", "timm", "accelerate", "safetensors", "datasets", "numpy", "scipy"),
     *("scikit-learn", "pandas", "matplotlib", "seaborn", "papermill"),
 )
-# Measured times: equal runs differ in them, so they are kept apart from results.
-TIME = re.compile(r"(\w+_)?(seconds|minutes)(_\w+)?|images_per_second")
 
 
 def repository_root() -> Path:
-    """The checkout that holds `notebooks/` and `src/sparsejepa/`.
+    """The checkout that holds `notebooks/` and `src/sparsejepa/`; FileNotFoundError without one.
 
     Looked for from the working folder upwards, then from this file upwards (an editable install),
     then one level below the working folder (Colab, where a notebook starts beside its clone).
-
-    Raises:
-        FileNotFoundError: there is no checkout in any of these places.
     """
     here = Path.cwd()
     below = sorted(folder for folder in here.iterdir() if folder.is_dir())
@@ -48,82 +45,71 @@ def runs_root(root: Path) -> Path:
     return root / "book" / "runs"
 
 
-# Code ------------------------------------------------------------------------------------------
+def notebook_path(root: Path, notebook: str) -> Path:
+    """The source of a notebook of that name."""
+    return root / "notebooks" / f"{notebook}.ipynb"
 
 
-def git(root: Path, *arguments: str) -> str | None:
-    """What git prints, or None where git or the repository is missing."""
+def git(root: Path, *arguments: str) -> str:
+    """What git prints; "" where git or the repository is missing."""
+    command = ["git", "-C", str(root), *arguments]
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
-        )
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip()
     except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.rstrip()
+        return ""
 
 
 def commit(root: Path) -> str:
     """The checkout's commit, with `-dirty` when code that runs differs from it; else "unknown"."""
     head = git(root, "rev-parse", "HEAD")
-    if not head:
-        return "unknown"
-    return f"{head}-dirty" if uncommitted_code(root) else head
+    return f"{head}-dirty" if head and uncommitted_code(root) else head or "unknown"
 
 
 def uncommitted_code(root: Path) -> list[str]:
     """Files of `src/` and `notebooks/` that differ from the commit."""
     changes = git(root, "status", "--porcelain", "--untracked-files=all", "--", "src", "notebooks")
-    return [line[3:] for line in (changes or "").splitlines() if "egg-info" not in line]
-
-
-def tree_id(path: Path) -> str:
-    """Git's id of a folder of Python files, or of one file; computed without git.
-
-    `git rev-parse COMMIT:PATH` gives the same id for a folder whose files are all committed. The
-    files on disk count, committed or not.
-    """
-    return _object_id(path).hex()
-
-
-def _object_id(path: Path) -> bytes:
-    if path.is_file():
-        content, kind = path.read_bytes().replace(b"\r\n", b"\n"), b"blob"
-    else:
-        kept = [p for p in path.iterdir() if p.suffix == ".py" or _holds_python(p)]
-        # Git sorts folders as if their names ended in a slash.
-        kept.sort(key=lambda p: p.name + "/" * p.is_dir())
-        content, kind = b"", b"tree"
-        for item in kept:
-            mode = b"40000" if item.is_dir() else b"100644"
-            content += mode + b" " + item.name.encode() + b"\0" + _object_id(item)
-    return hashlib.sha1(kind + b" %d\0" % len(content) + content, usedforsecurity=False).digest()
-
-
-def _holds_python(path: Path) -> bool:
-    return path.is_dir() and path.name != "__pycache__" and any(path.rglob("*.py"))
-
-
-def library_tree(root: Path) -> str:
-    """The id of the library's folder as it is on disk."""
-    return tree_id(root / "src" / "sparsejepa")
-
-
-def notebook_sha256(notebook: Path) -> str:
-    """Of a notebook's code, cell by cell: prose and outputs do not count."""
-    cells = read_json(notebook)["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+    return [line[3:] for line in changes.splitlines() if "egg-info" not in line]
 
 
 def code_of(root: Path, notebook: str) -> dict[str, str]:
     """What decides the numbers of a run besides parameters and inputs."""
+    cells = read_json(notebook_path(root, notebook))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return {
-        "library_tree": library_tree(root),
-        "notebook_sha256": notebook_sha256(root / "notebooks" / f"{notebook}.ipynb"),
+        "library_tree": tree_id(root / "src" / "sparsejepa"),
+        # Cell by cell: prose and outputs do not count.
+        "notebook_sha256": _json_sha256(code),
     }
 
 
-# Files -----------------------------------------------------------------------------------------
+def tree_id(folder: Path) -> str:
+    """Git's id of a folder's Python files as they are on disk; "" where there are none.
+
+    `git rev-parse COMMIT:PATH` gives the same id for a folder whose files are all committed.
+    """
+    content = b""
+    # Git sorts folders as if their names ended in a slash.
+    for item in sorted(folder.iterdir(), key=lambda p: p.name + "/" * p.is_dir()):
+        mode, found = b"40000", ""
+        if item.is_dir() and item.name != "__pycache__":
+            found = tree_id(item)
+        elif item.suffix == ".py":
+            mode, status = b"100644", item.stat()
+            found = _blob_id(item, status.st_mtime_ns, status.st_size)
+        if found:
+            content += mode + b" " + item.name.encode() + b"\0" + bytes.fromhex(found)
+    return _git_id(b"tree", content) if content else ""
+
+
+@functools.cache
+def _blob_id(file: Path, modified: int, size: int) -> str:
+    """Computed once for each state of a file: one command judges many runs."""
+    return _git_id(b"blob", file.read_bytes().replace(b"\r\n", b"\n"))
+
+
+def _git_id(kind: bytes, content: bytes) -> str:
+    header = kind + b" %d\0" % len(content)
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -134,30 +120,27 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def file_hashes(folder: Path, leave_out: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path in it; hidden files do not count."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    shown = (p for p in paths if not any(part.startswith(".") for part in p.parts))
+    names = sorted(p.as_posix() for p in shown if p.parts[0] not in leave_out)
+    return {name: file_sha256(folder / name) for name in names}
+
+
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping with a hash of itself, which tells a careless edit."""
-    return {**content, "sha256": _own_sha256(content)}
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return {**rest, "sha256": _json_sha256(rest)}
+
+
+def _json_sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def is_sealed(content: Mapping[str, Any]) -> bool:
     """Whether the mapping is what `seal` made."""
-    return content.get("sha256") == _own_sha256(content)
-
-
-def _own_sha256(content: Mapping[str, Any]) -> str:
-    rest = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def file_hashes(folder: Path, leave_out: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its path in it; hidden files do not count."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    names = sorted(
-        path.as_posix()
-        for path in paths
-        if path.parts[0] not in leave_out and not any(part.startswith(".") for part in path.parts)
-    )
-    return {name: file_sha256(folder / name) for name in names}
+    return content == seal(content)
 
 
 def edits(folder: Path, sealed: Mapping[str, Any]) -> list[str]:
@@ -166,53 +149,43 @@ def edits(folder: Path, sealed: Mapping[str, Any]) -> list[str]:
         return ["its manifest lists no files, as those of older versions: run it again"]
     found = [] if is_sealed(sealed) else ["manifest.json is not what the run wrote"]
     for name, recorded in sealed["files"].items():
-        path = folder / name
-        if not path.is_file():
+        if not (folder / name).is_file():
             found.append(f"{name} is no longer there")
-        elif file_sha256(path) != recorded:
+        elif file_sha256(folder / name) != recorded:
             found.append(f"{name} is not what the run wrote")
     return found
 
 
-# Machine ---------------------------------------------------------------------------------------
+def installed(distribution: str) -> str:
+    """Its version, "" where it is not there."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, this library and those of `PACKAGES` that are installed."""
-    found = {"python": platform.python_version()}
-    for name in ("sparsejepa", *PACKAGES):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed(name) for name in ("sparsejepa", *PACKAGES)}
+    return {"python": platform.python_version()} | {k: v for k, v in found.items() if v}
 
 
-def hardware() -> dict[str, str | int | list[str]]:
+def hardware() -> dict[str, Any]:
     """CPU model, usable cores; GPUs and threads if PyTorch is loaded, which this never does."""
-    facts: dict[str, str | int | list[str]] = {
-        "system": platform.system(),
-        "cpu": cpu_model(),
-        "cores": cores(),
-        "gpus": [],
-    }
-    torch = sys.modules.get("torch")
-    if torch is not None:
+    facts = {"system": platform.system(), "cpu": cpu_model(), "cores": cores(), "gpus": []}
+    if torch := sys.modules.get("torch"):
         facts["threads"] = torch.get_num_threads()
-        if torch.cuda.is_available():
-            devices = range(torch.cuda.device_count())
-            facts["gpus"] = [torch.cuda.get_device_name(device) for device in devices]
+        devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+        facts["gpus"] = [torch.cuda.get_device_name(device) for device in devices]
     return facts
 
 
 def cpu_model() -> str:
     """The processor's name, as the system gives it."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    named = re.search(r"^model name[^:\n]*:(.*)$", text, re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
 
 
 def cores() -> int:
@@ -231,3 +204,37 @@ def peak_memory_gb() -> float | None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kibibytes, macOS bytes.
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
+
+
+def remove_local_paths(value: Any, root: Path, also: Mapping[str, str] | None = None) -> Any:
+    """A text, or a tree of JSON with texts, in which no path tells of this machine.
+
+    Paths below the checkout become relative, the folders of `also` what they map to, the home
+    folder, that of the data and Python's get a general name; of a temporary file its name is left.
+    """
+    if isinstance(value, Mapping):
+        return {key: remove_local_paths(item, root, also) for key, item in value.items()}
+    if isinstance(value, list):
+        return [remove_local_paths(item, root, also) for item in value]
+    if not isinstance(value, str):
+        return value
+    home, data = Path.home(), os.environ.get("SPARSEJEPA_DATA", "").rstrip("/")
+    general = {str(root): ".", sys.prefix: "$PYTHON", str(home): "~", data: "$SPARSEJEPA_DATA"}
+    if root.is_relative_to(home):
+        # IPython shortens paths in tracebacks itself.
+        general[f"~/{root.relative_to(home)}"] = "."
+    general |= also or {}
+    for path in sorted(general, key=len, reverse=True):
+        if len(path) > 1:
+            name = general[path]
+            value = re.sub(_whole(path) + "/", "" if name == "." else f"{name}/", value)
+            value = re.sub(_whole(path), name, value)
+    for temporary in {tempfile.gettempdir(), "/tmp"}:
+        # The folders below it may carry a user's name.
+        value = re.sub(_whole(temporary) + r"/(?:[^\s/'\"<>:,)]+/)*", "", value)
+    return value
+
+
+def _whole(path: str) -> str:
+    """A pattern for `path` where it is a whole path, not a part of a longer name."""
+    return r"(?<![\w.~-])" + re.escape(path) + r"(?![\w-]|\.\w)"

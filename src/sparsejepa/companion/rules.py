@@ -23,6 +23,7 @@ ExactRule = Literal["equal_within", "at_least", "at_most", "order_correlation"]
 PAIRED = ("difference_above", "difference_within", "order_correlation")
 
 LEVEL = 0.95  # nominal coverage of every interval
+Numbers = Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Finding:
     p: float | None = None  # two-sided, of the threshold being the truth; None as `interval`
 
 
-def mean_above(values: Sequence[float], threshold: float) -> Finding:
+def mean_above(values: Numbers, threshold: float) -> Finding:
     """The mean over seeds is above the threshold."""
     mean, seeds = fmean(values), len(values)
     if seeds < SEEDS_NEEDED:
@@ -48,22 +49,18 @@ def mean_above(values: Sequence[float], threshold: float) -> Finding:
     return interval_above(mean, (over.low, over.high), seeds, threshold)
 
 
-def mean_below(values: Sequence[float], threshold: float) -> Finding:
+def mean_below(values: Numbers, threshold: float) -> Finding:
     """The mean over seeds is below the threshold."""
     found = mean_above(values, threshold)
     return replace(found, holds=found.estimate < threshold)
 
 
-def difference_above(values: Sequence[float], than: Sequence[float], threshold: float) -> Finding:
-    """The mean of `values` minus `than`, pair by pair of the same seed, is above the threshold.
-
-    Raises:
-        ValueError: the lists are not of one length.
-    """
+def difference_above(values: Numbers, than: Numbers, threshold: float) -> Finding:
+    """The mean of `values` minus `than`, pair by pair of the same seed, is above the threshold."""
     return mean_above([a - b for a, b in zip(values, than, strict=True)], threshold)
 
 
-def difference_within(values: Sequence[float], than: Sequence[float], threshold: float) -> Finding:
+def difference_within(values: Numbers, than: Numbers, threshold: float) -> Finding:
     """That mean lies between minus and plus the threshold: the two are as good as equal.
 
     p is of the mean lying on the nearer end, as in two one-sided tests (Schuirmann 1987).
@@ -76,9 +73,7 @@ def difference_within(values: Sequence[float], than: Sequence[float], threshold:
     return difference_above(values, than, -threshold)
 
 
-def interval_above(
-    value: float, interval: Sequence[float], seeds: int, threshold: float
-) -> Finding:
+def interval_above(value: float, interval: Numbers, seeds: int, threshold: float) -> Finding:
     """A mean that a run reports with its 95 % Student interval over `seeds` is above the threshold.
 
     p is what the interval implies: its half width is the standard error times Student's quantile.
@@ -93,34 +88,32 @@ def interval_above(
     return Finding(holds, value, seeds, (low, high), float(p))
 
 
-def interval_below(
-    value: float, interval: Sequence[float], seeds: int, threshold: float
-) -> Finding:
+def interval_below(value: float, interval: Numbers, seeds: int, threshold: float) -> Finding:
     """That mean is below the threshold."""
     return replace(interval_above(value, interval, seeds, threshold), holds=value < threshold)
 
 
-def equal_within(values: Sequence[float], threshold: float, tolerance: float) -> Finding:
-    """No value is further than `tolerance` from the threshold. The estimate is the worst value.
+# Rules for numbers in which nothing was trained and chance plays no part that matters: closed
+# forms, quadrature, estimates from many draws of a known law.
 
-    Like the three rules below, for numbers in which nothing was trained and chance plays no part
-    that matters: closed forms, quadrature, estimates from many draws of a known law.
-    """
+
+def equal_within(values: Numbers, threshold: float, tolerance: float) -> Finding:
+    """No value is further than `tolerance` from the threshold. The estimate is the worst value."""
     worst = max(values, key=lambda value: abs(value - threshold))
     return Finding(abs(worst - threshold) <= tolerance, worst)
 
 
-def at_least(values: Sequence[float], threshold: float) -> Finding:
+def at_least(values: Numbers, threshold: float) -> Finding:
     """No value is below the threshold. The estimate is the smallest."""
     return Finding(min(values) >= threshold, min(values))
 
 
-def at_most(values: Sequence[float], threshold: float) -> Finding:
+def at_most(values: Numbers, threshold: float) -> Finding:
     """No value is above the threshold. The estimate is the largest."""
     return Finding(max(values) <= threshold, max(values))
 
 
-def order_correlation(values: Sequence[float], than: Sequence[float], threshold: float) -> Finding:
+def order_correlation(values: Numbers, than: Numbers, threshold: float) -> Finding:
     """Kendall's tau-a of two lists is at least the threshold; 1: in the same order.
 
     Ties count as neither in order nor out of it, so that a constant list has 0. scipy has tau-b

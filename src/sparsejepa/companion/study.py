@@ -1,14 +1,20 @@
 """A study: all named runs of a preset, in the order in which they need each other."""
 
 import graphlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsejepa.companion import manifest
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import MANIFEST, input_hashes, staleness
+from sparsejepa.companion.manifest import MANIFEST, TIMING, staleness
 from sparsejepa.companion.parameters import Value, check_parameters
-from sparsejepa.companion.presets import notebook_path, preset_parameters, preset_sections
-from sparsejepa.companion.provenance import runs_root
+from sparsejepa.companion.presets import common_parameters, preset_sections
+from sparsejepa.companion.provenance import notebook_path, runs_root
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,26 @@ class StudyRun:
     needs: tuple[str, ...]  # notebooks whose runs of this preset come first
 
     @property
-    def folder(self) -> Path:
-        """The run's folder, relative to the folder of all runs."""
-        return Path(self.preset, self.notebook, self.name)
-
-    @property
     def id(self) -> str:
         """preset/notebook/run."""
-        return self.folder.as_posix()
+        return f"{self.preset}/{self.notebook}/{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, relative to the folder of all runs."""
+        return Path(self.id)
+
+    @property
+    def command(self) -> list[str]:
+        """What makes it, in a process whose working folder is the checkout."""
+        command = [
+            sys.executable,
+            "-m",
+            "sparsejepa.cli",
+            "run",
+            f"notebooks/{self.notebook}.ipynb",
+        ]
+        return [*command, "--preset", self.preset, "--run", self.name]
 
 
 def load_study(root: Path, preset: str) -> list[StudyRun]:
@@ -41,58 +59,24 @@ def load_study(root: Path, preset: str) -> list[StudyRun]:
             that is no folder's; needs in a circle.
     """
     sections, where = preset_sections(root, preset), f"presets/{preset}.yml"
-    order = graphlib.TopologicalSorter()
     for notebook, section in sections.items():
         for need in section.needs:
             if need not in sections:
                 raise ValueError(f"{where}, {notebook}: needs {need!r}, which has no section.")
-        order.add(notebook, *section.needs)
     try:
-        notebooks = list(order.static_order())
+        needs = {notebook: section.needs for notebook, section in sections.items()}
+        notebooks = list(graphlib.TopologicalSorter(needs).static_order())
     except graphlib.CycleError as error:
         circle = " -> ".join(error.args[1])
         raise ValueError(f"{where}: notebooks need each other: {circle}.") from error
     runs = []
     for notebook in notebooks:
         section, source = sections[notebook], notebook_path(root, notebook)
-        common = preset_parameters(root, preset, notebook)
+        common = common_parameters(source, preset, section)
         for name, own in section.runs.items():
             checked = check_parameters(source, own, f"{where}, run {name}")
             runs.append(StudyRun(preset, notebook, name, common | checked, tuple(section.needs)))
     return runs
-
-
-def find_run(study: list[StudyRun], preset: str, notebook: str, name: str) -> StudyRun:
-    """The run of that name.
-
-    Raises:
-        ValueError: the preset has no such run of the notebook; says which it has.
-    """
-    runs = {run.name: run for run in study if run.notebook == notebook}
-    if name not in runs:
-        raise ValueError(
-            f"presets/{preset}.yml has no run {name!r} of {notebook}; its runs are "
-            f"{', '.join(runs) or 'none'}."
-        )
-    return runs[name]
-
-
-def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
-    """The runs of a study that have to be made, needed runs first, each with the reasons."""
-    stale: list[tuple[StudyRun, list[str]]] = []
-    study = load_study(root, preset)
-    for run in study:
-        reasons = staleness(root, run.id, run.parameters)
-        needs = needed_runs(study, run)
-        if not reasons:
-            made_from = set(read_json(runs_root(root) / run.folder / MANIFEST)["needs"])
-            if made_from != {need.id for need in needs}:
-                reasons.append("its inputs are other runs now")
-        again = {other.folder for other, _ in stale}
-        reasons += [f"its input {need.id} has to be run" for need in needs if need.folder in again]
-        if reasons:
-            stale.append((run, reasons))
-    return stale
 
 
 def needed_runs(study: list[StudyRun], run: StudyRun) -> list[StudyRun]:
@@ -108,11 +92,77 @@ def finished_needs(root: Path, study: list[StudyRun], run: StudyRun) -> dict[str
     """
     found = {}
     for need in needed_runs(study, run):
-        reasons = staleness(root, need.id, need.parameters)
-        if reasons:
+        if reasons := staleness(root, need.id, need.parameters):
             raise ValueError(
                 f"{run.notebook} needs {need.id}, but {reasons[0]}: run `sparsejepa reproduce "
                 f"--preset {run.preset}`, or `sparsejepa certify` where only code has changed."
             )
-        found[need.id] = input_hashes(root, need.id)
+        found[need.id] = manifest.input_hashes(root, need.id)
     return found
+
+
+def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
+    """The runs of a study that have to be made, needed runs first, each with the reasons."""
+    stale: dict[str, tuple[StudyRun, list[str]]] = {}
+    study = load_study(root, preset)
+    for run in study:
+        reasons = staleness(root, run.id, run.parameters)
+        needs = [need.id for need in needed_runs(study, run)]
+        if not reasons and set(read_json(runs_root(root) / run.id / MANIFEST)["needs"]) != {*needs}:
+            reasons.append("its inputs are other runs now")
+        reasons += [f"its input {need} has to be run" for need in needs if need in stale]
+        if reasons:
+            stale[run.id] = (run, reasons)
+    return list(stale.values())
+
+
+def trains(root: Path, run: StudyRun, reasons: list[str], code_sha256: Callable[[], str]) -> bool:
+    """Whether making a stale run trains, or only reports of trainings that are kept.
+
+    `code_sha256` gives the hash of the code that trains here, as artefacts have it.
+    """
+    folder = runs_root(root) / run.id
+    try:
+        trainings, times = read_json(folder / MANIFEST)["trainings"], read_json(folder / TIMING)
+    except (FileNotFoundError, ValueError):
+        return not run.needs
+    if not trainings:
+        return not run.needs or times["training_seconds"] > 0
+    if any(reason.startswith("the parameter") for reason in reasons):
+        return True
+    certified = manifest.certified_trainings(root)
+    facts = (runs_root(root) / place / "training.json" for place in trainings)
+    return not all(
+        path.is_file()
+        and (path.parent in certified or read_json(path)["code_sha256"] == code_sha256())
+        for path in facts
+    )
+
+
+def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None:
+    """Makes what is given, needed runs first, each in a process of its own, `jobs` at a time.
+
+    What needs a failed run is left out, all else is made; `threads` are those of each run.
+    """
+    waiting, running = list(runs), {}
+    unfinished = {run.id: run.notebook for run in runs}
+    environment = os.environ | {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL")}
+
+    def ready() -> list[StudyRun]:
+        return [run for run in waiting if not set(run.needs) & set(unfinished.values())]
+
+    try:
+        while running or ready():
+            for run in ready()[: jobs - len(running)]:
+                waiting.remove(run)
+                running[run.id] = subprocess.Popen(run.command, cwd=root, env=environment)
+            for name, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    # A failed run stays unfinished, so that what needs it does not start.
+                    if process.returncode == 0:
+                        del unfinished[name]
+            time.sleep(0.2)
+    finally:
+        for process in running.values():
+            process.terminate()

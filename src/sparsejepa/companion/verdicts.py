@@ -95,14 +95,11 @@ class Judgement:
 
 
 def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
-    """The verdict on every claim, in the ledger's order.
+    """The verdict on every claim, in the ledger's order; `runs` is the folder of all runs.
 
     The p values of all comparisons over seeds are adjusted together (Benjamini & Hochberg 1995):
     of what is called at adjusted p <= q, a share q is wrong, in expectation and at most; for
     comparisons that are independent or depend positively.
-
-    Args:
-        runs: the folder of all runs, `book/runs`.
     """
     results = [
         _measure(claim, check, ledger.seeds.get(check.seeds, ()), runs)
@@ -114,9 +111,8 @@ def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
     judged = iter([r if r.p is None else replace(r, adjusted=next(adjusted)) for r in results])
     judgements = []
     for claim in ledger.claims:
-        test, counterexample = (
-            tuple(islice(judged, len(checks))) for checks in (claim.test, claim.counterexample)
-        )
+        parts = (claim.test, claim.counterexample)
+        test, counterexample = (tuple(islice(judged, len(part))) for part in parts)
         verdict = reach_verdict(claim, test, counterexample)
         judgements.append(Judgement(claim, test, counterexample, *verdict))
     return judgements
