@@ -71,7 +71,7 @@ def test_seeds_that_agree_can_be_drawn():
 
 
 def test_a_line_stands_at_its_values_with_its_intervals():
-    """A panel a title, one legend below, a logarithmic axis with few labels."""
+    """A panel a title, one legend below, a logarithmic axis."""
     lines = [plots.Line([1, 1000], [2.0, 3.0], "red", "jepa", "o-", ends=([1, 2], [3, 5]))]
     figure = plots.line_panels({"a": lines, "b": lines}, "n", "%", below=True, xscale="log")
     assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
@@ -81,7 +81,6 @@ def test_a_line_stands_at_its_values_with_its_intervals():
     segments = container.lines[2][0].get_segments()
     np.testing.assert_allclose(segments, [[[1, 1], [1, 3]], [[1000, 2], [1000, 5]]])
     figure.canvas.draw()
-    assert len([t for t in figure.axes[0].get_xticklabels() if t.get_text()]) <= 6
 
 
 def test_runs_are_drawn_over_epochs():

@@ -54,7 +54,7 @@ def interval_dots(
     methods: Mapping[str, str] | None = None,
     lines: Mapping[str, float | Mapping[str, float]] | None = None,
     hollow: Collection[str] = (),
-    factor: float = 1,
+    factor: int | float = 1,
 ) -> Figure:
     """Estimates as dots with their intervals: a panel a `panel`, a row a `row`.
 
@@ -112,7 +112,7 @@ class Line:
     color: Any
     label: str | None = None
     style: str = "-"  # of matplotlib; "o": points
-    width: float = 1.6
+    width: int | float = 1.6
     ends: Any = None  # low and high ends of the intervals around y, [2, n]
     hollow: bool = False  # points that are not filled
 
@@ -123,7 +123,7 @@ def line_panels(
     ylabel: str,
     *,
     columns: int | None = None,
-    size: tuple[float, float] = (2.9, 2.4),
+    size: tuple[int | float, int | float] = (2.9, 2.4),
     share: bool | str = False,
     below: bool = False,
     **scales: object,
@@ -252,7 +252,7 @@ def image_grid(images: UInt8[Tensor, "N H W 3"], titles: Sequence[str], columns:
 
 def panel_grid(
     count: int,
-    size: tuple[float, float] = (2.9, 2.6),
+    size: tuple[int | float, int | float] = (2.9, 2.6),
     columns: int | None = None,
     **options: object,
 ) -> tuple[Figure, list[Axes]]:
