@@ -9,9 +9,11 @@ import pytest
 from scipy import stats
 
 from sparsejepa.intervals import (
+    Estimate,
     Interval,
     bootstrap_interval,
     estimate,
+    over_intervals,
     over_runs,
     paired_difference,
     paired_estimate,
@@ -157,3 +159,28 @@ def test_undefined_intervals_are_refused(call: Callable):
     """One value has no interval, NaN no mean, 95 is no level, other images are no pair."""
     with pytest.raises(ValueError):
         call()
+
+
+def test_means_of_ends_cover_at_least():
+    """Exactly at their level where runs share their images, more often where they do not."""
+    rng, covered = np.random.default_rng(4), {}
+    for shared in (True, False):
+        errors = rng.normal(0, 1, (2000, 2))
+        errors[:, 1] = errors[:, 0] if shared else errors[:, 1]
+        half = stats.norm.ppf(0.975)
+        drawn = [[Interval(e, e - half, e + half, 0.95) for e in pair] for pair in errors]
+        covered[shared] = np.mean([not over_intervals(pair).clear() for pair in drawn])
+    assert covered[True] == pytest.approx(0.95, abs=0.02)
+    assert covered[False] == pytest.approx(2 * stats.norm.cdf(2**0.5 * half) - 1, abs=0.008)
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_intervals_of_runs_follow_the_same_rule(runs: int):
+    """One is kept as it is, the ends of two are averaged, three are a sample of seeds."""
+    cells = [bootstrap_interval(row, 0) for row in RIGHT[:runs]]
+    found = over_intervals(cells)
+    assert isinstance(found, Estimate) and found.seeds == runs
+    if runs < 3:
+        assert ends(found) == pytest.approx(np.mean([ends(cell) for cell in cells], axis=0))
+    else:
+        assert ends(found) == ends(seed_interval([cell.value for cell in cells]))

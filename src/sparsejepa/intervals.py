@@ -4,7 +4,7 @@ One rule for all chapters: Student over the seeds from `SEEDS_NEEDED` on, else t
 test images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,6 +119,21 @@ def over_runs(values: ArrayLike, seed: Seed, within: Bounds = None) -> Estimate:
     else:
         found = bootstrap_interval(table.mean(axis=0), seed, within=within)
     return Estimate(found.value, found.low, found.high, found.level, len(table))
+
+
+def over_intervals(runs: Sequence[Interval], within: Bounds = None) -> Estimate:
+    """The mean of several runs, where of each only its interval over test images is known.
+
+    From `SEEDS_NEEDED` runs on the interval is Student's over their values; below, its ends are the
+    means of the runs' ends. That covers at least as often as they say, whether the runs saw the
+    same images or not.
+    """
+    value, low, high = np.mean([(run.value, run.low, run.high) for run in runs], axis=0)
+    found, level = Interval(value, low, high, runs[0].level), runs[0].level
+    if len(runs) >= SEEDS_NEEDED:
+        found = seed_interval([run.value for run in runs], level)
+    ends = _clipped(found.value, found.low, found.high, level, within)
+    return Estimate(ends.value, ends.low, ends.high, level, len(runs))
 
 
 def estimate(correct: Mapping[int, ArrayLike], seed: int) -> Estimate:
