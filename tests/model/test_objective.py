@@ -9,6 +9,7 @@ from torch import Tensor
 from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import Masks
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
+from sparsejepa.randomness import generator
 from tests.model.tiny import ENCODER, PREDICTOR, images, masks, model, predictions
 
 

@@ -55,12 +55,18 @@ def preset_parameters(root: Path, preset: str, notebook: str) -> dict[str, Value
 
 
 def common_parameters(source: Path, preset: str, section: Section) -> dict[str, Value]:
-    # Whose runs a notebook reads: those of the preset that it runs under.
+    """What a section gives to every run of its notebook, the preset's own name among it."""
     own = {PRESET: preset} if PRESET in notebook_parameters(source) else {}
     return own | check_parameters(source, section.parameters, f"presets/{preset}.yml")
 
 
 def preset_sections(root: Path, preset: str) -> dict[str, Section]:
+    """What a preset says, by notebook.
+
+    Raises:
+        FileNotFoundError: there is no such preset.
+        ValueError: it is no YAML, or has unknown keys.
+    """
     folder = root / "notebooks" / "presets"
     path = folder / f"{preset}.yml"
     if not path.is_file():

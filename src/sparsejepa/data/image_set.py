@@ -152,7 +152,7 @@ def load_image_set(name: str, split: str = "train", label: str = "", size: int =
         columns = [part[column] for part in parts if column in part.column_names]
         return Counter(value for values in columns for value in values.to_pylist())
 
-    name, column = folder.name, _image_column(table.schema, place)
+    name, column = folder.name, image_column(table.schema, place)
     others = table.drop([column])
     labels, label_names, candidates = _labels(others, label, everywhere, place)
     images = _decode(table[column], folder, place, size)
@@ -266,8 +266,12 @@ def _read_hub(repository: str, revision: str, split: str, missing: str) -> pa.Ta
     return table.replace_schema_metadata(found.features.arrow_schema.metadata)
 
 
-def _image_column(schema: pa.Schema, place: str) -> str:
-    """The only column of encoded images, or `img` or `image` among several."""
+def image_column(schema: pa.Schema, place: str) -> str:
+    """The only column of encoded images, or `img` or `image` among several.
+
+    Raises:
+        ValueError: there is none, or it is unclear which.
+    """
     kinds = {field.name: field.type for field in schema}
     found = [
         name

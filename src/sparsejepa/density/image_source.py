@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparsejepa.data.decoding import Unreadable
-from sparsejepa.data.image_set import first_line, image_column
+from sparsejepa.data.decoding import Unreadable, first_line
+from sparsejepa.data.image_set import image_column
 
 # What a folder is searched for; other files in it are no images.
 ENDINGS = frozenset(".avif .bmp .gif .jpeg .jpg .jp2 .png .ppm .pgm .tif .tiff .webp".split())
@@ -127,7 +127,7 @@ def _rows(files: Iterable[Path], folder: Path) -> Images:
                 f"{file} is neither a folder of images nor a whole Parquet file "
                 f"({first_line(error)})."
             ) from error
-        column = image_column(table.schema_arrow.empty_table(), readable(file))
+        column = image_column(table.schema_arrow, readable(file))
         places = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
         for number, place in enumerate(places):
             images[f"{name}#{number}"] = partial(read, file, column, *place)
@@ -159,7 +159,7 @@ def _hub(name: str, split: str) -> Source:
             f"{repository!r} is no folder or file here, and the Hub did not give its split "
             f"{split!r} ({first_line(error)}). A configuration is named as NAME:CONFIGURATION."
         ) from error
-    column = image_column(found.data.table, f"{repository} on the Hub")
+    column = image_column(found.data.schema, f"{repository} on the Hub")
     if isinstance(found.features[column], datasets.Image):
         found = found.cast_column(column, datasets.Image(decode=False))
 
