@@ -27,7 +27,7 @@ from sparsejepa.model.penalties import (
 )
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from sparsejepa.randomness import generator
-from tests.model.tiny import ENCODER, PREDICTOR, images, masks
+from tests.model.tiny import ENCODER, PREDICTOR, R1, images, masks, model
 
 seeds = st.integers(0, 10**6)
 
@@ -320,3 +320,41 @@ def test_impossible_penalties_are_refused(settings: dict, sentence: str):
     """An unknown name never falls back to another reading in silence."""
     with pytest.raises(ValueError, match=sentence):
         SparsityConfig(**settings)
+
+
+def test_unnormalised_targets_open_the_scale_loophole():
+    """Scaling the features by c scales R2 by c; the targets stay only if they are normalised."""
+    results = {}
+    for normalise in (True, False):
+        config = ModelConfig(
+            ENCODER,
+            PREDICTOR,
+            SparsityConfig("R2", groups=4, strength=1.0),
+            normalise_targets=normalise,
+        )
+        jepa, batch, kept = Jepa(config, 0), images(2), masks(2)
+        before, cost = jepa.targets(batch, kept), jepa(batch, kept, 0).loss
+        with torch.no_grad():
+            for encoder in (jepa.context_encoder, jepa.target_encoder):
+                encoder.vit.norm.weight.mul_(0.1)
+        assert jepa(batch, kept, 0).loss < 0.2 * cost
+        results[normalise] = (jepa.targets(batch, kept).norm() / before.norm()).item()
+    assert results[True] == pytest.approx(1, abs=1e-3)
+    assert results[False] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_the_group_penalty_is_not_counted_twice():
+    """Reading R1 leaves loss and gradients as they are, to the bit: its proximal step is all."""
+    plain, sparse, batch, kept = model(), model(R1), images(2), masks(2)
+    outputs = [jepa(batch, kept, 0) for jepa in (plain, sparse)]
+    assert torch.equal(outputs[0].loss, outputs[1].loss)
+    for output in outputs:
+        output.loss.backward()
+    for a, b in zip(plain.parameters(), sparse.parameters(), strict=True):
+        assert a.grad is b.grad is None or torch.equal(a.grad, b.grad)
+    weight = sparse.predictor.projection.weight
+    expected = weight.detach().clone()
+    proximal_step(expected, sparse.penalty.groups, 0.05 * R1.strength)
+    sparse.penalty.after_step(0.05)
+    assert torch.equal(weight, expected)
+    assert 0 < sparse.penalty.measures()["zero_columns"] < 1
