@@ -85,20 +85,14 @@ def reproduce(
     An interrupted study goes on where it was when the command is given again.
     """
     with _one_sentence():
+        from sparsejepa.companion.manifest import certified_trainings
         from sparsejepa.companion.study import reproduce as make
         from sparsejepa.companion.study import stale_runs, trains
 
-        def code_that_trains() -> str:
-            # Imports torch: asked only where a training is kept.
-            from sparsejepa.training.artefacts import code_sha256
-
-            return code_sha256()
-
         root = repository_root()
-        stale = stale_runs(root, preset)
+        stale, kept = stale_runs(root, preset), certified_trainings(root)
         for study_run, reasons in stale:
-            train = trains(root, study_run, reasons, code_that_trains)
-            what = "train" if train else "only report, no training"
+            what = "train" if trains(root, study_run, kept) else "only report, no training"
             typer.echo(f"{study_run.id} ({what}): {'; '.join(reasons)}")
         if not stale:
             typer.echo(f"Every run of {preset} is fresh.")

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from sparsejepa.companion import manifest, provenance
 from sparsejepa.companion.files import plain, read_json
 from sparsejepa.companion.manifest import open_run, seal_run, staleness, without_times
+from sparsejepa.training.code import code_sha256
 from tests.companion.tiny_repository import PARAMETERS as SOURCE
 from tests.companion.tiny_repository import TOY, make_repository, toy_notebook
 from tests.repository import ROOT
@@ -45,6 +46,7 @@ def reasons(root: Path, **parameters: object) -> list[str]:
 def certify(root: Path, *parts: str) -> None:
     """A certificate for the code as it is on disk."""
     valid = {"commit": "unknown", **provenance.code_of(root, "toy")}
+    valid["training_sha256"] = code_sha256(root / "src" / "sparsejepa")
     manifest.write_certificates(root, {RUN: {"parts": list(parts), "valid_for": valid}})
 
 
@@ -181,13 +183,15 @@ def test_changed_code_needs_a_certificate(finished: Path, root: Path):
 
 
 def test_a_certificate_covers_kept_trainings(finished: Path, root: Path):
-    """Those that the certified run read, as long as the code is that of the certificate."""
+    """Those that the certified run read, as long as the code that trains is the certificate's."""
     written = read_json(finished / "manifest.json")
     seal_run(finished, written | {"trainings": {"demo/trainings/a": {}}})
     assert manifest.certified_trainings(root) == set()
     certify(root, "training")
     assert manifest.certified_trainings(root) == {root / "book/runs/demo/trainings/a"}
     (root / "src" / "sparsejepa" / "toy.py").write_text(TOY.replace("42", "43"))
+    assert manifest.certified_trainings(root), "a report's code trains nothing"
+    (root / "src" / "sparsejepa" / "config.py").write_text("# Other code.\n")
     assert manifest.certified_trainings(root) == set()
 
 

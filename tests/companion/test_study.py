@@ -18,6 +18,7 @@ from sparsejepa.companion.presets import own_folder
 from sparsejepa.companion.provenance import runs_root
 from sparsejepa.companion.runs import run_notebook
 from sparsejepa.companion.study import load_study, stale_runs
+from sparsejepa.training.code import code_sha256
 from tests.companion.tiny_repository import PRESET, TOY, make_repository, write_preset
 
 VALUES = st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False), st.text())
@@ -180,13 +181,17 @@ def test_a_study_makes_what_is_stale_and_only_that(root: Path):
 def test_a_report_of_kept_trainings_trains_nothing(root: Path):
     """Where its code is that of here; a run that keeps none and reads no others trains."""
     two_notebooks(root)
-    toy, _, report = load_study(root, "demo")
-    assert study.trains(root, toy, [], str) and not study.trains(root, report, [], str)
-    folder, place = runs_root(root) / toy.folder, "demo/trainings/a"
+    toy, other, report = load_study(root, "demo")
+    assert study.trains(root, toy, set()) and not study.trains(root, report, set())
+    folder, training = runs_root(root) / toy.folder, runs_root(root) / "demo" / "trainings" / "a"
     write_json(folder / "timing.json", {"training_seconds": 1.0})
-    write_json(folder / "manifest.json", {"trainings": {place: {}}})
-    assert study.trains(root, toy, [], lambda: "here"), "the training is gone"
-    write_json(runs_root(root) / place / "training.json", {"code_sha256": "here"})
-    assert not study.trains(root, toy, [], lambda: "here")
-    assert study.trains(root, toy, [], lambda: "other")
-    assert study.trains(root, toy, ["the parameter seed was 0 and is 1 now"], lambda: "here")
+    made = {"preset": "demo", "parameters": toy.parameters, "trainings": {"demo/trainings/a": {}}}
+    write_json(folder / "manifest.json", made)
+    assert study.trains(root, toy, {training}), "the training is gone"
+    here = code_sha256(root / "src" / "sparsejepa")
+    write_json(training / "training.json", {"code_sha256": here})
+    assert not study.trains(root, toy, set())
+    write_json(training / "training.json", {"code_sha256": "other"})
+    assert study.trains(root, toy, set()) and not study.trains(root, toy, {training})
+    write_json(folder / "manifest.json", made | {"parameters": other.parameters})
+    assert study.trains(root, toy, {training}), "another seed"

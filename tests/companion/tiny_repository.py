@@ -72,7 +72,8 @@ def make_repository(root: Path) -> Path:
     nbformat.write(toy_notebook(), root / "notebooks" / "toy.ipynb")
     write_preset(root, PRESET)
     library = root / "src" / "sparsejepa"
-    for part in ("__init__.py", "atomic_files.py", "cli.py", "companion"):
+    training = ("training/__init__.py", "training/code.py")
+    for part in ("__init__.py", "atomic_files.py", "cli.py", "companion", *training):
         source, copy = ROOT / "src" / "sparsejepa" / part, library / part
         copy.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

@@ -28,11 +28,19 @@ from safetensors.numpy import load_file
 
 from sparsejepa.companion import manifest, provenance
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import MANIFEST, REPORT, RESULTS, TIMING, TRAINING
+from sparsejepa.companion.manifest import (
+    MANIFEST,
+    REPORT,
+    RESULTS,
+    TIMING,
+    TRAINING,
+    TRAINING_SHA256,
+)
 from sparsejepa.companion.parameters import effective_parameters
 from sparsejepa.companion.provenance import code_of, git, notebook_path, runs_root
 from sparsejepa.companion.runs import run_notebook
 from sparsejepa.companion.study import StudyRun, load_study, needed_runs
+from sparsejepa.training.code import code_sha256
 
 GOLDEN = "golden"
 # Their versions are the certificate's: the same code with others is another computation.
@@ -133,6 +141,7 @@ def _compared(
             else:
                 found = compare_runs(runs_root(old) / copy.id, runs_root(new) / copy.id)
                 valid_for = {"commit": commit, **code_of(new, run.notebook)}
+                valid_for[TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
                 yield _judged(root, revision, run, found, valid_for)
                 continue
             yield Outcome(run.id, "stale", (wrong,)), None

@@ -32,6 +32,7 @@ from sparsejepa.companion.provenance import (
     repository_root,
     runs_root,
 )
+from sparsejepa.training.code import code_sha256
 
 if TYPE_CHECKING:
     from sparsejepa.training.artefacts import Trainings
@@ -40,6 +41,7 @@ MANIFEST, RESULTS, TIMING = "manifest.json", "results.json", "timing.json"
 START = "run.json"  # what the runner says of a run that begins
 # Parts of a run that a certificate may cover alone: a training outlives a changed report of it.
 TRAINING, REPORT = "training", "report"
+TRAINING_SHA256 = "training_sha256"  # in a certificate: of the code that trains
 # Measured times: equal runs differ in them, so they are kept apart from results.
 TIME = re.compile(r"(\w+_)?(seconds|minutes)(_\w+)?|images_per_second")
 
@@ -234,13 +236,16 @@ def write_certificates(root: Path, certificates: Mapping[str, Any]) -> None:
 
 
 def certificate_of(root: Path, run_id: str, part: str = REPORT) -> dict[str, Any] | None:
-    """The certificate that makes a run, or its training alone, valid for the code on disk."""
+    """The certificate that makes a run, or its training alone, valid for the code on disk.
+
+    A training is valid as long as the code that trains is: a changed probe does not touch it.
+    """
     found = read_certificates(root).get(run_id)
     if found is None or part not in found["parts"]:
         return None
     now = provenance.code_of(root, run_id.split("/")[1])
     if part == TRAINING:
-        del now["notebook_sha256"]
+        now = {TRAINING_SHA256: code_sha256(root / "src" / "sparsejepa")}
     return found if now.items() <= found["valid_for"].items() else None
 
 
@@ -264,6 +269,18 @@ def input_hashes(root: Path, run_id: str) -> dict[str, str]:
     for place, files in manifest["trainings"].items():
         named |= {f"{place}/{n}": d for n, d in files.items() if n.endswith(".safetensors")}
     return {n: d for n, d in named.items() if n == RESULTS or n.endswith(".safetensors")}
+
+
+def changed_parameters(
+    source: Path, manifest: Facts, parameters: Facts | None
+) -> list[tuple[str, Any, Any]]:
+    """Name, value in the run and value now of what the preset gives to it; none for an own run."""
+    if parameters is None:
+        return []
+    now = effective_parameters(source, parameters)
+    # A parameter that came since had its default; a certificate says that this changes nothing.
+    then = effective_parameters(source, {}) | {PRESET: manifest["preset"]} | manifest["parameters"]
+    return [(name, then[name], now[name]) for name in sorted(now) if then[name] != now[name]]
 
 
 def staleness(root: Path, run_id: str, parameters: Mapping[str, Any] | None = None) -> list[str]:
@@ -291,16 +308,10 @@ def staleness(root: Path, run_id: str, parameters: Mapping[str, Any] | None = No
     if reasons:
         # What an edited manifest says of all the rest is worth nothing.
         return reasons
-    if parameters is not None:
-        now = effective_parameters(source, parameters)
-        # A parameter that came since had its default; a certificate says that this changes nothing.
-        then = effective_parameters(source, {}) | {PRESET: manifest["preset"]}
-        then |= manifest["parameters"]
-        reasons += [
-            f"the parameter {name} was {then[name]!r} and is {now[name]!r} now"
-            for name in sorted(now)
-            if then[name] != now[name]
-        ]
+    reasons += [
+        f"the parameter {name} was {then!r} and is {now!r} now"
+        for name, then, now in changed_parameters(source, manifest, parameters)
+    ]
     for need, recorded in manifest["needs"].items():
         with contextlib.suppress(FileNotFoundError, ValueError):
             if input_hashes(root, need) == recorded:

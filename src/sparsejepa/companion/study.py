@@ -5,16 +5,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparsejepa.companion import manifest
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import MANIFEST, TIMING, staleness
+from sparsejepa.companion.manifest import MANIFEST, TIMING, changed_parameters, staleness
 from sparsejepa.companion.parameters import Value, check_parameters
 from sparsejepa.companion.presets import common_parameters, preset_sections
 from sparsejepa.companion.provenance import notebook_path, runs_root
+from sparsejepa.training.code import code_sha256
 
 
 @dataclass(frozen=True)
@@ -116,25 +116,25 @@ def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
     return list(stale.values())
 
 
-def trains(root: Path, run: StudyRun, reasons: list[str], code_sha256: Callable[[], str]) -> bool:
+def trains(root: Path, run: StudyRun, kept: set[Path]) -> bool:
     """Whether making a stale run trains, or only reports of trainings that are kept.
 
-    `code_sha256` gives the hash of the code that trains here, as artefacts have it.
+    `kept` are the trainings that `manifest.certified_trainings` lists. Any other parameter counts
+    as another training.
     """
     folder = runs_root(root) / run.id
     try:
-        trainings, times = read_json(folder / MANIFEST)["trainings"], read_json(folder / TIMING)
+        made, times = read_json(folder / MANIFEST), read_json(folder / TIMING)
     except (FileNotFoundError, ValueError):
         return not run.needs
-    if not trainings:
+    if not made["trainings"]:
         return not run.needs or times["training_seconds"] > 0
-    if any(reason.startswith("the parameter") for reason in reasons):
+    if changed_parameters(notebook_path(root, run.notebook), made, run.parameters):
         return True
-    certified = manifest.certified_trainings(root)
-    facts = (runs_root(root) / place / "training.json" for place in trainings)
+    facts = [runs_root(root) / place / "training.json" for place in made["trainings"]]
+    here = code_sha256(root / "src" / "sparsejepa")
     return not all(
-        path.is_file()
-        and (path.parent in certified or read_json(path)["code_sha256"] == code_sha256())
+        path.is_file() and (path.parent in kept or read_json(path)["code_sha256"] == here)
         for path in facts
     )
 

@@ -26,11 +26,9 @@ from sparsejepa.model.vit import (
     save_encoder,
     use_fused_attention,
 )
+from sparsejepa.training.code import code_sha256
 from sparsejepa.training.pretrain import PretrainConfig, Watch, pretrain
 
-PACKAGE = Path(__file__).parents[1]
-# What trains. What watches a training belongs to its history only, which `certify` compares.
-TRAINING_CODE = ("config.py", "randomness.py", "data", "model", "training")
 FACTS, TIMES = "training.json", "timing.json"
 FILES = ("encoder.safetensors", "groups.safetensors", FACTS, TIMES)
 
@@ -156,15 +154,6 @@ def training_key(config: PretrainConfig, pixel_sha256: str) -> str:
     """
     text = json.dumps([_without_defaults(config), pixel_sha256], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def code_sha256() -> str:
-    """Of the source files that train."""
-    digest = hashlib.sha256()
-    for path in (PACKAGE / room for room in TRAINING_CODE):
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            digest.update(f"{file.relative_to(PACKAGE).as_posix()}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def _without_defaults(config: Any) -> dict[str, Any]:
