@@ -230,8 +230,7 @@ def _run_all(tree: Path, wanted: list[StudyRun], say: Callable) -> dict[str, str
 def _run(tree: Path, run: StudyRun) -> str:
     """Makes one golden run; its last words if it fails."""
     environment = os.environ | {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
-    # Trees up to 7f8f5fd keep features in a cache.
-    environment |= {"PYTHONPATH": str(tree / "src"), "SPARSEJEPA_CACHE": str(tree / "cache")}
+    environment["PYTHONPATH"] = str(tree / "src")
     if data := os.environ.get("SPARSEJEPA_DATA"):
         environment["SPARSEJEPA_DATA"] = str(Path(data).expanduser().resolve())
     log = tree / f"{run.notebook}-{run.name}.log"
