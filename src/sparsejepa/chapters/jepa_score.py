@@ -1,6 +1,7 @@
 """What the JEPA-SCORE chapter (04) alone uses: known densities, outliers, comparisons, figures."""
 
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -142,23 +143,33 @@ def train_toys(
     Every seed has initial weights, points and noise of its own; the points are new in each step.
     Objectives are what prevents collapse, VICReg, SIGReg or none, or no training: untrained.
     """
-    stack = _initial_stack((density.means.shape[1], HIDDEN, HIDDEN, width), seeds)
+    widths = (density.means.shape[1], HIDDEN, HIDDEN, width)
+    encoders = [_initial_encoder(widths, seed) for seed in seeds]
     if objective != "untrained":
-        parameters = [tensor.requires_grad_() for tensor in stack]
+        parameters = [tensor for encoder in encoders for tensor in encoder.parameters()]
         optimiser = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for step in range(steps):
             optimiser.zero_grad()
-            views = torch.stack([_views(density, seed, step) for seed in seeds], dim=1)
-            pairs = zip(seeds, *(_forward(stack, view) for view in views), strict=True)
-            # The sum over seeds: each one's gradient is its own.
-            sum(
-                _loss(objective, z, other, generator(seed, "toy slices", step))
-                for seed, z, other in pairs
-            ).backward()
+            for seed, encoder in zip(seeds, encoders, strict=True):
+                z, other = map(encoder, _views(density, seed, step))
+                _loss(objective, z, other, generator(seed, "toy slices", step)).backward()
             optimiser.step()
             schedule.step()
-    return [_encoder([tensor.detach()[i] for tensor in stack]) for i in range(len(seeds))]
+    return [encoder.eval().requires_grad_(False) for encoder in encoders]
+
+
+def _initial_encoder(widths: tuple[int, ...], seed: int) -> nn.Sequential:
+    """As PyTorch's linear layers start, from the generators of a seed."""
+    layers: list[nn.Module] = []
+    for layer, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        drawn = {}
+        for name, shape in (("weight", (inputs, outputs)), ("bias", (outputs,))):
+            draw = generator(seed, "toy initial", layer, name)
+            drawn[name] = ((2 * torch.rand(shape, generator=draw) - 1) / inputs**0.5).t()
+        layers += [nn.Linear(inputs, outputs), nn.GELU()]
+        layers[-2].load_state_dict(drawn)
+    return nn.Sequential(*layers[:-1])
 
 
 def _views(density: GaussianMixture, seed: int, step: int) -> Float[Tensor, "2 B D"]:
@@ -182,34 +193,6 @@ def _loss(
     slices = regularisers.unit_vectors(z.shape[1], SLICES, draw)
     normal = sum(regularisers.epps_pulley(view @ slices) for view in (z, other)).mean() / 2
     return (1 - WEIGHT) * invariance + WEIGHT * normal
-
-
-def _initial_stack(widths: tuple[int, ...], seeds: tuple[int, ...]) -> list[Tensor]:
-    """Weights [S, in, out] and biases [S, 1, out], in turn, as PyTorch's linear layers start."""
-    stack = []
-    for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
-        for name, shape in (("weight", (inputs, outputs)), ("bias", (1, outputs))):
-            drawn = [
-                torch.rand(shape, generator=generator(seed, "toy initial", layer, name))
-                for seed in seeds
-            ]
-            stack.append((2 * torch.stack(drawn) - 1) / inputs**0.5)
-    return stack
-
-
-def _forward(stack: list[Tensor], x: Float[Tensor, "S B D"]) -> Float[Tensor, "S B K"]:
-    for weight, bias in zip(stack[:-2:2], stack[1:-2:2], strict=True):
-        x = F.gelu(torch.baddbmm(bias, x, weight))
-    return torch.baddbmm(stack[-1], x, stack[-2])
-
-
-def _encoder(weights: list[Tensor]) -> nn.Module:
-    layers: list[nn.Module] = []
-    for weight, bias in zip(weights[::2], weights[1::2], strict=True):
-        linear = nn.Linear(*weight.shape)
-        linear.load_state_dict({"weight": weight.T, "bias": bias[0]})
-        layers += [linear, nn.GELU()]
-    return nn.Sequential(*layers[:-1]).eval().requires_grad_(False)
 
 
 def outlier_set(name: str, size: int, count: int, seed: int) -> Images:
@@ -285,13 +268,11 @@ def image_statistics(images: Images) -> dict[str, Values]:
     # Rec. 601 luma, as in JPEG.
     luma = images.double() @ torch.tensor((0.299, 0.587, 0.114), dtype=torch.float64)
     flat = luma.flatten(1)
-    levels = flat.round().long()
-    counts = torch.zeros(len(images), 256, dtype=torch.float64)
-    counts.scatter_add_(1, levels, torch.ones_like(flat))
+    counts = torch.stack([levels.bincount(minlength=256) for levels in flat.round().long()])
     across, down = luma.diff(dim=2).abs(), luma.diff(dim=1).abs()
     return {
         "contrast": flat.std(dim=1, correction=0),
-        "entropy": torch.special.entr(counts / flat.shape[1]).sum(dim=1),
+        "entropy": torch.special.entr(counts.double() / flat.shape[1]).sum(dim=1),
         "edges": (across.mean(dim=(1, 2)) + down.mean(dim=(1, 2))) / 2,
         "brightness": flat.mean(dim=1),
         "JPEG size": torch.tensor([_jpeg_bytes(image) for image in images], dtype=torch.float64),
@@ -379,12 +360,14 @@ def by_method(
 
     `found` is by encoder and quantity, `methods` by encoder; intervals are cut to `bounds`.
     """
-    together: dict[str, list[Mapping[str, Interval]]] = {}
-    for encoder, cells in found.items():
-        together.setdefault(methods[encoder], []).append(cells)
+    together = {method: [e for e in found if methods[e] == method] for method in methods.values()}
     return {
-        method: {name: over_intervals([cells[name] for cells in own], bounds) for name in own[0]}
-        for method, own in together.items()
+        method: {
+            name: over_intervals([found[encoder][name] for encoder in encoders], bounds)
+            for name in found[encoders[0]]
+        }
+        for method, encoders in together.items()
+        if encoders
     }
 
 
