@@ -56,12 +56,12 @@ def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
     line = torch.linspace(-6, 6, points, dtype=torch.float64)
     logistic = (torch.sigmoid(line) * torch.sigmoid(-line)).log()
     quantile = torch.special.ndtri
-    maps = {
+    cases = {
         "Gaussian, whitened (4-D)": (lambda x: x @ whiten, coloured, gaussian),
         "logistic, monotone map (1-D)": (lambda x: quantile(x.sigmoid()), line[:, None], logistic),
         "mixture, triangular map (2-D)": _mixture(points, seed),
     }
-    return {name: ClosedForm(*case) for name, case in maps.items()}
+    return {name: ClosedForm(*case) for name, case in cases.items()}
 
 
 def _mixture(points: int, seed: int) -> tuple[Map, Tensor, Tensor]:
@@ -231,26 +231,19 @@ def drawn_outliers(images: Images, patch_size: int, seed: int) -> dict[str, Imag
     mean = unit.mean(dim=(2, 3), keepdim=True)
     blurred = F.avg_pool2d(F.pad(unit, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
     colours = torch.randint(256, (count, 1, 1, 3), dtype=torch.uint8, generator=draw)
-    return {
-        "noise": torch.randint(256, images.shape, dtype=torch.uint8, generator=draw),
-        "plain colours": colours.expand(-1, size, size, -1).contiguous(),
-        "shuffled patches": shuffled_patches(images, patch_size, draw),
-        "inverted": 255 - images,
-        "blurred": _bytes(blurred),
-        "low contrast": _bytes(mean + (unit - mean) / 3),
-    }
-
-
-def shuffled_patches(images: Images, patch_size: int, draw: torch.Generator) -> Images:
-    """Each image's patches in an order of its own."""
-    count, size = len(images), images.shape[1]
-    if size % patch_size:
-        raise ValueError(f"Images of {size} pixels cannot be cut into patches of {patch_size}.")
+    noise = torch.randint(256, images.shape, dtype=torch.uint8, generator=draw)
     grid = size // patch_size
     patches = images.unflatten(1, (grid, -1)).unflatten(3, (grid, -1)).transpose(2, 3)
     order = torch.rand(count, grid * grid, generator=draw).argsort(dim=1)
     moved = patches.flatten(1, 2)[torch.arange(count)[:, None], order]
-    return moved.unflatten(1, (grid, grid)).transpose(2, 3).reshape(images.shape)
+    return {
+        "noise": noise,
+        "plain colours": colours.expand(-1, size, size, -1).contiguous(),
+        "shuffled patches": moved.unflatten(1, (grid, grid)).transpose(2, 3).reshape(images.shape),
+        "inverted": 255 - images,
+        "blurred": _bytes(blurred),
+        "low contrast": _bytes(mean + (unit - mean) / 3),
+    }
 
 
 def _bytes(unit: Float[Tensor, "N 3 S S"]) -> Images:
