@@ -1,7 +1,6 @@
 """What each chapter's notebook leaves holds together: controls, intervals, pairs, closed forms."""
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -11,15 +10,6 @@ from sparsejepa.model.jepa import METHODS
 from tests.notebooks.conftest import STUDY
 
 METHOD_RUNS = {"jepa-seed0", "sparsejepa-seed0"}
-FIGURES = {
-    "02_probes": "classes efficiency low_level spectra",
-    "03_multiinformation": "calibration totals beside partitions",
-    "04_jepa_score": "picture exact plane toys-2-d toys-8-d extremes properties outliers "
-    "flattery curation",
-    "05_linear_dynamics": "curves depths critical_times times_over_depth inversion step_size "
-    "starts coupled planted nonlinear",
-    "06_sparsity": "methods path-r1 path-r2 groupings loophole bars",
-}
 # Which groupings each difference is of.
 DIFFERENCES = {
     "penalty": ("contiguous", "no penalty"),
@@ -34,13 +24,6 @@ def cells(tree: dict) -> list[dict]:
     if "interval" in tree:
         return [tree]
     return [cell for value in tree.values() if isinstance(value, dict) for cell in cells(value)]
-
-
-@pytest.mark.parametrize("notebook", FIGURES)
-def test_every_figure_is_kept(finished, notebook: str):
-    """No more and no fewer."""
-    figures = finished(notebook).manifest["figures"]
-    assert {Path(figure["file"]).stem for figure in figures} == set(FIGURES[notebook].split())
 
 
 @pytest.mark.parametrize("notebook", ["02_probes", "04_jepa_score", "06_sparsity"])
@@ -60,8 +43,7 @@ def test_probes_stand_beside_their_controls(finished):
     for found in results["accuracy"].values():
         assert {key.split(", ")[0] for key in found} == {"label", "count", "distance"}
     assert results["structure"].keys() == METHOD_RUNS | controls
-    counts = results["labelled_images"]
-    assert counts == sorted(counts) and counts[-1] == STUDY["02_probes"]["train_images"]
+    assert results["labelled_images"][-1] == STUDY["02_probes"]["train_images"]
     jepa = results["accuracy"]["jepa"]
     assert jepa["label, last block, 100 % of the labels"] == jepa["label, last block, linear probe"]
     for column, cell in results["differences"]["sparsejepa"].items():
@@ -92,7 +74,8 @@ def test_whitening_and_noise_share_nothing(finished):
     results = finished("03_multiinformation").results
     features, whitened, noise = (results["quality"][k] for k in ("features", "whitened", "noise"))
     key = "total correlation, gaussian"
-    rows, columns = 400, features_of(results)
+    # Columns that the chapter's own example of features keeps.
+    rows, columns = 400, next(iter(results["encoders"]["scenes"].values()))["d"]
     bias = columns * excess(rows, 1) - excess(rows, columns)
     assert whitened[key] == pytest.approx(-bias, abs=1e-3)
     assert features[key] > 10 * bias and abs(noise[key]) < 1.0
@@ -101,11 +84,6 @@ def test_whitening_and_noise_share_nothing(finished):
         apart = 0.5 * math.log(float(large) / float(small))
         assert jitter[small] - jitter[large] > 0.9 * apart
     assert jitter["left out"] == features[key]
-
-
-def features_of(results: dict) -> int:
-    """Columns that the chapter's own example of features keeps."""
-    return next(iter(results["encoders"]["scenes"].values()))["d"]
 
 
 def test_information_of_encoders_stands_beside_controls(finished):

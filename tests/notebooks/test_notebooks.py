@@ -1,13 +1,16 @@
 """Every notebook runs from first to last cell, with tiny parameters."""
 
 import json
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sparsejepa.companion.study import load_study, stale_runs
+from sparsejepa.intervals import Interval
 from tests.notebooks.conftest import STUDY
-from tests.repository import ROOT
+from tests.repository import ROOT, notebook_sources
 
 RUNS = [("01_pretrain", "jepa-seed0"), ("01_pretrain", "sparsejepa-seed0")] + [
     (name, "all") for name in STUDY if name != "01_pretrain"
@@ -25,8 +28,11 @@ def test_every_notebook_is_run_here():
 
 @pytest.mark.parametrize(("notebook", "name"), RUNS)
 def test_a_run_can_be_published(finished, study: Path, notebook: str, name: str):
-    """Figures with one short alternative text, no path of this machine, parameters as asked."""
+    """Every figure with one short alternative text, no machine's path, parameters as asked."""
     run = finished(notebook, name)
+    source = "\n".join(notebook_sources()[f"{notebook}.ipynb"])
+    saved = set(re.findall(r'(?:save_figure|show)\([^)"]*"([\w-]+)", "', source))
+    assert {Path(figure["file"]).stem for figure in run.manifest["figures"]} == saved
     for figure in run.manifest["figures"]:
         assert (run.folder / figure["file"]).is_file()
         assert 10 < len(figure["alt"]) < 400, figure["alt"]
@@ -46,7 +52,7 @@ def test_nothing_is_stale_after_a_study(study: Path):
 
 @pytest.mark.parametrize("name", ["jepa-seed0", "sparsejepa-seed0"])
 def test_pretraining_leaves_what_the_book_reads(finished, study: Path, name: str):
-    """Accuracies with intervals and controls, every figure, a training; zeros for SparseJEPA."""
+    """Accuracies with intervals and controls, a training; zeros for SparseJEPA."""
     run = finished("01_pretrain", name)
     method = name.removesuffix("-seed0")
     controls = ["untrained encoder, last block"] + ["raw pixels"] * (method == "jepa")
@@ -57,8 +63,6 @@ def test_pretraining_leaves_what_the_book_reads(finished, study: Path, name: str
             assert 0 <= low <= cell["value"] <= high <= 1
     assert len(run.results["history"]) == 2
     assert (run.results["zero_columns"] > 0) == (method == "sparsejepa")
-    names = {"images", "masks", "coverage", "curves", "norms", "accuracies"}
-    assert {Path(figure["file"]).stem for figure in run.manifest["figures"]} == names
     ((place, files),) = run.manifest["trainings"].items()
     assert {"encoder.safetensors", "groups.safetensors", "training.json"} <= files.keys()
     assert (study / "book" / "runs" / place / "encoder.safetensors").is_file()
@@ -81,3 +85,17 @@ def test_the_screening_changes_one_setting_at_a_time(finished):
     assert list(variants) == ["base", "AdamW instead of Muon"]
     assert all(0 <= row["linear"] <= 1 for row in variants.values())
     assert json.dumps(variants).count("seconds") == 0
+
+
+def test_the_scorecard_reads_encoders_of_one_block():
+    """They have a last block, and no last blocks taken together."""
+    row, found = {"value": 0.5, "interval": [0.4, 0.6]}, {"method": "jepa", "steps": 1}
+    probes = {"linear probe": row, "kNN": row}
+    accuracy = {"jepa, last block": probes, "untrained encoder, last block": probes}
+    names = {"results": {"a": found | {"accuracy": accuracy, "zero_columns": 0.0}}}
+    names |= {"manifests": {"a": {"seed": 0}}, "times": {"a": {"training_seconds": 60}}}
+    names |= {"Interval": Interval, "pd": pd, "re": re}
+    cells = notebook_sources()["07_scorecard.ipynb"]
+    (table,) = (cell for cell in cells if "together = " in cell)
+    exec(table, names)
+    assert names["together"] == "last block" and list(names["table"])[0] == "a"

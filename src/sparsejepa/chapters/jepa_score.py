@@ -1,6 +1,7 @@
 """What the JEPA-SCORE chapter (04) alone uses: known densities, outliers, comparisons, figures."""
 
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,12 +56,12 @@ def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
     line = torch.linspace(-6, 6, points, dtype=torch.float64)
     logistic = (torch.sigmoid(line) * torch.sigmoid(-line)).log()
     quantile = torch.special.ndtri
-    maps = {
+    cases = {
         "Gaussian, whitened (4-D)": (lambda x: x @ whiten, coloured, gaussian),
         "logistic, monotone map (1-D)": (lambda x: quantile(x.sigmoid()), line[:, None], logistic),
         "mixture, triangular map (2-D)": _mixture(points, seed),
     }
-    return {name: ClosedForm(*case) for name, case in maps.items()}
+    return {name: ClosedForm(*case) for name, case in cases.items()}
 
 
 def _mixture(points: int, seed: int) -> tuple[Map, Tensor, Tensor]:
@@ -142,23 +143,33 @@ def train_toys(
     Every seed has initial weights, points and noise of its own; the points are new in each step.
     Objectives are what prevents collapse, VICReg, SIGReg or none, or no training: untrained.
     """
-    stack = _initial_stack((density.means.shape[1], HIDDEN, HIDDEN, width), seeds)
+    widths = (density.means.shape[1], HIDDEN, HIDDEN, width)
+    encoders = [_initial_encoder(widths, seed) for seed in seeds]
     if objective != "untrained":
-        parameters = [tensor.requires_grad_() for tensor in stack]
+        parameters = [tensor for encoder in encoders for tensor in encoder.parameters()]
         optimiser = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for step in range(steps):
             optimiser.zero_grad()
-            views = torch.stack([_views(density, seed, step) for seed in seeds], dim=1)
-            pairs = zip(seeds, *(_forward(stack, view) for view in views), strict=True)
-            # The sum over seeds: each one's gradient is its own.
-            sum(
-                _loss(objective, z, other, generator(seed, "toy slices", step))
-                for seed, z, other in pairs
-            ).backward()
+            for seed, encoder in zip(seeds, encoders, strict=True):
+                z, other = map(encoder, _views(density, seed, step))
+                _loss(objective, z, other, generator(seed, "toy slices", step)).backward()
             optimiser.step()
             schedule.step()
-    return [_encoder([tensor.detach()[i] for tensor in stack]) for i in range(len(seeds))]
+    return [encoder.eval().requires_grad_(False) for encoder in encoders]
+
+
+def _initial_encoder(widths: tuple[int, ...], seed: int) -> nn.Sequential:
+    """As PyTorch's linear layers start, from the generators of a seed."""
+    layers: list[nn.Module] = []
+    for layer, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        drawn = {}
+        for name, shape in (("weight", (inputs, outputs)), ("bias", (outputs,))):
+            draw = generator(seed, "toy initial", layer, name)
+            drawn[name] = ((2 * torch.rand(shape, generator=draw) - 1) / inputs**0.5).t()
+        layers += [nn.Linear(inputs, outputs), nn.GELU()]
+        layers[-2].load_state_dict(drawn)
+    return nn.Sequential(*layers[:-1])
 
 
 def _views(density: GaussianMixture, seed: int, step: int) -> Float[Tensor, "2 B D"]:
@@ -182,34 +193,6 @@ def _loss(
     slices = regularisers.unit_vectors(z.shape[1], SLICES, draw)
     normal = sum(regularisers.epps_pulley(view @ slices) for view in (z, other)).mean() / 2
     return (1 - WEIGHT) * invariance + WEIGHT * normal
-
-
-def _initial_stack(widths: tuple[int, ...], seeds: tuple[int, ...]) -> list[Tensor]:
-    """Weights [S, in, out] and biases [S, 1, out], in turn, as PyTorch's linear layers start."""
-    stack = []
-    for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
-        for name, shape in (("weight", (inputs, outputs)), ("bias", (1, outputs))):
-            drawn = [
-                torch.rand(shape, generator=generator(seed, "toy initial", layer, name))
-                for seed in seeds
-            ]
-            stack.append((2 * torch.stack(drawn) - 1) / inputs**0.5)
-    return stack
-
-
-def _forward(stack: list[Tensor], x: Float[Tensor, "S B D"]) -> Float[Tensor, "S B K"]:
-    for weight, bias in zip(stack[:-2:2], stack[1:-2:2], strict=True):
-        x = F.gelu(torch.baddbmm(bias, x, weight))
-    return torch.baddbmm(stack[-1], x, stack[-2])
-
-
-def _encoder(weights: list[Tensor]) -> nn.Module:
-    layers: list[nn.Module] = []
-    for weight, bias in zip(weights[::2], weights[1::2], strict=True):
-        linear = nn.Linear(*weight.shape)
-        linear.load_state_dict({"weight": weight.T, "bias": bias[0]})
-        layers += [linear, nn.GELU()]
-    return nn.Sequential(*layers[:-1]).eval().requires_grad_(False)
 
 
 def outlier_set(name: str, size: int, count: int, seed: int) -> Images:
@@ -248,26 +231,19 @@ def drawn_outliers(images: Images, patch_size: int, seed: int) -> dict[str, Imag
     mean = unit.mean(dim=(2, 3), keepdim=True)
     blurred = F.avg_pool2d(F.pad(unit, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
     colours = torch.randint(256, (count, 1, 1, 3), dtype=torch.uint8, generator=draw)
-    return {
-        "noise": torch.randint(256, images.shape, dtype=torch.uint8, generator=draw),
-        "plain colours": colours.expand(-1, size, size, -1).contiguous(),
-        "shuffled patches": shuffled_patches(images, patch_size, draw),
-        "inverted": 255 - images,
-        "blurred": _bytes(blurred),
-        "low contrast": _bytes(mean + (unit - mean) / 3),
-    }
-
-
-def shuffled_patches(images: Images, patch_size: int, draw: torch.Generator) -> Images:
-    """Each image's patches in an order of its own."""
-    count, size = len(images), images.shape[1]
-    if size % patch_size:
-        raise ValueError(f"Images of {size} pixels cannot be cut into patches of {patch_size}.")
+    noise = torch.randint(256, images.shape, dtype=torch.uint8, generator=draw)
     grid = size // patch_size
     patches = images.unflatten(1, (grid, -1)).unflatten(3, (grid, -1)).transpose(2, 3)
     order = torch.rand(count, grid * grid, generator=draw).argsort(dim=1)
     moved = patches.flatten(1, 2)[torch.arange(count)[:, None], order]
-    return moved.unflatten(1, (grid, grid)).transpose(2, 3).reshape(images.shape)
+    return {
+        "noise": noise,
+        "plain colours": colours.expand(-1, size, size, -1).contiguous(),
+        "shuffled patches": moved.unflatten(1, (grid, grid)).transpose(2, 3).reshape(images.shape),
+        "inverted": 255 - images,
+        "blurred": _bytes(blurred),
+        "low contrast": _bytes(mean + (unit - mean) / 3),
+    }
 
 
 def _bytes(unit: Float[Tensor, "N 3 S S"]) -> Images:
@@ -285,13 +261,11 @@ def image_statistics(images: Images) -> dict[str, Values]:
     # Rec. 601 luma, as in JPEG.
     luma = images.double() @ torch.tensor((0.299, 0.587, 0.114), dtype=torch.float64)
     flat = luma.flatten(1)
-    levels = flat.round().long()
-    counts = torch.zeros(len(images), 256, dtype=torch.float64)
-    counts.scatter_add_(1, levels, torch.ones_like(flat))
+    counts = torch.stack([levels.bincount(minlength=256) for levels in flat.round().long()])
     across, down = luma.diff(dim=2).abs(), luma.diff(dim=1).abs()
     return {
         "contrast": flat.std(dim=1, correction=0),
-        "entropy": torch.special.entr(counts / flat.shape[1]).sum(dim=1),
+        "entropy": torch.special.entr(counts.double() / flat.shape[1]).sum(dim=1),
         "edges": (across.mean(dim=(1, 2)) + down.mean(dim=(1, 2))) / 2,
         "brightness": flat.mean(dim=1),
         "JPEG size": torch.tensor([_jpeg_bytes(image) for image in images], dtype=torch.float64),
@@ -379,12 +353,14 @@ def by_method(
 
     `found` is by encoder and quantity, `methods` by encoder; intervals are cut to `bounds`.
     """
-    together: dict[str, list[Mapping[str, Interval]]] = {}
-    for encoder, cells in found.items():
-        together.setdefault(methods[encoder], []).append(cells)
+    together = {method: [e for e in found if methods[e] == method] for method in methods.values()}
     return {
-        method: {name: over_intervals([cells[name] for cells in own], bounds) for name in own[0]}
-        for method, own in together.items()
+        method: {
+            name: over_intervals([found[encoder][name] for encoder in encoders], bounds)
+            for name in found[encoders[0]]
+        }
+        for method, encoders in together.items()
+        if encoders
     }
 
 

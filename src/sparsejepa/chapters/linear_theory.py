@@ -16,7 +16,7 @@ import numpy as np
 import seaborn as sns
 import torch
 from jaxtyping import Float, UInt8
-from matplotlib.colors import LogNorm
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -83,8 +83,7 @@ def descend(
 
 def gains_of(descent: Descent, count: int | None = None) -> Float[np.ndarray, "T F"]:
     """Gains of the first `count` features, or of all, where each is an axis of its own."""
-    axes = torch.eye(descent.encoders.shape[-1], dtype=torch.float64)
-    return networks.feature_gains(descent.encoders, axes).numpy()[:, :count]
+    return descent.encoders.norm(dim=1).numpy()[:, :count]
 
 
 def measured_times(
@@ -199,22 +198,15 @@ def inversion_map(
     Over epsilon^(1/L) and rho_A / rho_B; grey where A begins beyond its level.
     """
     figure, axes = panel_grid(len(ratios), (2.9, 2.2), 2, sharex=True, sharey=True)
-    ticks, levels = [0.25, 0.5, 1, 2, 4], (1.01, 1.05, 1.2, 1.5, 2.0, 3.0)
+    levels = [0.25, 0.5, 0.8, 0.95, 1, 1.05, 1.25, 2, 4]
+    norm = BoundaryNorm(levels, 256, extend="both")
     for axis, (title, values) in zip(axes, ratios.items(), strict=True):
-        shading = axis.pcolormesh(
-            layer, share, values, cmap="vlag", norm=LogNorm(0.25, 4), shading="nearest",
-            rasterized=True,
-        )  # fmt: skip
+        bands = axis.contourf(layer, share, values, levels, norm=norm, cmap="vlag", extend="both")
         axis.set(xscale="log", facecolor="0.75")
         axis.set_title(title, fontsize=9)
-        # Beyond the ridge, where g falls steeply, contours lie too close to be drawn or labelled.
-        ridge = np.nanargmax(values, axis=1, keepdims=True)
-        rising = np.where(np.arange(len(layer)) <= ridge, values, np.nan)
-        drawn = axis.contour(layer, share, rising, levels, colors="black", linewidths=0.7)
-        axis.clabel(drawn, fmt="%g", fontsize=6)
     figure.supxlabel(r"$\epsilon^{1/L}$")
     figure.supylabel(r"$\rho_A / \rho_B$")
-    bar = figure.colorbar(shading, ax=axes, ticks=ticks, format="%g", shrink=0.8, extend="max")
+    bar = figure.colorbar(bands, ax=axes, ticks=levels, format="%g", shrink=0.8)
     bar.set_label(r"lead $\lambda_A / \lambda_B$ that is overcome")
     return figure
 
@@ -237,8 +229,7 @@ def planted_study(
     Every second seed has the textures exchanged: which is which must not matter. Planted and
     covariance are those of `plant`, `training` of `train`.
     """
-    keys = [(m, f, o) for m in MEASURES for f in planted for o in NAMES]
-    found = {key: np.zeros((seeds, len(checkpoints))) for key in keys}
+    found: dict[tuple[str, str, str], list[float]] = {}
     for repeat in range(seeds):
         draws = (generator(seed + repeat, "plant", s.split) for s in sets)
         (known, _), asked = (
@@ -247,11 +238,10 @@ def planted_study(
         )
         for objective in NAMES:
             encoders = train(objective, known, checkpoints, seed + repeat, **training)
-            for column, step in enumerate(checkpoints):
-                for feature, measures in decodability(encoders[step], *asked).items():
-                    for measure, value in measures.items():
-                        found[measure, feature, objective][repeat, column] = value
-    return found
+            for step in checkpoints:
+                for key, value in decodability(encoders[step], *asked).items():
+                    found.setdefault((*key, objective), []).append(value)
+    return {key: np.reshape(values, (seeds, -1)) for key, values in found.items()}
 
 
 def textures(swapped: bool) -> Float[Tensor, "2 3 4 4"]:
@@ -345,27 +335,27 @@ def decodability(
     encoder: Encoder,
     images: Float[Tensor, "N 3 H W"],
     coefficients: Mapping[str, Float[Tensor, "N P"]],
-) -> dict[str, dict[str, float]]:
+) -> dict[tuple[str, str], float]:
     """How well, and how prominently, an encoder's tokens hold each planted coefficient.
 
-    A token of a whole image is asked for the coefficient of its own patch. decoded: R² of a linear
-    readout, fitted on the first half of the images and scored on the second; leading: the same
-    from the `LEADING` principal components of the tokens alone; share: the fraction of all the
-    tokens' variance that the coefficient explains linearly.
+    A token of a whole image is asked for the coefficient of its own patch. By measure and
+    coefficient; decoded: R² of a linear readout, fitted on the first half of the images and scored
+    on the second; leading: the same from the `LEADING` principal components of the tokens alone;
+    share: the fraction of all the tokens' variance that the coefficient explains linearly.
     """
     tokens = torch.cat([encoder(batch) for batch in images.split(256)]).double()
     half = len(tokens) // 2
     fit, score = tokens[:half].flatten(0, 1), tokens[half:].flatten(0, 1)
     centred = fit - fit.mean(0)
     axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -LEADING:]
+    asked = {name: values.double() for name, values in coefficients.items()}
     found = {}
-    for name, values in coefficients.items():
-        fit_y, score_y = (part.flatten() for part in values.double().tensor_split([half]))
-        found[name] = {
-            "decoded": readout_score(fit, fit_y, score, score_y),
-            "leading": readout_score(fit @ axes, fit_y, score @ axes, score_y),
-            "share": explained_share(tokens.flatten(0, 1), values.double().flatten()),
-        }
+    for measure, x, x_score in (("decoded", fit, score), ("leading", fit @ axes, score @ axes)):
+        for name, values in asked.items():
+            y, y_score = values[:half].flatten(), values[half:].flatten()
+            found[measure, name] = readout_score(x, y, x_score, y_score)
+    for name, values in asked.items():
+        found["share", name] = explained_share(tokens.flatten(0, 1), values.flatten())
     return found
 
 

@@ -1,5 +1,6 @@
 """Chapter 03: laws with a known answer, features of frozen encoders beside controls, figures."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,15 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped, UInt8
 from safetensors.torch import load_file
-from scipy.special import gammaln, ndtri, psi
+from scipy.special import ndtri
+from scipy.stats import multivariate_t
 from torch import Tensor
 
+from sparsejepa.chapters import stored
 from sparsejepa.information.columns import usable_columns
 from sparsejepa.information.copula import independent_ranks, normal_scores
 from sparsejepa.information.estimate import TotalCorrelation
 from sparsejepa.information.multiinformation import (
-    AmongRandom,
     decompose,
     groups_of,
     random_partitions,
@@ -57,13 +59,8 @@ def autoregressive(d: int, rho: float) -> float:
 
 def student(d: int, degrees: int) -> float:
     """Nats of the d-variate Student t with R = I: d h_1 - h_d with the entropies h_k."""
-
-    def entropy(k: int) -> float:
-        half = (degrees + k) / 2
-        normaliser = gammaln(half) - gammaln(degrees / 2) - k / 2 * math.log(degrees * math.pi)
-        return float(half * (psi(half) - psi(degrees / 2)) - normaliser)
-
-    return d * entropy(1) - entropy(d)
+    one, whole = (multivariate_t(df=degrees, shape=np.eye(k)).entropy() for k in (1, d))
+    return float(d * one - whole)
 
 
 def equicorrelation(d: int, rho: float) -> Matrix:
@@ -152,19 +149,16 @@ def calibrate(
     """
     points = []
     sizes = [(max(20, share * d), d) for d in widths for share in rows_per_column]
-    for name, law in LAWS.items():
-        methods = ("discrete",) if law.values else ("gaussian", "copula", "ksg")
-        for n, d in sizes:
-            for draw in range(draws if n <= most_rows else 0):
-                x = law.draw(n, d, generator(seed, name, n, d, draw))
-                for method in methods:
-                    stated = stated_range(method, law, n, d)
-                    # Counts refuse what they cannot estimate, so only their range is asked.
-                    if d > WIDEST.get(method, d) or (method == "discrete" and not stated):
-                        continue
-                    found = total_correlation(x, method, seed=draw)
-                    estimate = (law.truth(d), found.value, *found.interval(), stated)
-                    points.append((method, name, n, d, *estimate))
+    cases = itertools.product(LAWS.items(), [s for s in sizes if s[0] <= most_rows], range(draws))
+    for (name, law), (n, d), draw in cases:
+        x = law.draw(n, d, generator(seed, name, n, d, draw))
+        for method in ("discrete",) if law.values else ("gaussian", "copula", "ksg"):
+            stated = stated_range(method, law, n, d)
+            # Counts refuse what they cannot estimate, so only their range is asked.
+            if d <= WIDEST.get(method, d) and (stated or method != "discrete"):
+                found = total_correlation(x, method, seed=draw)
+                estimate = (law.truth(d), found.value, *found.interval(), stated)
+                points.append((method, name, n, d, *estimate))
     columns = ["method", "law", "n", "d", "truth", "value", "low", "high", "stated"]
     frame = pd.DataFrame(points, columns=columns)
     return frame.assign(covered=frame["truth"].between(frame["low"], frame["high"]))
@@ -179,7 +173,7 @@ def measure_runs(
     """
     cells, totals = {}, {}
     for run in runs:
-        groups, readers = read_groups(run)
+        groups, readers = read_groups(load_file(run.training / "groups.safetensors")["norms"])
         before = Encoder(run.encoder.config, generator(run.seed, "initial encoder")).eval()
         for name, method, encoder in (
             (run.name, run.method, run.encoder),
@@ -192,17 +186,8 @@ def measure_runs(
     return cells, totals
 
 
-def read_groups(run: Any) -> tuple[Latents, Latents]:
-    """The partition of latents that the run's predictor makes, and how many groups read each.
-
-    A latent belongs to the group that reads it most, -1 if none does.
-    """
-    path = run.training / "groups.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Run {run.name} has no groups.safetensors: run 01_pretrain again, which keeps it."
-        )
-    norms = load_file(path)["norms"]
+def read_groups(norms: Float[Tensor, "G d"]) -> tuple[Latents, Latents]:
+    """The group that reads each latent most, -1 if none does, and how many groups read it."""
     reads = norms > SMALL_COLUMN * norms.max()
     return strongest_group(norms * reads), reads.sum(dim=0)
 
@@ -238,14 +223,14 @@ def measure(
     if parts:
         split = decompose(values[:, read], parts, "copula", seed=seed)
         between, within = split.between.value, sum(part.value for part in split.within)
-    if len(parts) > 1:
-        source = generator(seed, "partitions")
-        found = random_partitions(values[:, read], parts, "copula", draws, source, seed=seed)
-        among["partition"] = _rank(found)
-    if 1 < len(read) < len(labels):
-        source = generator(seed, "subsets")
-        found = random_subsets(values, read.tolist(), "copula", draws, source, seed=seed)
-        among["subset"] = _rank(found)
+    for key, asked, drawn, data, choice in (
+        ("partition", len(parts) > 1, random_partitions, values[:, read], parts),
+        ("subset", 1 < len(read) < len(labels), random_subsets, values, read.tolist()),
+    ):
+        if asked:
+            found = drawn(data, choice, "copula", draws, generator(seed, f"{key}s"), seed=seed)
+            among[key] = {"own": found.own, "rank": found.rank, "p_value": found.p_value}
+            among[key]["random_range"] = [float(found.random.min()), float(found.random.max())]
     total = total_correlation(features, "copula", drop=True, seed=seed)
     plug_in = total_correlation(features, "gaussian", drop=True)
     missed = missed_by_copula(values, subsets, seed)
@@ -266,11 +251,6 @@ def measure(
         "within": within,
         **among,
     }, total
-
-
-def _rank(found: AmongRandom) -> dict[str, Any]:
-    rank = {"own": found.own, "rank": found.rank, "p_value": found.p_value}
-    return rank | {"random_range": [float(found.random.min()), float(found.random.max())]}
 
 
 def missed_by_copula(
@@ -320,14 +300,13 @@ def conclusions(
     """
     rows = []
     for method in dict.fromkeys(c["method"] for c in cells if c["method"].startswith("sparsejepa")):
+        row = {"method": method, "question": "total"}
         if found := per_unit_difference(totals, method):
-            row = {"value": found.value, "interval": [found.low, found.high]}
-            rows.append({"method": method, "question": "total", **row, "clear": found.clear()})
+            rows.append(row | stored(found) | {"clear": found.clear()})
         for question, key in (("dimension", "subset"), ("grouping", "partition")):
-            among = [c[key] for c in cells if c["method"] == method and key in c]
-            if among:
+            if among := [c[key] for c in cells if c["method"] == method and key in c]:
                 ranks, p_values = ([a[name] for a in among] for name in ("rank", "p_value"))
                 clear = len({rank > 0.5 for rank in ranks}) == 1 and max(p_values) <= 0.05
-                row = {"method": method, "question": question, "ranks": ranks}
-                rows.append(row | {"p_values": p_values, "clear": clear})
+                judged = {"ranks": ranks, "p_values": p_values, "clear": clear}
+                rows.append(row | {"question": question} | judged)
     return rows

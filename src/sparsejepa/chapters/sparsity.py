@@ -13,6 +13,7 @@ from matplotlib.scale import SymmetricalLogScale
 from torch import Tensor
 
 from sparsejepa import intervals
+from sparsejepa.chapters import stored
 from sparsejepa.data.batches import resized, to_unit
 from sparsejepa.data.image_set import SCENES_SEED, ImageSet, load_image_set, pixel_sha256
 from sparsejepa.data.scenes import draw_scenes
@@ -22,10 +23,14 @@ from sparsejepa.model import penalties
 from sparsejepa.model.jepa import Jepa
 from sparsejepa.model.vit import Encoder
 from sparsejepa.plots import Line, line_panels, method_color
-from sparsejepa.probing.evaluate import low_level_labels, online_watch
+from sparsejepa.probing.evaluate import (
+    KNN,
+    LINEAR,
+    evaluate_labels,
+    low_level_labels,
+    online_watch,
+)
 from sparsejepa.probing.features import pixel_features, pooled_features
-from sparsejepa.probing.linear import linear_probe, whiten
-from sparsejepa.probing.neighbours import choose_knn, knn_predict
 from sparsejepa.probing.spectrum import rankme
 from sparsejepa.randomness import generator
 from sparsejepa.training.artefacts import Trainings, training_key
@@ -36,10 +41,10 @@ from sparsejepa.training.pretrain import PretrainConfig
 Represent = Callable[[Tensor, Tensor], tuple[Float[Tensor, "N d"], Float[Tensor, "M d"]]]
 Answers = dict[str, Bool[Tensor, "_"]]  # probe -> the test images that it got right
 
-PROBES = ("linear probe", "kNN", "count", "distance")
-# A smaller sweep than the chapters', as every variant has it four times; and for many features.
-_SWEEP, _WIDE = {"weight_decays": (1e-6, 1e-4, 1e-3, 1e-2)}, 1024
-_WIDE_SWEEP = {"learning_rates": (1e-2,), "weight_decays": (1e-4, 1e-2, 1e-1)}
+TASKS = ("count", "distance")
+PROBES = (LINEAR, KNN, *TASKS)
+# A smaller sweep than the chapters', as every variant has it four times; wider features have less.
+_WEIGHT_DECAYS, _WIDE = (1e-6, 1e-4, 1e-3, 1e-2), 1024
 _TOKEN_IMAGES = 256  # first test images whose tokens say how sparse activations are
 _ROWS_PER_COLUMN = 50  # below it intervals of a total correlation do not hold
 
@@ -93,13 +98,11 @@ def first_images(name: str, split: str, count: int) -> ImageSet:
 
 def measure_majority(yardstick: Yardstick) -> Measurement:
     """The control: always the most frequent class of the training images."""
-    classes = [class_labels(s) for s in (yardstick.train, yardstick.test)]
-    tasks = [low_level_labels(s) for s in (yardstick.scenes_train, yardstick.scenes_test)]
-    pairs = {"linear probe": classes, "kNN": classes}
-    pairs |= {name: [labels[name] for labels in tasks] for name in ("count", "distance")}
-    return Measurement(
-        {name: test == train.bincount().argmax() for name, (train, test) in pairs.items()}, {}
-    )
+    sets = yardstick.train, yardstick.test
+    scenes = map(low_level_labels, (yardstick.scenes_train, yardstick.scenes_test))
+    classes = ({LINEAR: y, KNN: y} for y in map(class_labels, sets))
+    train, test = (one | two for one, two in zip(classes, scenes, strict=True))
+    return Measurement({p: test[p] == y.bincount().argmax() for p, y in train.items()}, {})
 
 
 def probe(represent: Represent, yardstick: Yardstick) -> tuple[Answers, Float[Tensor, "M d"]]:
@@ -107,26 +110,16 @@ def probe(represent: Represent, yardstick: Yardstick) -> tuple[Answers, Float[Te
 
     Every choice is made on held-out training images; the test images are scored once.
     """
-    train_y, test_y = class_labels(yardstick.train), class_labels(yardstick.test)
-    train_x, test_x = represent(yardstick.train.images, yardstick.test.images)
-    some = slice(0, 20_000)
-    ks = tuple(k for k in (5, 10, 20, 50, 100) if k <= len(train_x) // 2) or (1,)
-    rule = choose_knn(train_x[some], train_y[some], seed=yardstick.seed, ks=ks)
-    voted = knn_predict(train_x, train_y, test_x, rule.k, rule.temperature)
-    options = {"seed": yardstick.seed, "steps": yardstick.probe_steps, "whitening": whiten(train_x)}
-    options |= _WIDE_SWEEP if train_x.shape[1] > _WIDE else _SWEEP
-    found = linear_probe(train_x, train_y, test_x, test_y, **options)
-    correct = {"linear probe": found.correct, "kNN": voted == test_y}
-    scenes = (yardstick.scenes_train, yardstick.scenes_test)
-    known, asked = train_x, test_x
-    if scenes != (yardstick.train, yardstick.test):
-        known, asked = represent(*(images.images for images in scenes))
-        options["whitening"] = whiten(known)
-    known_labels, asked_labels = (low_level_labels(images) for images in scenes)
-    for task in ("count", "distance"):
-        labels = known_labels[task], asked_labels[task]
-        correct[task] = linear_probe(known, labels[0], asked, labels[1], **options).correct
-    return correct, test_x
+    sets = yardstick.train, yardstick.test
+    scenes = yardstick.scenes_train, yardstick.scenes_test
+    train_x, test_x = represent(*(images.images for images in sets))
+    options = {"seed": yardstick.seed, "steps": yardstick.probe_steps}
+    options |= {} if train_x.shape[1] > _WIDE else {"weight_decays": _WEIGHT_DECAYS}
+    classes = ({"": class_labels(images)} for images in sets)
+    correct = evaluate_labels(train_x, test_x, *classes, **options)[""].correct
+    known, asked = (train_x, test_x) if scenes == sets else represent(*(s.images for s in scenes))
+    found = evaluate_labels(known, asked, *map(low_level_labels, scenes), **options)
+    return correct | {task: found[task].correct[LINEAR] for task in TASKS}, test_x
 
 
 @torch.no_grad()
@@ -276,13 +269,12 @@ def along_path(path: Mapping[float, Measurement], seed: int) -> list[dict[str, A
     """
     positive = [strength for strength in path if strength > 0]
     level = 1 - 0.05 / (len(positive) * len(PROBES))
-    rows = []
-    for probe in PROBES:
-        for strength in positive:
-            d = compare([path[strength]], [path[0.0]], probe, seed, level)
-            row = {"probe": probe, "strength": strength}
-            rows.append(row | {"value": d.value, "interval": [d.low, d.high]})
-    return rows
+    return [
+        {"probe": probe, "strength": strength}
+        | stored(compare([path[strength]], [path[0.0]], probe, seed, level))
+        for probe in PROBES
+        for strength in positive
+    ]
 
 
 def fall_of_norms(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -293,17 +285,6 @@ def fall_of_norms(before: Mapping[str, float], after: Mapping[str, float]) -> di
     return {"sum of norms ×": whole, "scale ×": scale, "spread ×": whole / scale} | {
         f"{key.replace('_', ' ')}, {when}": found[key] for key in counts for when, found in ends
     }
-
-
-def parse_strengths(text: str) -> tuple[float, ...]:
-    """Numbers separated by commas, in order, each once, with 0, the control, always among them."""
-    try:
-        found = {0.0} | {float(part) for part in text.split(",") if part.strip()}
-    except ValueError as error:
-        raise ValueError(f"Strengths are numbers like '0.001, 0.01', not {text!r}.") from error
-    if found == {0.0} or not all(0 <= strength < float("inf") for strength in found):
-        raise ValueError(f"Strengths are 0 or more, finite, one above 0, unlike {text!r}.")
-    return tuple(sorted(found))
 
 
 def path_figure(
