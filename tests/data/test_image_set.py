@@ -98,7 +98,7 @@ def test_text_has_the_same_classes_in_every_split(write):
     assert test.labels["label"].tolist() == [2, 1]
     assert test.label_names["label"] == ("cat", "dog", "eel")
     pq.write_table(table(pixels(2), label=[1, 0]), folder / "test.parquet")
-    with pytest.raises(ValueError, match="'label' in .* holds another type in another split"):
+    with pytest.raises(ValueError, match="'label' in .* holds mixed-integer values"):
         load_image_set("toy", "test")
 
 
@@ -118,15 +118,17 @@ def test_an_unclear_label_is_asked_for(write):
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        (pa.array([1, None], pa.int64()), "has missing values"),
-        (pa.array([0.5, 1.5]), "holds double, not one class an image"),
-        (pa.array([[1], [2, 3]]), "holds list<.*>, not one class an image"),
+        (pa.array([1, None], pa.int64()), "missing"),
+        (pa.array([0.5, 1.5]), "floating"),
+        (pa.array([[1], [2, 3]]), "mixed"),
     ],
 )
 def test_a_label_that_is_none_is_refused(write, column, message):
     """And not passed over for another column."""
     write(table(pixels(2), label=column, other=[0, 1]))
-    with pytest.raises(ValueError, match=f"Column 'label' in .* {message}.*label='none'"):
+    with pytest.raises(
+        ValueError, match=f"Column 'label' in .* holds {message} values.*label='none'"
+    ):
         load_image_set("toy", "train")
     assert load_image_set("toy", "train", label="none").labels == {}
 
@@ -174,7 +176,7 @@ def test_folders_of_classes(photos, tmp_path):
     assert test.labels["label"].tolist() == [1, 2]
     assert train.label_names == test.label_names == {"label": ("cat", "dog", "eel")}
     assert np.array_equal(train.images[2].numpy(), pixels(1, seed=9)[0])
-    assert "only the splits test, train" in refused_folder(photos, "val")
+    assert "holds test, train." in refused_folder(photos, "val")
     # One split alone needs no folder `train`; without class folders there are no labels.
     whole = load_image_set(str(photos / "train"))
     assert whole.labels["label"].tolist() == [0, 1, 1] and len(whole.images) == 3
@@ -216,14 +218,11 @@ def test_sizes(write):
     write(pa.table({"img": structs([png(tall), png(tall)])}))
     loaded = load_image_set("toy", "train")
     assert loaded.images.shape == (2, 16, 8, 3)
-    with pytest.raises(ValueError, match="8x16 pixels, and an encoder takes square.*size=8"):
+    with pytest.raises(ValueError, match="8x16 pixels, and an encoder takes square"):
         _ = loaded.side
-    small = load_image_set("toy", "train", size=4)
-    assert small.side == 4 and small.images.min() > 180
     write(pa.table({"img": structs([png(pixels(1)[0]), png(pixels(1, size=9)[0])])}))
     text = refused()
     assert "Image 1 in" in text and "9x9 pixels and the first is 8x8" in text
-    assert load_image_set("toy", "train", size=8).images.shape == (2, 8, 8, 3)
 
 
 def test_take_is_the_first_images_with_their_own_hash(write):
@@ -294,16 +293,16 @@ def test_columns(write):
     write(table(pixels(0)))
     assert "no images in" in refused()
     write(table(pixels(1), label=[1]), table(pixels(1), count=[1]))
-    with pytest.raises(ValueError, match="differ in their columns .*img, label; img, count"):
+    with pytest.raises(ValueError, match="00002.parquet .* differs in its columns"):
         load_image_set("toy", "train")
 
 
 def test_what_is_not_there(write, monkeypatch):
     """The splits that are there, and without SPARSEJEPA_DATA the variable."""
     write(table(pixels(1)))
-    assert "only the splits train" in refused(FileNotFoundError, split="test")
+    assert "which holds train." in refused(FileNotFoundError, split="test")
     monkeypatch.delenv("SPARSEJEPA_DATA")
-    assert "set SPARSEJEPA_DATA to the folder that holds toy" in refused(FileNotFoundError)
+    assert "needed in $SPARSEJEPA_DATA/toy, which holds no images." in refused(FileNotFoundError)
     with pytest.raises(ConnectionError, match="SPARSEJEPA_DATA.*Hub did not give uoft-cs/cifar100"):
         load_image_set("cifar100", "train")
 
