@@ -88,16 +88,10 @@ def reproduce(
         from sparsejepa.companion.study import reproduce as make
         from sparsejepa.companion.study import stale_runs, trains
 
-        def code_that_trains() -> str:
-            # Imports torch: asked only where a training is kept.
-            from sparsejepa.training.artefacts import code_sha256
-
-            return code_sha256()
-
         root = repository_root()
         stale = stale_runs(root, preset)
         for study_run, reasons in stale:
-            train = trains(root, study_run, reasons, code_that_trains)
+            train = trains(root, study_run, reasons, _code_that_trains)
             what = "train" if train else "only report, no training"
             typer.echo(f"{study_run.id} ({what}): {'; '.join(reasons)}")
         if not stale:
@@ -117,6 +111,13 @@ def reproduce(
     if left:
         typer.echo(f"Not made: {', '.join(study_run.id for study_run, _ in left)}.", err=True)
         raise typer.Exit(1)
+
+
+def _code_that_trains() -> str:
+    # Imports torch: asked only where a training is kept.
+    from sparsejepa.training.artefacts import code_sha256
+
+    return code_sha256()
 
 
 @app.command()
@@ -204,16 +205,8 @@ def score(
         # Inside: it imports torch, during which a user may press Ctrl-C.
         from sparsejepa.density.score_folder import score_images
 
-        score_images(
-            images,
-            backbone,
-            out,
-            weights=weights,
-            split=split,
-            limit=limit,
-            batch_size=batch_size,
-            chunk_size=chunk_size,
-        )
+        sizes = {"limit": limit, "batch_size": batch_size, "chunk_size": chunk_size}
+        score_images(images, backbone, out, weights=weights, split=split, **sizes)
 
 
 @contextlib.contextmanager

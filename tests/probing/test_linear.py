@@ -32,7 +32,7 @@ def scikit_learn(train_x, train_y, decay: float):
     return lambda test_x, test_y: model.score((test_x.double() - mean) / std, test_y)
 
 
-@pytest.mark.parametrize("decay", [1e-6, 1e-4, 1e-2])
+@pytest.mark.parametrize("decay", [1e-6, 1e-2])
 def test_one_probe_agrees_with_scikit_learn(decay: float) -> None:
     data = halves(*problem(14_000, 8, 24, gap=0.45), 4_000)
     result = linear_probe(*data, seed=0, learning_rates=(0.02,), weight_decays=(decay,))

@@ -280,7 +280,7 @@ def _labels(
     features = info.get("features", {})
     classes = {c: features[c]["names"] for c in columns if (features.get(c) or {}).get("names")}
     named = sorted(
-        (c for c in columns if c.casefold() in LABEL_NAMES or c.casefold().endswith("_label")),
+        (c for c in columns if c.casefold().endswith("_label") or c.casefold() in LABEL_NAMES),
         key=lambda c: (*LABEL_NAMES, c.casefold()).index(c.casefold()),
     )
     asked = [c for c in (label, f"{label}_label") if label and c in columns][:1]
