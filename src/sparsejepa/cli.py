@@ -38,13 +38,12 @@ def doctor() -> None:
     """Says whether notebooks can run here, with which device and data, and what is missing."""
     from sparsejepa.companion.doctor import examine
 
+    states = set()
     with _one_sentence():
-        failed = False
         for state, text in examine(repository_root()):
-            failed |= state == "fail"
+            states.add(state)
             typer.echo(f"{state:4}  {text}")
-    if failed:
-        raise typer.Exit(1)
+    raise typer.Exit("fail" in states)
 
 
 @app.command()
@@ -139,8 +138,7 @@ def certify(
         outcomes = outcomes_of(repository_root(), preset, base, typer.echo, only)
     for outcome in outcomes:
         typer.echo(outcome.line())
-    if any(outcome.state in ("stale", "missing") for outcome in outcomes):
-        raise typer.Exit(1)
+    raise typer.Exit(any(outcome.state in ("stale", "missing") for outcome in outcomes))
 
 
 @app.command()
@@ -166,8 +164,7 @@ def verify(
         if compared:
             typer.echo("Numbers may differ a little: " + "; ".join(t[3] for t in TOLERANCES) + ".")
     typer.echo(f"{compared} numbers compared; {wrong} runs do not agree.")
-    if wrong:
-        raise typer.Exit(1)
+    raise typer.Exit(wrong > 0)
 
 
 @app.command()
@@ -178,14 +175,10 @@ def score(
     ],
     backbone: Annotated[
         str,
-        typer.Option(
-            help="A timm model's name, hf-hub:NAME, or a file such as encoder.safetensors."
-        ),
+        typer.Option(help="A timm model's name, hf-hub:NAME, or a file encoder.safetensors."),
     ],
     out: Annotated[Path, typer.Option(help="The table; its contact sheet is put beside it.")],
-    weights: Annotated[
-        Path | None, typer.Option(help="A file of the timm model's weights.")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="The timm model's weights, a file.")] = None,
     split: Annotated[str, typer.Option(help="Of a Hub data set.")] = "train",
     limit: Annotated[int, typer.Option(min=0, help="Only the first images; 0: all.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 4,

@@ -1,7 +1,6 @@
 """Loading image sets: which pixels, which labels, what is refused and in which words."""
 
 import hashlib
-import io
 import json
 import os
 
@@ -59,7 +58,6 @@ def test_local_parquet_gives_pixels_labels_and_names(write):
     assert loaded.label_names == {"fine": ("ant", "bee")}
     # Other numbers are kept, floats and booleans too, and are no labels.
     assert list(loaded.factors) == ["count", "depth", "round"]
-    assert loaded.factors["count"].tolist() == [3, 4, 5, 6, 7, 8]
     assert loaded.factors["round"].tolist() == [True, False] * 3
     assert loaded.origin == "local Parquet" and loaded.name == "toy"
     assert loaded.pixel_sha256 == hashlib.sha256(images.tobytes()).hexdigest()
@@ -129,24 +127,15 @@ def test_a_label_that_is_none_is_refused(write, column, message):
     assert load_image_set("toy", "train", label="none").labels == {}
 
 
-def written(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def test_training_sees_the_pixels_that_score_sees(write):
     """Deep grey by its upper bits and transparency on white, as the decoder has them."""
-    ramp = np.linspace(0, 65535, 64).reshape(8, 8)
-    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-    cells = [written(image, "PNG") for image in (Image.fromarray(ramp.astype(np.uint16)), clear)]
+    deep = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    cells = [png(deep), png(np.zeros((8, 8, 4), np.uint8))]
     write(pa.table({"image": structs(cells)}))
-    found = load_image_set("toy").images
+    found = load_image_set("toy").images.numpy()
     for image, cell in zip(found, cells, strict=True):
-        assert np.array_equal(image.numpy(), np.asarray(decode_image(cell, 8).image))
-    assert 120 < found[0].float().mean() < 135 and found[1].min() == 255
-    write(pa.table({"image": structs([written(Image.fromarray(ramp.astype(np.float32)), "TIFF")])}))
-    assert "Image 0 in" in refused() and "floating-point" in refused()
+        assert np.array_equal(image, np.asarray(decode_image(cell, 8).image))
+    assert np.array_equal(found[0, ..., 1], deep >> 8) and found[1].min() == 255
 
 
 @pytest.fixture
@@ -172,7 +161,7 @@ def test_folders_of_classes(photos, tmp_path):
     assert test.labels["label"].tolist() == [1, 2]
     assert train.label_names == test.label_names == {"label": ("cat", "dog", "eel")}
     assert np.array_equal(train.images[2].numpy(), pixels(1, seed=9)[0])
-    assert "holds test, train." in refused(photos, split="val")
+    assert "holds only the splits test, train." in refused(photos, split="val")
     # One split alone needs no folder `train`; without class folders there are no labels.
     whole = load_image_set(str(photos / "train"))
     assert whole.labels["label"].tolist() == [0, 1, 1] and len(whole.images) == 3
@@ -202,10 +191,8 @@ def test_a_home_folder_and_names_of_files(photos, monkeypatch):
 
 
 def test_sizes(write):
-    """Other shapes are refused where an encoder needs squares, and `size` makes them square."""
-    tall = np.zeros((16, 8, 3), np.uint8)
-    tall[4:12] = 200
-    write(pa.table({"img": structs([png(tall), png(tall)])}))
+    """Images of one size; shapes other than squares are refused where an encoder needs squares."""
+    write(pa.table({"img": structs([png(np.zeros((16, 8, 3), np.uint8))] * 2)}))
     loaded = load_image_set("toy")
     assert loaded.images.shape == (2, 16, 8, 3)
     with pytest.raises(ValueError, match="8x16 pixels, and an encoder takes square"):
@@ -281,7 +268,7 @@ def test_columns(write):
 def test_what_is_not_there(write, monkeypatch):
     """The splits that are there, and without SPARSEJEPA_DATA the variable."""
     write(table(pixels(1)))
-    assert "which holds train." in refused(split="test")
+    assert "which holds only the splits train." in refused(split="test")
     monkeypatch.delenv("SPARSEJEPA_DATA")
     assert "needed in $SPARSEJEPA_DATA/toy, which holds no images." in refused()
     with pytest.raises(ConnectionError, match="SPARSEJEPA_DATA.*Hub did not give uoft-cs/cifar100"):

@@ -130,12 +130,13 @@ def load_image_set(name: str, split: str = "train", label: str = "") -> ImageSet
         drawn = draw_scenes(SCENES[split], SCENES_SEED, split)
         known = (drawn.labels, drawn.label_names, pixel_sha256(drawn.images), "drawn")
         return ImageSet(name, split, drawn.images, *known, drawn.factors)
-    folder, home = Path(name).expanduser().resolve(), os.environ.get("SPARSEJEPA_DATA")
+    folder = Path(name).expanduser().resolve()
     if "/" not in name and not name.startswith("~"):
-        folder = Path(home or "$SPARSEJEPA_DATA").expanduser() / name
+        folder = Path(os.environ.get("SPARSEJEPA_DATA") or "$SPARSEJEPA_DATA").expanduser() / name
     place, splits = str(folder), _splits(folder)
+    there = f"only the splits {', '.join(splits)}" if splits else "no images"
     missing = f"{folder.name} {split} is not here: {split}-*.parquet or {split}/<class>/*.png is "
-    missing += f"needed in {folder}, which holds {', '.join(splits) or 'no images'}."
+    missing += f"needed in {folder}, which holds {there}."
     if split in splits:
         table = _read(splits[split])
         origin = "local folder" if splits[split][0] else "local Parquet"
@@ -147,14 +148,6 @@ def load_image_set(name: str, split: str = "train", label: str = "") -> ImageSet
     if len(table) == 0:
         raise ValueError(f"There are no images in {place}: the table has no rows.")
     column = image_column(table.schema, place)
-    images = _decode(table[column], folder, place)
-    digest, known = pixel_sha256(images), KNOWN_PIXELS.get((folder.name, split))
-    if known not in (None, digest):
-        raise ValueError(
-            f"The pixels of {folder.name} {split} from {place} have SHA-256 {digest[:12]}…, not "
-            f"the known {known[:12]}…: this is another or a changed data set; fetch the files "
-            "again, or give their folder another name."
-        )
 
     def everywhere(column: str) -> pd.Series:
         parts = [table, *(_read(splits[other], [column]) for other in splits if other != split)]
@@ -163,12 +156,19 @@ def load_image_set(name: str, split: str = "train", label: str = "") -> ImageSet
 
     others = table.drop([column])
     labels, names, candidates = _labels(others, label, everywhere, place)
+    images = _decode(table[column], folder, place)
+    digest, known = pixel_sha256(images), KNOWN_PIXELS.get((folder.name, split))
+    if known not in (None, digest):
+        raise ValueError(
+            f"The pixels of {folder.name} {split} from {place} have SHA-256 {digest[:12]}…, not "
+            f"the known {known[:12]}…: this is another or a changed data set; fetch the files "
+            "again, or give their folder another name."
+        )
+    numbers = {name: others[name].to_numpy() for name in others.column_names}
     factors = {
         name: torch.tensor(values.astype(np.int64) if values.dtype.kind in "iu" else values)
-        for name in others.column_names
-        for values in [others[name].to_numpy()]
-        if not {name, name.removesuffix("_label")} & labels.keys()
-        if values.dtype.kind in "iufb"
+        for name, values in numbers.items()
+        if values.dtype.kind in "iufb" and not {name, name.removesuffix("_label")} & labels.keys()
     }
     known = names, digest, origin, factors, candidates
     return ImageSet(folder.name, split, images, labels, *known)
