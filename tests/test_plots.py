@@ -84,12 +84,13 @@ def test_a_line_stands_at_its_values_with_its_intervals():
 
 
 def test_runs_are_drawn_over_epochs():
-    """One history, or several by name."""
+    """One history, or several by name, in the colour of the run's method."""
     history = [{"epoch": 1, "knn": 40.0}, {"epoch": 2, "knn": 30.0}]
-    for histories in (history, {"R2": history}):
+    for histories, method in ((history, "jepa"), ({"R2": history}, "sparsejepa-r2")):
         figure = plots.curves(histories, {"knn": "kNN, %"}, {"R2": "sparsejepa-r2"})
         (line,) = figure.axes[0].lines
         assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], [40, 30])
+        assert line.get_color() == plots.method_color(method)
 
 
 def test_a_small_norm_is_no_exact_zero_in_the_matrix():
@@ -109,11 +110,9 @@ def test_colours_can_be_told_apart_without_red_and_green():
     assert min(apart) > 0.1
 
 
-def test_masks_and_their_coverage_are_drawn():
+def test_masks_are_drawn():
     """A row an image, a column for the image, the context and each target block."""
     config = MaskConfig(grid=8)
     images = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
     figure = plots.mask_grid(images, sample_masks(config, 2, generator(0, "masks")), 8)
     assert len(figure.axes) == 2 * (2 + config.targets)
-    plots.coverage_maps({"context": torch.ones(8, 8), "target": torch.ones(8, 8)})
-    plots.image_grid(images, ["a", "b"])

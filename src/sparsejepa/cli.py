@@ -38,12 +38,12 @@ def doctor() -> None:
     """Says whether notebooks can run here, with which device and data, and what is missing."""
     from sparsejepa.companion.doctor import examine
 
+    states = set()
     with _one_sentence():
-        failed = False
         for state, text in examine(repository_root()):
-            failed |= state == "fail"
+            states.add(state)
             typer.echo(f"{state:4}  {text}")
-    if failed:
+    if "fail" in states:
         raise typer.Exit(1)
 
 
@@ -171,14 +171,10 @@ def score(
     ],
     backbone: Annotated[
         str,
-        typer.Option(
-            help="A timm model's name, hf-hub:NAME, or a file such as encoder.safetensors."
-        ),
+        typer.Option(help="A timm model's name, hf-hub:NAME, or a file encoder.safetensors."),
     ],
     out: Annotated[Path, typer.Option(help="The table; its contact sheet is put beside it.")],
-    weights: Annotated[
-        Path | None, typer.Option(help="A file of the timm model's weights.")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="The timm model's weights, a file.")] = None,
     split: Annotated[str, typer.Option(help="Of a Hub data set.")] = "train",
     limit: Annotated[int, typer.Option(min=0, help="Only the first images; 0: all.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 4,
@@ -198,16 +194,8 @@ def score(
         # Inside: it imports torch, during which a user may press Ctrl-C.
         from sparsejepa.density.score_folder import score_images
 
-        score_images(
-            images,
-            backbone,
-            out,
-            weights=weights,
-            split=split,
-            limit=limit,
-            batch_size=batch_size,
-            chunk_size=chunk_size,
-        )
+        sizes = {"limit": limit, "batch_size": batch_size, "chunk_size": chunk_size}
+        score_images(images, backbone, out, weights=weights, split=split, **sizes)
 
 
 @contextlib.contextmanager

@@ -16,14 +16,12 @@ def from_mapping(cls: type[C], mapping: Mapping[str, Any]) -> C:
         ValueError: a key that `cls` lacks, or a value whose type is not the field's.
     """
     hints = typing.get_type_hints(cls)
-    unknown = sorted(set(mapping) - set(hints))
-    if unknown:
+    if unknown := sorted(set(mapping) - set(hints)):
         raise ValueError(
             f"{cls.__name__} has no field {unknown[0]!r}; its fields are {', '.join(hints)}."
         )
-    return cls(
-        **{k: _checked(f"{cls.__name__}.{k}", hints[k], value) for k, value in mapping.items()}
-    )
+    values = {k: _checked(f"{cls.__name__}.{k}", hints[k], value) for k, value in mapping.items()}
+    return cls(**values)
 
 
 def check_choices(instance: Any) -> None:
@@ -46,21 +44,17 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
         if len(value) != len(kinds):
             raise ValueError(f"{name} must hold {len(kinds)} values, not {value!r}.")
-        return tuple(
-            _checked(f"{name}[{i}]", kind, v)
-            for i, (kind, v) in enumerate(zip(kinds, value, strict=True))
-        )
+        pairs = enumerate(zip(kinds, value, strict=True))
+        return tuple(_checked(f"{name}[{i}]", kind, one) for i, (kind, one) in pairs)
     if hint is float and type(value) is int:
         return float(value)
     if origin is typing.Literal:
-        if value not in arguments:
-            raise ValueError(
-                f"{name} must be one of {', '.join(map(str, arguments))}, not {value!r}."
-            )
-        return value
-    allowed = arguments if isinstance(hint, types.UnionType) else (hint,)
-    plain = tuple(typing.get_origin(a) or a for a in allowed)
-    if not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain):
+        right, names = value in arguments, f"one of {', '.join(map(str, arguments))}"
+    else:
+        allowed = arguments if isinstance(hint, types.UnionType) else (hint,)
+        plain = tuple(typing.get_origin(a) or a for a in allowed)
+        right = isinstance(value, plain) and (bool in plain or not isinstance(value, bool))
         names = " or ".join(getattr(a, "__name__", str(a)) for a in allowed)
+    if not right:
         raise ValueError(f"{name} must be {names}, not {value!r}.")
     return value

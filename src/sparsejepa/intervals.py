@@ -111,7 +111,8 @@ def over_runs(values: ArrayLike, seed: Seed, within: Bounds = None) -> Estimate:
     """The mean of several runs from a table [runs, images] of each run's number for each image.
 
     From `SEEDS_NEEDED` runs on the interval is Student's over their means; below, it is the
-    bootstrap over test images of each image's mean over the runs.
+    bootstrap over test images of each image's mean over the runs. Runs of other images than each
+    other's are a ValueError.
     """
     table = np.asarray(values, dtype=float)
     if len(table) >= SEEDS_NEEDED:
@@ -128,35 +129,29 @@ def over_intervals(runs: Sequence[Interval], within: Bounds = None) -> Estimate:
     means of the runs' ends. That covers at least as often as they say, whether the runs saw the
     same images or not.
     """
-    value, low, high = np.mean([(run.value, run.low, run.high) for run in runs], axis=0)
-    found, level = Interval(value, low, high, runs[0].level), runs[0].level
+    ends = np.mean([(run.value, run.low, run.high) for run in runs], axis=0)
+    found = _clipped(*ends, runs[0].level, within)
     if len(runs) >= SEEDS_NEEDED:
-        found = seed_interval([run.value for run in runs], level)
-    ends = _clipped(found.value, found.low, found.high, level, within)
-    return Estimate(ends.value, ends.low, ends.high, level, len(runs))
+        found = seed_interval([run.value for run in runs], found.level, within)
+    return Estimate(found.value, found.low, found.high, found.level, len(runs))
 
 
 def estimate(correct: Mapping[int, ArrayLike], seed: int) -> Estimate:
     """Accuracy over runs, given for each run's seed which test images were right."""
-    return over_runs(_stacked([correct[s] for s in sorted(correct)]), seed, within=(0, 1))
+    runs = [np.asarray(correct[s], dtype=float) for s in sorted(correct)]
+    return over_runs(runs, seed, within=(0, 1))
 
 
 def paired_estimate(
     a: Mapping[int, ArrayLike], b: Mapping[int, ArrayLike], seed: int
 ) -> Estimate | None:
     """Accuracy of `a` minus that of `b`, of common seeds and the same images; None without any."""
-    common = sorted(a.keys() & b.keys())
-    if not common:
+    if not (common := sorted(a.keys() & b.keys())):
         return None
-    one, two = np.split(_stacked([*map(a.get, common), *map(b.get, common)]), 2)
+    one, two = (np.array([side[s] for s in common], dtype=float) for side in (a, b))
+    if one.shape != two.shape:
+        raise ValueError(f"Runs must be tested on the same images, not {one.shape}, {two.shape}.")
     return over_runs(one - two, seed, within=(-1, 1))
-
-
-def _stacked(runs: list[ArrayLike]) -> np.ndarray:
-    sizes = [len(run) for run in runs]
-    if len(set(sizes)) != 1:
-        raise ValueError(f"Runs must be tested on the same images, not on {sizes}.")
-    return np.array(runs, dtype=float)
 
 
 def _clipped(value: float, low: float, high: float, level: float, within: Bounds) -> Interval:
@@ -166,10 +161,11 @@ def _clipped(value: float, low: float, high: float, level: float, within: Bounds
 
 def _checked(values: ArrayLike, level: float) -> np.ndarray:
     sample = np.asarray(values, dtype=float)
-    if sample.ndim != 1 or len(sample) < 2:
-        raise ValueError(f"An interval needs a list of 2 values or more, not shape {sample.shape}.")
-    if not np.isfinite(sample).all():
-        raise ValueError("An interval of NaN or infinite values is undefined; check the run.")
+    if sample.ndim != 1 or len(sample) < 2 or not np.isfinite(sample).all():
+        raise ValueError(
+            f"An interval needs a list of 2 finite values or more, not shape {sample.shape}, "
+            f"{(~np.isfinite(sample)).sum()} of them NaN or infinite."
+        )
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}.")
     return sample

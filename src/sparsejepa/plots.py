@@ -78,16 +78,14 @@ def interval_dots(
                     continue
                 if methods:
                     color = method_color(methods[row_name])
-                # Where all seeds agree, rounding may put the mean outside its interval.
-                ends = np.array([[cell.value - cell.low], [cell.high - cell.value]]).clip(min=0)
                 axis.errorbar(
                     factor * cell.value, row + 0.7 * ((shift + 0.5) / len(series) - 0.5),
-                    xerr=factor * ends, marker=marker, ms=5, lw=1.2, capsize=2, color=color,
-                    mfc="white" if name in hollow else color,
+                    xerr=factor * _lengths([cell.value], [[cell.low], [cell.high]]), marker=marker,
+                    ms=5, lw=1.2, capsize=2, color=color, mfc="white" if name in hollow else color,
                 )  # fmt: skip
             shown = "0.3" if methods else color
-            axis.plot([], [], marker, color=shown, label=name,
-                      mfc="white" if name in hollow else shown)  # fmt: skip
+            face = "white" if name in hollow else shown
+            axis.plot([], [], marker, color=shown, label=name, mfc=face)
         for (control, at), (color, style) in zip((lines or {}).items(), LINES, strict=False):
             value = at.get(panel) if isinstance(at, Mapping) else at
             if value is not None:
@@ -138,11 +136,7 @@ def line_panels(
     figure, axes = panel_grid(len(panels), size, columns, sharey=share)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for line in lines:
-            # Where all seeds agree, rounding may put the mean outside its interval.
-            ends = None
-            if line.ends is not None:
-                ends = np.asarray(line.ends) - np.asarray(line.y)
-                ends = (ends * [[-1], [1]]).clip(min=0)
+            ends = None if line.ends is None else _lengths(line.y, line.ends)
             edge = "white" if line.style == "o" and not line.hollow else line.color
             axis.errorbar(
                 line.x, line.y, ends, fmt=line.style, color=line.color, label=line.label or None,
@@ -161,6 +155,11 @@ def line_panels(
     if below:
         legend_below(figure)
     return figure
+
+
+def _lengths(values: Any, ends: Any) -> np.ndarray:
+    """Of the bars below and above; rounding may put a mean of equal numbers outside its ends."""
+    return ((np.asarray(ends) - np.asarray(values)) * [[-1], [1]]).clip(min=0)
 
 
 def _log_ticks(axis: Axis) -> None:
@@ -195,20 +194,15 @@ def curves(
         methods: run -> the method whose colour it has.
     """
     runs = histories if isinstance(histories, Mapping) else {"": histories}
-    lines = {}
-    for key, label in panels.items():
-        lines[label] = [
-            Line(
-                [entry["epoch"] for entry in history],
-                [entry[key] for entry in history],
-                method_color((methods or {}).get(name, "jepa")),
-                name,
-                # Later lines are thinner: where runs coincide, the earlier ones show behind them.
-                MARKERS[index] + ("-", "--", "-.", ":")[index % 4],
-                0.8 + 2.4 / (1 + index),
-            )
-            for index, (name, history) in enumerate(runs.items())
-        ]
+    lines = {label: [] for label in panels.values()}
+    for index, (name, history) in enumerate(runs.items()):
+        color = method_color((methods or {}).get(name, "jepa"))
+        # Later lines are thinner: where runs coincide, the earlier ones show behind them.
+        look = MARKERS[index] + ("-", "--", "-.", ":")[index % 4], 0.8 + 2.4 / (1 + index)
+        epochs = [entry["epoch"] for entry in history]
+        for key, label in panels.items():
+            values = [entry[key] for entry in history]
+            lines[label].append(Line(epochs, values, color, name, *look))
     figure = line_panels(lines, "epoch", "", below=len(runs) > 1)
     for axis in figure.axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -263,9 +257,9 @@ def panel_grid(
         rows, columns, figsize=(size[0] * columns + 0.8, size[1] * rows), squeeze=False,
         layout="constrained", **options,
     )  # fmt: skip
-    for axis in list(axes.flat)[count:]:
+    for axis in axes.flat[count:]:
         axis.axis("off")
-    return figure, list(axes.flat)[:count]
+    return figure, list(axes.flat[:count])
 
 
 def legend_below(figure: Figure) -> None:

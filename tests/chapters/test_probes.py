@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparsejepa.chapters.probes import LAST, PIXELS, augmented_views, block_features, pixel_control
+from sparsejepa.chapters.probes import LAST, augmented_views, block_features
 from sparsejepa.data.batches import resized
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.probing.features import pixel_features, pooled_features
@@ -29,15 +29,14 @@ def test_blocks_are_pooled_features(blocks: int) -> None:
 
 
 def test_pixels_are_centred_by_the_first_set() -> None:
-    """At full size they are the raw-pixel control; reduced, its mean over each square."""
+    """At full size and reduced: pixels minus the mean of the first set's."""
     sets = [images(6, 0), images(4, 1)]
-    whole = pixel_control(sets, 8)[PIXELS]
-    for ours, expected in zip(whole, pixel_features(*[s.clone() for s in sets]), strict=True):
-        torch.testing.assert_close(ours, expected)
-    small = pixel_control(sets, 4)[PIXELS]
-    assert [x.shape for x in small] == [(6, 48), (4, 48)]
-    first = resized(sets[0], 4).double().permute(0, 3, 1, 2).flatten(1) / 255
-    torch.testing.assert_close(small[0].double(), first - first.mean(0), atol=1e-6, rtol=0)
+    for side in (8, 4):
+        found = pixel_features(*(resized(x, side) for x in sets))
+        flat = [resized(x, side).double().permute(0, 3, 1, 2).flatten(1) / 255 for x in sets]
+        for ours, expected in zip(found, flat, strict=True):
+            exact = expected - flat[0].mean(0)
+            torch.testing.assert_close(ours.double(), exact, atol=1e-6, rtol=0)
 
 
 def test_views_are_of_one_image() -> None:

@@ -38,29 +38,23 @@ def centre_of(depth: float, size: float = 0.6) -> tuple[int, int]:
 
 
 def test_labels_agree_with_the_table_of_objects(train):
-    """Count, distance and class are those of the objects that are listed."""
-    present, depth = train.factors["present"], train.factors["depth"]
-    count = present.sum(1)
-    assert torch.equal(train.labels["count"], count - 3)
-    assert count.min() == 3 and count.max() == 10
-    nearest = torch.where(present, depth, torch.inf).amin(1)
-    assert (nearest >= NEAREST).all() and (nearest <= FARTHEST_NEAREST).all()
-    bins = (nearest[:, None] >= torch.tensor(DISTANCE_EDGES)).sum(1)
-    assert torch.equal(train.labels["distance"], bins)
-    for row in range(50):
-        first = torch.where(present[row], depth[row], torch.inf).argmin()
-        shape = SHAPES[train.factors["shape"][row, first]]
-        colour = COLOURS[train.factors["colour"][row, first]]
-        assert train.label_names["label"][train.labels["label"][row]] == f"{colour} {shape}"
-
-
-def test_objects_are_sorted_by_depth_and_padded_with_zeros(train):
-    """The nearest object comes first; rows of absent objects are zero."""
+    """Count, distance and class are those of the objects, which are sorted by depth."""
     present, depth = train.factors["present"], train.factors["depth"]
     ordered = torch.where(present, depth, torch.inf)
     assert torch.equal(ordered, ordered.sort(1).values)
     for name in ("shape", "colour", "size", "lateral", "depth", "yaw", "visible"):
         assert not train.factors[name][~present].any(), name
+    count = present.sum(1)
+    assert torch.equal(train.labels["count"], count - 3)
+    assert count.min() == 3 and count.max() == 10
+    nearest = ordered[:, 0]
+    assert (nearest >= NEAREST).all() and (nearest <= FARTHEST_NEAREST).all()
+    bins = (nearest[:, None] >= torch.tensor(DISTANCE_EDGES)).sum(1)
+    assert torch.equal(train.labels["distance"], bins)
+    for row in range(50):
+        shape = SHAPES[train.factors["shape"][row, 0]]
+        colour = COLOURS[train.factors["colour"][row, 0]]
+        assert train.label_names["label"][train.labels["label"][row]] == f"{colour} {shape}"
 
 
 def test_every_object_stands_inside_the_image(train):

@@ -23,7 +23,7 @@ def array(name: str) -> np.ndarray:
         ("cmyk.jpg", "from CMYK"),
         ("palette.gif", "from a palette; first of 2 frames"),
         ("transparent.png", "from RGBA, laid on white"),
-        ("turned.jpg", "rotated by 90°"),
+        ("turned.jpg", "turned upright"),
     ],
 )
 def test_it_becomes_rgb_and_says_from_what(name: str, note: str) -> None:

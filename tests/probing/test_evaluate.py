@@ -6,14 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsejepa.data.image_set import ImageSet
-from sparsejepa.data.scenes import draw_scenes
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.probing.evaluate import (
     KNN,
     LINEAR,
     cross_validate,
     data_efficiency,
-    evaluate,
     evaluate_labels,
     label_to_probe,
     low_level_labels,
@@ -50,8 +48,6 @@ def test_each_label_is_read_as_if_alone() -> None:
         voted = knn_predict(train_x, train_y[label], test_x, rule.k, rule.temperature)
         assert torch.equal(reading.correct[KNN], voted == test_y[label])
     assert readings["coarse"].correct5.all()
-    with pytest.raises(ValueError, match="same labels, not fine, coarse and coarse"):
-        evaluate_labels(train_x, test_x, train_y, {"coarse": test_y["coarse"]}, seed=0)
 
 
 shares = st.floats(0.001, 1.0)
@@ -67,8 +63,6 @@ def test_subsets_are_stratified_and_nested(classes, count, one, two, seed) -> No
         expected = max(1, round(max(one, two) * total.item()))
         assert (labels[large] == name).sum() == expected
     assert (large.diff() > 0).all()
-    with pytest.raises(ValueError, match="above 0 and at most 1, not -"):
-        stratified_subset(labels, -one, seed)
 
 
 def test_the_curve_rises_and_ends_at_the_full_probe() -> None:
@@ -119,16 +113,8 @@ def test_clevr_columns_become_vtab_classes() -> None:
     assert labels == {"count": [0, 7, 4, 1], "distance": [0, 0, 4, 5]}
     with pytest.raises(ValueError, match="3 to 10 objects, but toy has 2 to 5"):
         low_level_labels(split("train", 4, count=[3, 2, 5, 5]))
-    with pytest.raises(ValueError, match="no column 'count'; it has size"):
+    with pytest.raises(ValueError, match="no column 'count'; it has .'size'"):
         low_level_labels(split("train", 4, size=[1, 2, 3, 4]))
-
-
-def test_scenes_bring_both_tasks() -> None:
-    drawn = draw_scenes(40, 0, "test")
-    known = (drawn.labels, drawn.label_names, "", "drawn", drawn.factors)
-    labels = low_level_labels(ImageSet("scenes", "test", drawn.images, *known))
-    assert torch.equal(labels["count"] + 3, drawn.factors["present"].sum(1))
-    assert labels["distance"].min() >= 0 and labels["distance"].max() <= 5
 
 
 def test_the_watch_reads_a_set_that_is_sorted_by_class() -> None:
@@ -150,13 +136,6 @@ def test_the_watch_reads_a_set_that_is_sorted_by_class() -> None:
     assert online_watch(images, None, queries=20)(encoder) == kept
     with pytest.raises(ValueError, match="80 images leave none beside 80 queries"):
         online_watch(images, None, queries=80)
-
-
-def test_wide_features_get_a_smaller_sweep() -> None:
-    y = torch.arange(60) % 2
-    x = torch.randn(60, 1200, generator=generator(10)) + 3 * y[:, None]
-    found = evaluate(x[:40], x[40:], y[:40], y[40:], seed=0)
-    assert found.correct[LINEAR].all() and found.chosen["learning_rate"] == 1e-2
 
 
 def test_labels_are_checked_before_training() -> None:

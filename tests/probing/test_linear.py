@@ -32,17 +32,11 @@ def scikit_learn(train_x, train_y, decay: float):
     return lambda test_x, test_y: model.score((test_x.double() - mean) / std, test_y)
 
 
-@pytest.mark.parametrize("decay", [1e-6, 1e-4, 1e-2])
-def test_one_probe_agrees_with_scikit_learn(decay: float) -> None:
-    data = halves(*problem(14_000, 8, 24, gap=0.45), 4_000)
-    result = linear_probe(*data, seed=0, learning_rates=(0.02,), weight_decays=(decay,))
-    assert result.top1 == pytest.approx(scikit_learn(*data[:2], decay)(*data[2:]), abs=0.003)
-    # The problem is neither trivial nor hopeless, and five of eight is easier than one.
-    assert 0.5 < result.top1 < 0.8 < result.top5 < 1.0
-
-
 def test_sweep_agrees_with_scikit_learn() -> None:
-    """Within 0.3 points of logistic regression whose C was chosen on the same validation rows."""
+    """Within 0.3 points of logistic regression whose C was chosen on the same validation rows.
+
+    The problem is neither trivial nor hopeless, and five of eight is easier than one.
+    """
     x, y = problem(12_000, 8, 24, gap=0.45)
     train_x, train_y, test_x, test_y = halves(x, y, 2_000)
     decays = (1e-4, 1e-2, 1.0)
@@ -57,6 +51,7 @@ def test_sweep_agrees_with_scikit_learn() -> None:
     result = linear_probe(train_x, train_y, test_x, test_y, seed=0, weight_decays=decays)
     assert result.weight_decay == best
     assert result.top1 == pytest.approx(expected, abs=0.003)
+    assert 0.5 < result.top1 < 0.8 < result.top5 < 1.0
 
 
 def test_test_labels_do_not_influence_the_choice() -> None:

@@ -52,15 +52,9 @@ def test_rankme_ignores_mean_scale_and_rotation(mean: float, scale: float, seed:
     assert rankme(moved) == pytest.approx(rankme(z), rel=1e-4)
 
 
-def test_feature_spread_by_hand() -> None:
-    """Columns (0, 2) and (1, 7) have standard deviations 1 and 3: mean 2, at any offset."""
-    z = torch.tensor([[0.0, 1.0], [2.0, 7.0]])
-    assert feature_spread(z + 100) == pytest.approx(2.0)
-    assert feature_spread(3 * z) == pytest.approx(6.0)
-
-
 def test_token_spread_sees_what_feature_spread_does_not() -> None:
-    """Equal tokens within images that differ: token spread 0; tokens (0, 2) everywhere: 1."""
+    """Columns (0, 2) and (1, 7) deviate by 1 and 3, at any offset; equal tokens by nothing."""
+    assert feature_spread(torch.tensor([[100.0, 1.0], [102.0, 7.0]])) == pytest.approx(2.0)
     same = torch.randn(5, 1, 3, generator=generator(4)).expand(5, 4, 3)
     assert token_spread(same) == pytest.approx(0.0, abs=1e-12)
     assert feature_spread(same.flatten(0, 1)) > 0.1
@@ -131,7 +125,7 @@ def test_lidar_refuses_what_is_no_grouping() -> None:
         lidar(z, torch.tensor([0, 0, 0, 4, 4, 9]))
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_alpha_of_a_power_law_is_recovered(alpha: float) -> None:
     rank = torch.arange(1, 25, dtype=torch.float64)
     z = 7 * orthonormal(300, 24) * rank ** (-alpha / 2)
@@ -151,8 +145,7 @@ def test_channel_spread_counts_the_channels_that_vary() -> None:
     assert channel_spread(z) == pytest.approx(3 / 8)
     assert dead_channels(z) == pytest.approx(5 / 8)
     four = orthonormal(100, 4) * torch.tensor([4.0, 2, 1, 1]).sqrt() + 5
-    assert channel_spread(four) == pytest.approx(8**2 / 22 / 4)
-    assert dead_channels(four) == 0.0
+    assert (channel_spread(four), dead_channels(four)) == pytest.approx((8**2 / 22 / 4, 0.0))
 
 
 def test_collapse_has_no_spread() -> None:
@@ -172,6 +165,3 @@ def test_the_table_leaves_out_what_is_undefined() -> None:
     assert "alpha" not in structure(line, line, index)
     with pytest.raises(ValueError, match="2 non-zero eigenvalues or more, not 1"):
         alpha_req(line)
-    # One direction spread over all channels by a rotation: spread 1; along one axis: 1 / d.
-    assert channel_spread(line) == pytest.approx(1.0)
-    assert channel_spread(z[:, :1] @ torch.eye(4).double()[:1]) == pytest.approx(0.25)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from sparsejepa.data.batches import crop_and_resize, draw_crops, draw_flips, resized, to_unit
+from sparsejepa.data.batches import crop_and_resize, draw_crops, draw_flips
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.randomness import generator
 
@@ -25,13 +25,6 @@ def block_features(encoder: nn.Module, image_sets: Images, blocks: int) -> Featu
     columns = wide[0].shape[1] // blocks
     narrow = [x[:, -columns:].contiguous() for x in wide]
     return {LAST: narrow} if blocks == 1 else {LAST: narrow, f"last {blocks} blocks": wide}
-
-
-def pixel_control(image_sets: Images, size: int) -> Features:
-    """Raw pixels of each image set, centred by the mean of the first, reduced to `size` a side."""
-    flat = [to_unit(resized(images, size)).flatten(1) for images in image_sets]
-    mean = flat[0].mean(dim=0)
-    return {PIXELS: [x - mean for x in flat]}
 
 
 def augmented_views(

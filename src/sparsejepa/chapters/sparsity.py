@@ -38,7 +38,7 @@ from sparsejepa.training.precision import choose_device, choose_precision
 from sparsejepa.training.pretrain import PretrainConfig
 
 # Training and test images, bytes, to the features of both.
-Represent = Callable[[Tensor, Tensor], tuple[Float[Tensor, "N d"], Float[Tensor, "M d"]]]
+Represent = Callable[[Tensor, Tensor], Sequence[Float[Tensor, "_ d"]]]
 Answers = dict[str, Bool[Tensor, "_"]]  # probe -> the test images that it got right
 
 TASKS = ("count", "distance")
@@ -224,7 +224,7 @@ class Study:
     def pixels(self, side: int) -> Measurement:
         """The control: raw pixels of the images, squeezed to `side` pixels a side."""
 
-        def represent(*images: Tensor) -> tuple[Tensor, Tensor]:
+        def represent(*images: Tensor) -> list[Tensor]:
             return pixel_features(*(resized(x, side) for x in images))
 
         return Measurement(probe(represent, self.yardstick)[0], {})

@@ -106,13 +106,13 @@ def resized(images: Images, size: int) -> UInt8[Tensor, "N size size 3"]:
     """Whole images squeezed to a square, as VTAB does: bilinear, antialiased."""
     if images.shape[1:3] == (size, size):
         return images
-    parts = []
+    small = images.new_empty(len(images), size, size, 3)
     # A few at a time: as float32 the images take four times their memory.
-    for part in images.split(256):
+    for part, into in zip(images.split(256), small.split(256), strict=True):
         planes = part.permute(0, 3, 1, 2).float()
-        small = F.interpolate(planes, (size, size), mode="bilinear", antialias=True)
-        parts.append(small.round().clamp(0, 255).byte().permute(0, 2, 3, 1))
-    return torch.cat(parts).contiguous()
+        planes = F.interpolate(planes, (size, size), mode="bilinear", antialias=True)
+        into[:] = planes.round().clamp(0, 255).permute(0, 2, 3, 1)
+    return small
 
 
 def channel_statistics(
@@ -125,7 +125,7 @@ def channel_statistics(
         values = chunk.reshape(-1, 3).cpu().double()
         total += values.sum(0)
         squares += values.square().sum(0)
-    pixels = images.shape[0] * images.shape[1] * images.shape[2]
+    pixels = images.numel() // 3
     mean = total / pixels
     std = (squares / pixels - mean.square()).clamp(min=0).sqrt()
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

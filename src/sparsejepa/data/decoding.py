@@ -5,20 +5,15 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
+from PIL.Image import Transpose
 
 # Aspect ratios beyond this are refused: a centre crop would not represent the image.
 STRIP = 100
 ORIENTATION, BITS = 0x112, 0x102  # tags of EXIF and TIFF
-UPRIGHT = {
-    2: (Image.Transpose.FLIP_LEFT_RIGHT, "mirrored"),
-    3: (Image.Transpose.ROTATE_180, "rotated by 180°"),
-    4: (Image.Transpose.FLIP_TOP_BOTTOM, "mirrored"),
-    5: (Image.Transpose.TRANSPOSE, "rotated by 90° and mirrored"),
-    6: (Image.Transpose.ROTATE_270, "rotated by 90°"),
-    7: (Image.Transpose.TRANSVERSE, "rotated by 90° and mirrored"),
-    8: (Image.Transpose.ROTATE_90, "rotated by 90°"),
-}
+_FLIPS = (Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM)
+_TURNS = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
+UPRIGHT = dict(enumerate(_FLIPS + _TURNS, 2))  # orientation -> what undoes it
 NAMES = {"L": "grey", "1": "black and white", "P": "a palette"}
 
 
@@ -44,28 +39,30 @@ def decode_image(content: bytes, size: int) -> Decoded:
     try:
         # Pillow warns of damaged metadata and of sizes, which are dealt with here.
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as opened:
-            width, height = opened.size
-            if max(opened.size) > STRIP * min(opened.size):
+            width, height = full = opened.size
+            if max(full) > STRIP * min(full):
                 raise Unreadable(
                     f"its aspect ratio is above {STRIP}:1 ({width}x{height} pixels): a centre crop "
                     "would not represent it"
                 )
             if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
                 opened.draft("RGB", (size, size))  # has an effect on JPEG files alone
-            small = opened.size != (width, height)
+            notes = [f"reduced from {width}x{height}"] if opened.size != full else []
             turn = _orientation(opened)
             opened.load()
             image, converted = _to_rgb(opened)
-            # Pillow turns a TIFF while loading it.
-            if turn in UPRIGHT and _orientation(opened) == turn:
-                image = image.transpose(UPRIGHT[turn][0])
-            notes = (
-                f"reduced from {width}x{height}" if small else "",
-                converted,
-                UPRIGHT[turn][1] if turn in UPRIGHT else "",
-                _frames(content),
-            )
-            return Decoded(image, "; ".join(filter(None, notes)))
+            notes += [converted] if converted else []
+            if turn in UPRIGHT:
+                notes.append("turned upright")
+                # Pillow turns a TIFF while loading it.
+                turned = _orientation(opened) != turn
+                image = image if turned else image.transpose(UPRIGHT[turn])
+            try:
+                frames = f"{getattr(opened, 'n_frames', 1)} frames"
+            except Exception:  # a later frame is damaged
+                frames = "several frames, some of them damaged"
+            notes += [f"first of {frames}"] if frames != "1 frames" else []
+            return Decoded(image, "; ".join(notes))
     except Unreadable:
         raise
     except Image.DecompressionBombError as error:
@@ -89,49 +86,31 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _frames(content: bytes) -> str:
-    """A separate pass: a later frame may be damaged, or change the first one while counted."""
-    with Image.open(io.BytesIO(content)) as opened:
-        try:
-            frames = getattr(opened, "n_frames", 1)
-        except Exception:
-            return "first of several frames, of which a later one is damaged"
-    return f"first of {frames} frames" if frames > 1 else ""
-
-
-def _to_rgb(image: ImageFile.ImageFile) -> tuple[Image.Image, str]:
-    mode = image.mode
-    if mode == "RGB" and "transparency" not in image.info:
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    mode, clear = image.mode, image.info.get("transparency")
+    if mode == "RGB" and clear is None:
         return image.copy(), ""
-    if mode == "F":
+    deep = mode == "I" or mode.startswith("I;16")
+    levels = np.asarray(image).astype(np.int64) if deep else np.zeros(1)
+    if mode == "F" or levels.min() < 0 or levels.max() >= 1 << 16:
         raise Unreadable(
-            "it holds floating-point numbers, whose range is not known: save it with 8 or 16 bits"
+            "it holds floating-point numbers or levels outside 0 to 65,535, whose range is not "
+            "known: save it with 8 or 16 bits"
         )
-    if mode == "I" or mode.startswith("I;16"):
-        return _from_deep_grey(image)
     note = f"from {NAMES.get(mode, mode)}"
-    if "A" not in mode.upper().replace("LAB", "") and "transparency" not in image.info:
+    if deep:
+        bits = image.tag_v2.get(BITS, (16,))[0] if image.format == "TIFF" else 16
+        if bits > 16:
+            # The file does not tell which of its 32 bits it uses.
+            bits = 8 if levels.max() < 1 << 8 else 16
+        grey, note = (levels >> (bits - 8)).clip(0, 255), f"from {bits}-bit grey"
+        alpha = np.full_like(grey, 255) if clear is None else 255 * (levels != clear)
+        layers = [Image.fromarray(layer.astype(np.uint8)) for layer in (grey, grey, grey, alpha)]
+        image = Image.merge("RGBA", layers)
+    elif "A" not in mode.upper().replace("LAB", "") and clear is None:
         return image.convert("RGB"), note
     layers = image.convert("RGBA")
     if layers.getextrema()[3][0] == 255:
         return layers.convert("RGB"), note
     white = Image.new("RGBA", layers.size, "white")
-    return Image.alpha_composite(white, layers).convert("RGB"), f"from {mode}, laid on white"
-
-
-def _from_deep_grey(image: ImageFile.ImageFile) -> tuple[Image.Image, str]:
-    levels = np.asarray(image).astype(np.int64)
-    if levels.min() < 0 or levels.max() >= 1 << 16:
-        raise Unreadable(
-            "its grey levels are not within 0 to 65,535, so that their range is not known: save it "
-            "with 8 or 16 bits"
-        )
-    bits = image.tag_v2.get(BITS, (16,))[0] if image.format == "TIFF" else 16
-    if bits > 16:
-        # The file does not tell which of its 32 bits it uses.
-        bits = 8 if levels.max() < 1 << 8 else 16
-    grey, note = levels >> (bits - 8), f"from {bits}-bit grey"
-    clear = image.info.get("transparency")
-    if clear is not None:
-        grey, note = np.where(levels == clear, 255, grey), f"{note}, laid on white"
-    return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB"), note
+    return Image.alpha_composite(white, layers).convert("RGB"), f"{note}, laid on white"

@@ -5,17 +5,17 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Callable
+from glob import glob
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int64, Shaped
+from pandas.api.types import infer_dtype
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -44,12 +44,11 @@ LABEL_NAMES = ("label", "labels", "class", "classes", "target", "category", "fin
 NO_LABELS = ("id", "idx", "index", "width", "height", "size", "__index_level_0__")
 FULL = 512  # pixels a side below which a huge JPEG is not reduced
 LARGEST = 10_000  # from here on, integers are codes, which are numbered anew
-NOWHERE = "$SPARSEJEPA_DATA"
 
 Labels = dict[str, Int64[Tensor, "N"]]
 Names = dict[str, tuple[str, ...]]
 Files = tuple[Path | None, list[Path]]  # Parquet files, or a folder and the image files below it
-Everywhere = Callable[[str], Counter]  # how often each value of a column occurs, in all splits
+Everywhere = Callable[[str], pd.Series]  # the values of a column, those of the split's rows first
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,39 +132,46 @@ def load_image_set(name: str, split: str = "train", label: str = "", size: int =
         return ImageSet(name, split, drawn.images, *known, drawn.factors)
     folder = Path(name).expanduser().resolve()
     if "/" not in name and not name.startswith("~"):
-        folder = Path(os.environ.get("SPARSEJEPA_DATA") or NOWHERE).expanduser() / name
-    splits = _splits(folder)
+        folder = Path(os.environ.get("SPARSEJEPA_DATA") or "$SPARSEJEPA_DATA").expanduser() / name
+    place, splits = str(folder), _splits(folder)
+    there = f"only the splits {', '.join(splits)}" if splits else "no images"
+    missing = f"{folder.name} {split} is not here: {split}-*.parquet or {split}/<class>/*.png is "
+    missing += f"needed in {folder}, which holds {there}."
     if split in splits:
-        table, place = _read(splits[split]), str(folder)
+        table = _read(splits[split])
         origin = "local folder" if splits[split][0] else "local Parquet"
     elif name in HUB_SETS:
-        repository, revision = HUB_SETS[name]
-        origin = place = f"Hub {repository}@{revision}"
-        table, splits = _read_hub(repository, revision, split, _missing(folder, split, splits)), {}
+        origin = place = "Hub {}@{}".format(*HUB_SETS[name])
+        table, splits = _read_hub(*HUB_SETS[name], split, missing), {}
     else:
-        raise FileNotFoundError(_missing(folder, split, splits))
+        raise FileNotFoundError(missing)
     if len(table) == 0:
         raise ValueError(f"There are no images in {place}: the table has no rows.")
+    column = image_column(table.schema, place)
 
-    def everywhere(column: str) -> Counter:
-        parts = [_read(files, [column]) for files in splits.values()] or [table]
-        columns = [part[column] for part in parts if column in part.column_names]
-        return Counter(value for values in columns for value in values.to_pylist())
+    def everywhere(column: str) -> pd.Series:
+        parts = [table, *(_read(splits[other], [column]) for other in splits if other != split)]
+        found = [part[column] for part in parts if column in part.column_names]
+        return pd.Series([value for values in found for value in values.to_pylist()])
 
-    name, column = folder.name, image_column(table.schema, place)
     others = table.drop([column])
-    labels, label_names, candidates = _labels(others, label, everywhere, place)
+    labels, names, candidates = _labels(others, label, everywhere, place)
     images = _decode(table[column], folder, place, size)
-    digest = pixel_sha256(images)
-    known = digest if size else KNOWN_PIXELS.get((name, split), digest)
-    if digest != known:
+    digest, known = pixel_sha256(images), KNOWN_PIXELS.get((folder.name, split))
+    if not size and known not in (None, digest):
         raise ValueError(
-            f"The pixels of {name} {split} from {place} have SHA-256 {digest[:12]}…, not the known "
-            f"{known[:12]}…: this is another or a changed data set; fetch the files again, or "
-            "give their folder another name."
+            f"The pixels of {folder.name} {split} from {place} have SHA-256 {digest[:12]}…, not "
+            f"the known {known[:12]}…: this is another or a changed data set; fetch the files "
+            "again, or give their folder another name."
         )
-    factors = _factors(others, {*labels, *(f"{label}_label" for label in labels)})
-    return ImageSet(name, split, images, labels, label_names, digest, origin, factors, candidates)
+    numbers = {name: others[name].to_numpy() for name in others.column_names}
+    factors = {
+        name: torch.tensor(values.astype(np.int64) if values.dtype.kind in "iu" else values)
+        for name, values in numbers.items()
+        if values.dtype.kind in "iufb" and not {name, name.removesuffix("_label")} & labels.keys()
+    }
+    known = names, digest, origin, factors, candidates
+    return ImageSet(folder.name, split, images, labels, *known)
 
 
 def pixel_sha256(images: Images) -> str:
@@ -175,40 +181,22 @@ def pixel_sha256(images: Images) -> str:
 
 def _splits(folder: Path) -> dict[str, Files]:
     """The splits of a folder: of its Parquet files if there are any, else of its images."""
+    # Links are followed, hidden files and folders left out.
+    names = [Path(name) for name in glob("**/*", root_dir=folder, recursive=True)]
     splits: dict[str, Files] = {}
-    for file in _walk(folder, {".parquet"}):
-        named = file.parent in (folder, folder / "data")
-        split = re.split("[-.]", file.name)[0] if named else file.parent.name
-        splits.setdefault(split, (None, []))[1].append(file)
+    for name in sorted(name for name in names if name.suffix.lower() == ".parquet"):
+        named = name.parent in (Path(), Path("data"))
+        split = re.split("[-.]", name.name)[0] if named else name.parent.name
+        splits.setdefault(split, (None, []))[1].append(folder / name)
     if splits:
         return splits
     readable = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    tops = {file: file.relative_to(folder).parts[0] for file in _walk(folder, readable)}
-    whole = not {"train", "test"} & set(tops.values())
-    for file, top in tops.items():
-        split, root = ("train", folder) if whole else (top, folder / top)
-        splits.setdefault(split, (root, []))[1].append(file)
+    names = sorted(name for name in names if name.suffix.lower() in readable)
+    whole = not {"train", "test"} & {name.parts[0] for name in names}
+    for name in names:
+        split, root = ("train", folder) if whole else (name.parts[0], folder / name.parts[0])
+        splits.setdefault(split, (root, []))[1].append(folder / name)
     return splits
-
-
-def _walk(folder: Path, endings: set[str]) -> list[Path]:
-    """Files in the order of their names: links are followed, hidden files left out."""
-    found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(place, name) for name in names if not name.startswith(".")]
-        found += [path for path in paths if path.suffix.lower() in endings]
-    return sorted(found)
-
-
-def _missing(folder: Path, split: str, splits: dict[str, Files]) -> str:
-    """One sentence: what was looked for, and which variable to set."""
-    wanted = f"{split}-*.parquet or {split}/<class>/*.png"
-    if folder.parent == Path(NOWHERE):
-        where = f"set SPARSEJEPA_DATA to the folder that holds {folder.name}"
-        return f"{folder.name} {split} is not here: {where}, and in it {wanted}."
-    there = f"only the splits {', '.join(splits)}" if splits else "no images and no Parquet files"
-    return f"{folder.name} {split} is not here: {folder} holds {there}, and {wanted} is needed."
 
 
 def _read(files: Files, columns: list[str] | None = None) -> pa.Table:
@@ -217,21 +205,16 @@ def _read(files: Files, columns: list[str] | None = None) -> pa.Table:
     if root:
         return _class_folders(root, paths)
     tables = []
-    for file in paths:
-        try:
-            tables.append(pq.ParquetFile(file).read(columns))
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(
-                f"{file} is no complete Parquet file ({first_line(error)}): fetch it again."
-            ) from error
     try:
-        if len({frozenset(table.column_names) for table in tables}) > 1:
-            raise pa.ArrowInvalid("; ".join(", ".join(table.column_names) for table in tables))
+        for file in paths:
+            tables.append(pq.ParquetFile(file).read(columns))
+            if set(tables[-1].column_names) != set(tables[0].column_names):
+                raise pa.ArrowInvalid(", ".join(tables[-1].column_names))
         return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"The Parquet files in {paths[0].parent} differ in their columns "
-            f"({first_line(error)}): keep one data set per folder."
+            f"{file} is no complete Parquet file, or differs in its columns from those before it "
+            f"({first_line(error)}): fetch it again, and keep one data set per folder."
         ) from error
 
 
@@ -241,15 +224,14 @@ def _class_folders(root: Path, paths: list[Path]) -> pa.Table:
     loose = [part[0] for part in parts if len(part) == 1]
     if 0 < len(loose) < len(paths):
         raise ValueError(f"{root} holds images beside folders of classes, such as {loose[0]}.")
-    names = [os.fsencode(part[0]).decode(errors="replace") for part in parts]
-    images = [{"bytes": None, "path": os.fsencode(path)} for path in paths]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.binary())])
-    table = pa.table({"image": pa.array(images, kind), "label": names})
+    images = pa.array([{"bytes": None, "path": os.fsencode(path)} for path in paths], kind)
     if loose:
-        return table.drop(["label"])
+        return pa.table({"image": images})
+    names = [os.fsencode(part[0]).decode(errors="replace") for part in parts]
     # The classes take turns, so that the first images of a set are of all classes.
     turns = pd.Series(names).groupby(names).cumcount()
-    return table.take(turns.argsort(kind="stable").to_numpy())
+    return pa.table({"image": images, "label": names}).take(turns.argsort(kind="stable").to_numpy())
 
 
 def _read_hub(repository: str, revision: str, split: str, missing: str) -> pa.Table:
@@ -272,18 +254,16 @@ def image_column(schema: pa.Schema, place: str) -> str:
     Raises:
         ValueError: there is none, or it is unclear which.
     """
-    kinds = {field.name: field.type for field in schema}
+    binary = (pa.binary(), pa.large_binary())
     found = [
-        name
-        for name, kind in kinds.items()
-        if pa.types.is_struct(kind)
-        and kind.get_field_index("bytes") >= 0
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
+        field.name
+        for field in schema
+        if field.type in binary
+        or (pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
     ]
     found = [name for name in ("img", "image") if name in found][:1] or found
     if len(found) != 1:
-        has = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        has = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise ValueError(
             f"{place} needs one column of encoded images (a struct with the field 'bytes'), or "
             f"one called 'image'; it has {has}."
@@ -295,12 +275,12 @@ def _labels(
     table: pa.Table, label: str, everywhere: Everywhere, place: str
 ) -> tuple[Labels, Names, tuple[str, ...]]:
     """Labels, their class names, and the columns that could be labels where none clearly is."""
-    columns = table.column_names
-    info = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = info.get("info", {}).get("features", {})
+    columns, count = table.column_names, len(table)
+    info = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
+    features = info.get("features", {})
     classes = {c: features[c]["names"] for c in columns if (features.get(c) or {}).get("names")}
     named = sorted(
-        (c for c in columns if c.casefold() in LABEL_NAMES or c.casefold().endswith("_label")),
+        (c for c in columns if c.casefold().endswith("_label") or c.casefold() in LABEL_NAMES),
         key=lambda c: (*LABEL_NAMES, c.casefold()).index(c.casefold()),
     )
     asked = [c for c in (label, f"{label}_label") if label and c in columns][:1]
@@ -309,78 +289,40 @@ def _labels(
     chosen = [] if label == "none" else list(dict.fromkeys([*asked, *classes, *named]))
     candidates = []
     if not chosen and not label:
-        candidates = [c for c in columns if _few_values(c, table[c], everywhere)]
+        # At least two values, of two images each on average.
+        for column in (c for c in columns if not c.casefold().endswith(NO_LABELS)):
+            values = everywhere(column).dropna()
+            if infer_dtype(values) in ("integer", "boolean", "string"):
+                candidates += [column] if 2 <= values.nunique() <= len(values) / 2 else []
     if len(candidates) == 1:
         chosen, candidates = candidates, []
     labels, label_names = {}, {}
     for column in chosen:
         short = column.removesuffix("_label")
         short = column if short in columns else short
-        try:
-            labels[short], names = _classes(column, table[column], everywhere, column in classes)
-        except ValueError as error:
+        known = column in classes
+        values = pd.Series(table[column].to_pylist()) if known else everywhere(column)
+        missing, values = values[:count].isna().any(), values.dropna()
+        kind = "missing" if missing else infer_dtype(values)
+        if kind == "floating" and (values % 1 == 0).all():
+            values, kind = values.astype(np.int64), "integer"
+        if kind not in ("integer", "boolean", "string"):
             raise ValueError(
-                f"Column {column!r} in {place} {error}: mend it, name another column with label=, "
-                "or use label='none'."
-            ) from error
-        if names := tuple(classes.get(column, names)):
-            label_names[short] = names
+                f"Column {column!r} in {place} holds {kind} values, and needs one class an image: "
+                "mend it, name another column with label=, or use label='none'."
+            )
+        names = classes.get(column, ("False", "True") if kind == "boolean" else ())
+        # Larger ones are codes: a probe has an output for every number up to the largest.
+        if kind == "string" or not known and values.max() >= LARGEST:
+            values, names = pd.factorize(values, sort=True)
+        labels[short] = torch.from_numpy(np.asarray(values[:count]).astype(np.int64))
+        if len(names):
+            label_names[short] = tuple(map(str, names))
     return labels, label_names, tuple(candidates)
 
 
-def _few_values(name: str, column: pa.ChunkedArray, everywhere: Everywhere) -> bool:
-    """Whether the values may be classes: at least two, of two images each on average."""
-    kind = _plain(column).type
-    kinds = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string)
-    if name.casefold().endswith(NO_LABELS) or not any(is_kind(kind) for is_kind in kinds):
-        return False
-    counts = everywhere(name)
-    return 2 <= len(counts) <= counts.total() / 2
-
-
-def _classes(
-    name: str, column: pa.ChunkedArray, everywhere: Everywhere, known: bool
-) -> tuple[Int64[Tensor, "N"], tuple[str, ...]]:
-    """A number of 0 and above for each class, and the names of classes that had none."""
-    column = _plain(column)
-    if column.null_count:
-        raise ValueError("has missing values")
-    if pa.types.is_floating(column.type) and pc.all(pc.equal(pc.floor(column), column)).as_py():
-        column = column.cast(pa.int64())
-    kind = column.type
-    integer, boolean = pa.types.is_integer(kind), pa.types.is_boolean(kind)
-    if not (integer or boolean or pa.types.is_string(kind)):
-        raise ValueError(f"holds {kind}, not one class an image")
-    values = set() if known else {value for value in everywhere(name) if value is not None}
-    if len({type(value) for value in values}) > 1:
-        raise ValueError("holds another type in another split")
-    # Larger ones are codes: a probe has an output for every number up to the largest.
-    if known or boolean or integer and max(values) < LARGEST:
-        names = ("False", "True") if boolean and not known else ()
-        return torch.from_numpy(column.to_numpy().astype(np.int64)), names
-    index = {value: i for i, value in enumerate(sorted(values))}
-    return torch.tensor([index[value] for value in column.to_pylist()]), tuple(map(str, index))
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Without the dictionary that pandas writes of categories, and with one type of text."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column.cast(pa.string()) if pa.types.is_large_string(column.type) else column
-
-
-def _factors(table: pa.Table, labels: set[str]) -> dict[str, Shaped[Tensor, "N"]]:
-    """All columns of numbers that are no labels; where one is missing, all are floats, and NaN."""
-    columns = {name: table[name].to_numpy() for name in table.column_names if name not in labels}
-    return {
-        name: torch.tensor(values.astype(np.int64) if values.dtype.kind in "iu" else values)
-        for name, values in columns.items()
-        if values.dtype.kind in "iufb"
-    }
-
-
 def _decode(column: pa.ChunkedArray, folder: Path, place: str, size: int) -> Images:
-    pixels = None
+    pixels = np.empty((0, 0, 0, 3), dtype=np.uint8)
     for index, cell in enumerate(cell.as_py() for chunk in column.chunks for cell in chunk):
         cell = cell if isinstance(cell, dict) else {"bytes": cell}
         content, path, title = cell["bytes"], cell.get("path"), f"Image {index} in {place}"
@@ -395,13 +337,14 @@ def _decode(column: pa.ChunkedArray, folder: Path, place: str, size: int) -> Ima
             raise ValueError(f"{title} cannot be used: {error}.") from error
         if size:
             image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-        if pixels is None:
-            pixels = np.empty((len(column), image.height, image.width, 3), dtype=np.uint8)
-        height, width = pixels.shape[1:3]
-        if image.size != (width, height):
+        image = np.asarray(image)
+        if index == 0:
+            pixels = np.empty((len(column), *image.shape), dtype=np.uint8)
+        if image.shape != pixels.shape[1:]:
+            (height, width, _), (rows, columns) = image.shape, pixels.shape[1:3]
             raise ValueError(
-                f"{title} is {image.width}x{image.height} pixels and the first is {width}x{height}:"
-                " resize them all to one size, or load them with size=32, say."
+                f"{title} is {width}x{height} pixels and the first is {columns}x{rows}: "
+                "resize them all to one size, or load them with size=32, say."
             )
-        pixels[index] = np.asarray(image)
+        pixels[index] = image
     return torch.from_numpy(pixels)

@@ -6,7 +6,8 @@ nearest), `count` and `distance` (CLEVR's low-level tasks in VTAB, Zhai et al. 2
 and background vary and all objects share the colours: no mean colour gives a class away.
 """
 
-import dataclasses
+import itertools
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,18 +38,19 @@ Table = dict[str, Shaped[Tensor, "N ..."]]
 Surface = tuple[Float[Tensor, "N W W"], Float[Tensor, "N W W 3"]]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Scenes:
-    """Drawn images and what is known of them."""
+class Scenes(NamedTuple):
+    """Drawn images and what is known of them.
+
+    Factors per scene [N]: light_azimuth, light_elevation (radians), exposure, ground_hue (turns),
+    camera_height (ground units), horizon (pixel row). Per object [N, 10], nearest first, zero where
+    absent: present, shape, colour, size (radius), lateral (to the right), depth (ground units), yaw
+    (radians), visible (fraction that nothing hides).
+    """
 
     images: UInt8[Tensor, "N 32 32 3"]  # RGB bytes
     labels: dict[str, Int64[Tensor, "N"]]  # label, count, distance
     label_names: dict[str, tuple[str, ...]]
     factors: Table
-    # Per scene [N]: light_azimuth, light_elevation (radians), exposure, ground_hue (turns),
-    # camera_height (ground units), horizon (pixel row). Per object [N, 10], nearest first, zero
-    # where absent: present, shape, colour, size (radius), lateral (to the right), depth (ground
-    # units), yaw (radians), visible (fraction that nothing hides).
 
 
 def draw_scenes(count: int, seed: int, split: str) -> Scenes:
@@ -70,11 +72,11 @@ def draw_scenes(count: int, seed: int, split: str) -> Scenes:
         "count": factors["present"].sum(1) - FEWEST,
         "distance": torch.bucketize(nearest_depth, torch.tensor(DISTANCE_EDGES), right=True),
     }
-    edges = (NEAREST, *DISTANCE_EDGES, FARTHEST_NEAREST)
+    edges = itertools.pairwise((NEAREST, *DISTANCE_EDGES, FARTHEST_NEAREST))
     label_names = {
         "label": tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS),
         "count": tuple(f"{n} objects" for n in range(FEWEST, MOST + 1)),
-        "distance": tuple(f"{a} to {b}" for a, b in zip(edges, edges[1:], strict=False)),
+        "distance": tuple(f"{a} to {b}" for a, b in edges),
     }
     return Scenes(images, labels, label_names, factors)
 
@@ -108,10 +110,9 @@ def _draw_tables(n: int, generator: torch.Generator) -> tuple[Table, Table]:
     nearest = uniform(NEAREST, FARTHEST_NEAREST, 1, 1).expand(-1, ARRANGEMENTS, -1)
     share = torch.rand(n, ARRANGEMENTS, MOST - 1, generator=generator)
     others = 1 / (share / FARTHEST + (1 - share) / (nearest + 0.3))
-    depth = torch.cat((nearest, others), 2)
     # Present objects first, then by depth.
-    depth = torch.where(present[:, None], depth, torch.inf).sort(2).values
-    depth = torch.where(present[:, None], depth, 1.0)
+    depth = torch.cat((nearest, others), 2).where(present[:, None], torch.inf).sort(2).values
+    depth = depth.where(present[:, None], 1.0)
     radius = FOCAL_LENGTH * objects["size"][:, None] / depth
     column = radius + (SIZE - 2 * radius) * torch.rand(depth.shape, generator=generator)
     height = FOCAL_LENGTH * scenes["camera_height"][:, None, None] / depth - radius
@@ -119,10 +120,9 @@ def _draw_tables(n: int, generator: torch.Generator) -> tuple[Table, Table]:
     dx, dy = (x[..., :, None] - x[..., None, :] for x in (column, height))
     gap = (dx.square() + dy.square()) / (radius[..., :, None] + radius[..., None, :]).square()
     pairs = present[:, :, None] & present[:, None, :] & ~torch.eye(MOST).bool()
-    best = torch.where(pairs[:, None], gap, torch.inf).flatten(2).amin(2).argmax(1)
-    rows = torch.arange(n)
-    objects["depth"] = depth[rows, best]
-    objects["lateral"] = (column[rows, best] - SIZE / 2) * objects["depth"] / FOCAL_LENGTH
+    best = torch.arange(n), gap.where(pairs[:, None], torch.inf).flatten(2).amin(2).argmax(1)
+    objects["depth"] = depth[best]
+    objects["lateral"] = (column[best] - SIZE / 2) * objects["depth"] / FOCAL_LENGTH
     return scenes, {name: x * present for name, x in objects.items()}
 
 
@@ -133,28 +133,32 @@ def render(
 
     `generator` draws what is no factor: discs, textures, shades of a colour and pixel noise.
     """
-    present = objects["present"].float()
-    depth = torch.where(objects["present"], objects["depth"], 1.0)
-    radius = torch.where(objects["present"], FOCAL_LENGTH * objects["size"] / depth, 1.0)
+    present = objects["present"]
+    depth = objects["depth"].where(present, 1.0)
+    radius = torch.where(present, FOCAL_LENGTH * objects["size"] / depth, 1.0)
     column = SIZE / 2 + FOCAL_LENGTH * objects["lateral"] / depth
     foot = scenes["horizon"][:, None] + FOCAL_LENGTH * scenes["camera_height"][:, None] / depth
-    light = _direction(scenes["light_azimuth"], scenes["light_elevation"])
-    albedo = _object_colours(objects["colour"], generator)
+    azimuth, elevation = scenes["light_azimuth"], scenes["light_elevation"]
+    flat = elevation.cos()
+    light = torch.stack((flat * azimuth.sin(), elevation.sin(), flat * azimuth.cos()), 1)
+    # A shade of the named colour for each object.
+    jitter = torch.rand(3, *radius.shape, generator=generator)
+    hue = torch.tensor(HUES)[objects["colour"]] + 0.07 * (jitter[0] - 0.5)
+    albedo = _hsv_to_rgb(hue, 0.6 + 0.35 * jitter[1], 0.7 + 0.3 * jitter[2])
     ground, haze = _background(scenes, generator)
-    ground = (ground * _shadows(column, foot, radius, present, light)).flatten(1, 2)
-    canvas, visible = torch.zeros_like(ground), torch.zeros_like(radius)
-    free = torch.ones_like(ground[..., 0])  # share of each pixel that no object covers
+    canvas, visible = torch.zeros_like(ground).flatten(1, 2), torch.zeros_like(radius)
+    shade = torch.ones_like(ground[..., 0])  # soft shadows around the feet, away from the light
+    free = torch.ones_like(canvas[..., 0])  # share of each pixel that no object covers
     for k in range(radius.shape[1]):
-        rows = _window(foot[:, k] - radius[:, k])
-        columns = _window(column[:, k])
-        u = (columns + 0.5 - column[:, k, None]) / radius[:, k, None]
-        v = (foot[:, k, None] - rows - 0.5) / radius[:, k, None] - 1
+        here, centre, bottom, size = (x[:, [k]] for x in (present, column, foot, radius))
+        rows, columns = _window(bottom - size), _window(centre)
+        u, v = (columns + 0.5 - centre) / size, (bottom - rows - 0.5) / size - 1
         cover, colour = _draw_object(
-            u, v, radius[:, k], objects["shape"][:, k], objects["yaw"][:, k], albedo[:, k], light
+            u, v, size, objects["shape"][:, k], objects["yaw"][:, k], albedo[:, k], light
         )
-        cover = (cover * present[:, k, None, None]).flatten(1)
+        cover = (cover * here[..., None]).flatten(1)
         # Far objects fade into the haze above the horizon.
-        fade = (0.05 * (depth[:, k] - 2)).clamp(0, 1)[:, None, None]
+        fade = (0.05 * (depth[:, [k]] - 2)).clamp(0, 1)[..., None]
         colour = torch.lerp(colour.flatten(1, 2), haze, fade)
         pixels = (rows[:, :, None] * SIZE + columns[:, None, :]).flatten(1)
         free_here = free.gather(1, pixels)
@@ -162,6 +166,11 @@ def render(
         canvas.scatter_add_(1, pixels[..., None].expand(-1, -1, 3), seen[..., None] * colour)
         free.scatter_(1, pixels, free_here - seen)
         visible[:, k] = seen.sum(1) / cover.sum(1).clamp(min=1e-6)
+        x = (AXIS - (centre - 0.7 * size * light[:, :1])) / (1.1 * size)
+        y = (AXIS - bottom + 0.3 * size) / (0.45 * size)
+        along, across = 0.6 * here * torch.exp(-y.square()), torch.exp(-x.square())
+        shade *= 1 - along[:, :, None] * across[:, None, :]
+    ground = (ground * shade[..., None]).flatten(1, 2)
     canvas = (canvas + free[..., None] * ground).unflatten(1, (SIZE, SIZE))
     # The sum of two uniforms: noise without the library-dependent rounding of a normal draw.
     noise = torch.rand(2, *canvas.shape, generator=generator).sum(0) - 1
@@ -172,7 +181,7 @@ def render(
 def _window(centre: Tensor) -> Tensor:
     """The rows or columns of a window around `centre`, pushed back into the image at its edges."""
     start = (centre.round().long() - WINDOW // 2).clamp(0, SIZE - WINDOW)
-    return start[:, None] + torch.arange(WINDOW)
+    return start + torch.arange(WINDOW)
 
 
 def _draw_object(
@@ -183,19 +192,15 @@ def _draw_object(
     u to the right and v upwards are in units of the object's radius on the screen, from -1 to 1:
     v = -1 is where it touches the ground. Normals are (right, up, towards the viewer).
     """
-    u = u[:, None, :].expand(-1, WINDOW, -1)
-    v = v[:, :, None].expand(-1, -1, WINDOW)
-    distance = torch.empty(u.shape)
-    normal = torch.empty(*u.shape, 3)
+    u, v = u[:, None, :].expand(-1, WINDOW, -1), v[:, :, None].expand(-1, -1, WINDOW)
+    distance, normal = torch.empty(u.shape), torch.empty(*u.shape, 3)
     for index, surface in enumerate((_sphere, _cube, _cylinder, _cone)):
         rows = (shape == index).nonzero()[:, 0]
         distance[rows], normal[rows] = surface(u[rows], v[rows], yaw[rows, None, None])
-    cover = (0.5 - distance * radius[:, None, None]).clamp(0, 1)
-    diffuse = (normal @ light[:, None, :, None])[..., 0].clamp(min=0)
     halfway = F.normalize(light + torch.tensor([0.0, 0.3, 0.95]), dim=1)
-    gloss = (normal @ halfway[:, None, :, None])[..., 0].clamp(min=0).pow(24)
-    colour = albedo[:, None, None] * (0.38 + 0.72 * diffuse)[..., None] + 0.3 * gloss[..., None]
-    return cover, colour
+    lit, gloss = ((normal @ x[:, None, :, None]).clamp(min=0) for x in (light, halfway))
+    colour = albedo[:, None, None] * (0.38 + 0.72 * lit) + 0.3 * gloss.pow(24)
+    return (0.5 - distance * radius[..., None]).clamp(0, 1), colour
 
 
 def _sphere(u: Tensor, v: Tensor, yaw: Tensor) -> Surface:
@@ -250,20 +255,6 @@ def _round_normal(right: Tensor, up: Tensor) -> Tensor:
     return F.normalize(normal, dim=-1)
 
 
-def _direction(azimuth: Tensor, elevation: Tensor) -> Tensor:
-    flat = torch.cos(elevation)
-    return torch.stack(
-        (flat * torch.sin(azimuth), torch.sin(elevation), flat * torch.cos(azimuth)), 1
-    )
-
-
-def _object_colours(colour: Tensor, generator: torch.Generator) -> Tensor:
-    """A shade of the named colour for each object."""
-    jitter = torch.rand(3, *colour.shape, generator=generator)
-    hue = torch.tensor(HUES)[colour] + 0.07 * (jitter[0] - 0.5)
-    return _hsv_to_rgb(hue, 0.6 + 0.35 * jitter[1], 0.7 + 0.3 * jitter[2])
-
-
 def _background(scenes: Table, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Textured ground with painted discs under a plain wall, and the colour of the wall."""
     n = scenes["horizon"].shape[0]
@@ -288,20 +279,6 @@ def _background(scenes: Table, generator: torch.Generator) -> tuple[Tensor, Tens
     image = image + haze * (wall - image)
     above = (horizon - row + 0.5).clamp(0, 1)[..., None]
     return image + above * (wall * (1 - 0.015 * row[..., None]) - image), wall[:, 0]
-
-
-def _shadows(
-    column: Tensor, foot: Tensor, radius: Tensor, present: Tensor, light: Tensor
-) -> Tensor:
-    """Soft ellipses around the feet of all objects, away from the light."""
-    shade = torch.ones(column.shape[0], SIZE, SIZE)
-    for k in range(column.shape[1]):
-        centre = column[:, k] - 0.7 * radius[:, k] * light[:, 0]
-        x = (AXIS - centre[:, None]) / (1.1 * radius[:, k, None])
-        y = (AXIS - foot[:, k, None] + 0.3 * radius[:, k, None]) / (0.45 * radius[:, k, None])
-        across, along = torch.exp(-x.square()), 0.6 * present[:, k, None] * torch.exp(-y.square())
-        shade = shade * (1 - along[:, :, None] * across[:, None, :])
-    return shade[..., None]
 
 
 def _hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:

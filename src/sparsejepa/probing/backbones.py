@@ -24,7 +24,7 @@ from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator
 
 TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # torch's own formats
-HUB = ("hf-hub:", "hf_hub:")
+ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")  # names of models that timm does not list
 WEIGHTS = "name the timm model as --backbone and give this file as --weights"
 
 
@@ -116,8 +116,8 @@ def load_backbone(
 
     Args:
         name: of a timm model, as "vit_tiny_patch16_224"; of a model on the Hub, as
-            "hf-hub:owner/name"; or a .safetensors file: of `save_encoder`, or of timm with its
-            config.json beside it.
+            "hf-hub:owner/name"; of a folder with timm's config.json, as "local-dir:folder"; or a
+            file of `save_encoder`.
         weights: file of the named timm model's weights (safetensors or torch's own format).
         pretrained: without `weights`, fetch timm's; False gives the untrained control, by `seed`.
         resize: resize images of another size, bicubic with antialiasing, the whole image.
@@ -127,36 +127,22 @@ def load_backbone(
         ValueError: timm has no such model or no weights for it, or a file's are not the model's.
         ConnectionError: the weights could not be fetched.
     """
-    file, title, saved = Path(name).expanduser(), name, {}
+    file = Path(name).expanduser()
     for given in (file, weights):
         if given and given.suffix.lower() in (".safetensors", *TORCH) and not given.is_file():
             raise FileNotFoundError(f"There is no file of weights {given}.")
-    if file.is_file():
-        if file.suffix.lower() in TORCH:
-            raise ValueError(
-                f"{file} is in torch's own format, which does not say of which network: {WEIGHTS}."
-            )
-        state, facts = _read(file)
-        if "encoder" in facts:
-            return _own(file, state, facts["encoder"], resize)
-        weights, title = file, file.name
-        try:
-            saved = json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
-            name = saved["architecture"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{file} does not say of which network it holds weights: {WEIGHTS}, or put timm's "
-                "config.json beside it."
-            ) from error
-    elif weights is not None:
-        state, _ = _read(weights)
-    fetch = pretrained and weights is None
-    network = _timm_model(name.removeprefix("timm/"), fetch, seed, saved)
+    read = file if file.is_file() else weights
+    state, facts = _read(read) if read else ({}, {})
+    if read == file:
+        if "encoder" not in facts:
+            raise ValueError(f"{file} does not say of which network it holds weights: {WEIGHTS}.")
+        return _own(file, state, facts["encoder"], resize)
+    network = _timm_model(name.removeprefix("timm/"), pretrained and weights is None, seed)
     if weights is not None:
         _load(network, state, weights)
     cfg = resolve_model_data_config(network)
     cfg["architecture"] = network.pretrained_cfg.get("architecture", "")
-    return Backbone(network, title, cfg, resize).eval().requires_grad_(False)
+    return Backbone(network, name, cfg, resize).eval().requires_grad_(False)
 
 
 def _own(file: Path, weights: dict[str, Tensor], described: str, resize: bool) -> Backbone:
@@ -173,31 +159,9 @@ def _own(file: Path, weights: dict[str, Tensor], described: str, resize: bool) -
     return Backbone(encoder, file.name, cfg, resize).eval().requires_grad_(False)
 
 
-def _timm_model(name: str, fetch: bool, seed: int, saved: dict[str, Any]) -> nn.Module:
-    """The network, set up as the config.json of its weights says."""
-    if not name.startswith(HUB):
-        _check_name(name, fetch)
-    overlay, options = saved.get("pretrained_cfg") or None, saved.get("model_args") or {}
-    # timm draws initial weights from the global generator.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            return timm.create_model(
-                name, pretrained=fetch, num_classes=0, pretrained_cfg_overlay=overlay, **options
-            )
-        except Exception as error:  # the clients of the Hub have some twenty types
-            if not fetch and not name.startswith(HUB):
-                raise ValueError(f"timm cannot build {name} ({_short(error)}).") from error
-            raise ConnectionError(
-                f"The weights of {name} are not here and could not be fetched ({_short(error)}): "
-                "give the command once where there is a network, or give a file as --weights."
-            ) from error
-
-
-def _check_name(name: str, fetch: bool) -> None:
-    """timm itself does not say which models and which weights there are."""
-    architecture, tag = timm.models.split_model_name_tag(name)
-    if not timm.is_model(name):
+def _timm_model(name: str, fetch: bool, seed: int) -> nn.Module:
+    if not name.startswith(ELSEWHERE) and not timm.is_model(name):
+        architecture = timm.models.split_model_name_tag(name)[0]
         similar = difflib.get_close_matches(architecture, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(similar)}?" if similar else "see timm.list_models()."
         if Path(name).expanduser().is_dir():
@@ -205,13 +169,18 @@ def _check_name(name: str, fetch: bool) -> None:
         elif name.count("/") == 1:
             hint = f"a model on the Hub is written hf-hub:{name}."
         raise ValueError(f"timm has no model {name!r}; {hint}")
-    found = timm.models.get_arch_pretrained_cfgs(architecture)
-    if tag and found and name not in found:
-        tags = sorted(key.partition(".")[2] for key, cfg in found.items() if cfg.has_weights)
-        choice = f": choose the tag {' or '.join(tags)}" if tags else ", nor any others of it"
-        raise ValueError(f"timm has no weights {tag!r} of {architecture}{choice}.")
-    if fetch and not timm.models.get_pretrained_cfg(name).has_weights:
-        raise ValueError(f"timm has no weights for {name}: give a file as --weights.")
+    # timm draws initial weights from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return timm.create_model(name, pretrained=fetch, num_classes=0)
+        except RuntimeError as error:
+            raise ValueError(f"timm has no {name} with these weights ({_short(error)}).") from error
+        except Exception as error:  # the clients of the Hub have some twenty types
+            raise ConnectionError(
+                f"The weights of {name} are not here and could not be fetched ({_short(error)}): "
+                "give the command once where there is a network, or give a file as --weights."
+            ) from error
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -219,17 +188,16 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     content = file.read_bytes()
     if content.startswith(b"version https://git-lfs"):
         raise ValueError(f"{file} is a Git LFS pointer, not the weights: run git lfs pull.")
-    own = file.suffix.lower() in TORCH
     try:
-        if own:
+        if file.suffix.lower() in TORCH:
             return timm.models.load_state_dict(str(file)), {}
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, header.get("__metadata__", {})
     except Exception as error:  # every format has its own errors
         raise ValueError(
-            f"{file} is not a whole {'file of weights' if own else 'safetensors file'} "
-            f"({_short(error)}): if it was copied, copy it again."
+            f"{file} is not a whole file of weights ({_short(error)}): if it was copied, copy it "
+            "again."
         ) from error
 
 
@@ -237,13 +205,13 @@ def _load(network: nn.Module, state: dict[str, Tensor], file: Path) -> None:
     # A classifier's head is not part of the features.
     heads = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    body = {k: v for k, v in state.items() if k.rpartition(".")[0] not in heads}
     try:
-        network.load_state_dict(
-            {k: v for k, v in state.items() if k.rpartition(".")[0] not in heads}
-        )
+        network.load_state_dict(body)
     except (RuntimeError, AttributeError) as error:
-        reason = f"are not those of the network ({_short(error)})"
-        raise ValueError(f"The weights in {file} {reason}.") from error
+        raise ValueError(
+            f"The weights in {file} are not those of the network ({_short(error)})."
+        ) from error
 
 
 def _short(error: Exception) -> str:

@@ -80,9 +80,6 @@ def evaluate_labels(
         voters: training images on which the kNN vote is chosen, at most: wide features are slow.
         sweep: passed to `linear_probe`.
     """
-    if train_y.keys() != test_y.keys():
-        one, two = ", ".join(train_y), ", ".join(test_y)
-        raise ValueError(f"Training and test rows need the same labels, not {one} and {two}.")
     sweep = (_WIDE_SWEEP if train_x.shape[1] > _WIDE else {}) | sweep
     whitening = whiten(train_x)
     ks = tuple(k for k in KS if k <= len(train_x) // 2) or (1,)
@@ -139,13 +136,9 @@ def stratified_subset(labels: TrainY, fraction: float, seed: int) -> Int64[Tenso
 
     Of one seed, a smaller fraction's rows are among a larger one's.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be above 0 and at most 1, not {fraction}.")
     order = torch.randperm(len(labels), generator=generator(seed, "stratified subset"))
-    taken = []
-    for name in labels.unique():
-        rows = order[labels[order] == name]
-        taken.append(rows[: max(1, round(fraction * len(rows)))])
+    classes = (order[labels[order] == name] for name in labels.unique())
+    taken = [rows[: max(1, round(fraction * len(rows)))] for rows in classes]
     return torch.cat(taken).sort().values
 
 
@@ -163,12 +156,11 @@ def data_efficiency(
 
     Settings, save those of `sweep`, are chosen within the fraction.
     """
-    found = {}
-    for fraction in fractions:
-        some = stratified_subset(train_y, fraction, seed)
-        data = (train_x[some], train_y[some], test_x, test_y)
-        found[fraction] = linear_probe(*data, seed=seed, **sweep)
-    return found
+    subsets = {fraction: stratified_subset(train_y, fraction, seed) for fraction in fractions}
+    return {
+        fraction: linear_probe(train_x[some], train_y[some], test_x, test_y, seed=seed, **sweep)
+        for fraction, some in subsets.items()
+    }
 
 
 def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
@@ -182,19 +174,16 @@ def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
         return {t: images.labels[t] for t in ("count", "distance") if t in images.labels}
     known = images.factors | images.labels
     if "count" not in known:
-        names = ", ".join(known) or "none of numbers"
-        raise ValueError(f"{images.name} {images.split} has no column 'count'; it has {names}.")
+        raise ValueError(f"{images.name} {images.split} has no column 'count'; it has {[*known]}.")
     objects = known["count"]
     if objects.min() < FEWEST or objects.max() > MOST:
         raise ValueError(
             f"Counts must be {FEWEST} to {MOST} objects, but {images.name} has "
             f"{objects.min().item()} to {objects.max().item()}: is that the number of objects?"
         )
-    tasks = {"count": objects - FEWEST}
-    for name in ("closest_distance", "closest_distance_label"):
-        if name in images.labels:
-            tasks["distance"] = images.labels[name]
-    return tasks
+    distances = {k.removesuffix("_label"): y for k, y in images.labels.items()}
+    distance = distances.get("closest_distance")
+    return {"count": objects - FEWEST} | ({} if distance is None else {"distance": distance})
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from sparsejepa.data.batches import to_unit
 # Features, a row an image, and labels; what is trained on and what is asked.
 TrainX, TrainY = Float[Tensor, "N d"], Int64[Tensor, "N"]
 TestX, TestY = Float[Tensor, "M d"], Int64[Tensor, "M"]
-Images = UInt8[Tensor, "N H W 3"]
+BATCH = 512  # images in a pass; memory and time only
+Images = UInt8[Tensor, "_ H W 3"]
 
 
 def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Features as probes and measures take them, finite; half precision becomes float32."""
     features = features.detach()
-    if features.is_complex():
-        raise ValueError("Features must be real numbers; these are complex.")
     if features.dtype not in (torch.float32, torch.float64):
         features = features.float()
     if not features.isfinite().all():
@@ -27,7 +26,6 @@ def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def pooled_features(
     encoder: nn.Module,
     images: Images,
-    batch_size: int = 512,
     last: int = 1,
     autocast: torch.dtype | None = None,
 ) -> Float[Tensor, "N D"]:
@@ -36,7 +34,6 @@ def pooled_features(
     Args:
         encoder: maps images in [0, 1] to tokens Float["B N d"]; with `last` above 1 it also needs
             `last_layers(images, last)`. It is put in evaluation mode and back.
-        batch_size: images in a pass; memory and time only.
         last: 1 for the last block (D = d); n for the concatenation of the last n blocks (D = n d),
             the other protocol of I-JEPA's linear probe.
         autocast: precision of the pass, such as torch.bfloat16; None keeps the weights' own.
@@ -44,8 +41,6 @@ def pooled_features(
     Returns:
         float32 features on the CPU.
     """
-    if len(images) == 0:
-        raise ValueError("There are no images to compute features of; pass at least one.")
     device = next(encoder.parameters()).device
     was_training = encoder.training
     encoder.eval()
@@ -53,7 +48,7 @@ def pooled_features(
     try:
         precision = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
         with torch.inference_mode(), precision:
-            for batch in images.split(batch_size):
+            for batch in images.split(BATCH):
                 unit = to_unit(batch.to(device))
                 tokens = encoder(unit) if last == 1 else encoder.last_layers(unit, last)
                 # Averaged in float32: a bf16 sum over patches would lose bits of the feature.
@@ -64,8 +59,8 @@ def pooled_features(
     return torch.cat(pooled).clone()
 
 
-def pixel_features(train: Images, test: UInt8[Tensor, "M H W 3"]) -> tuple[TrainX, TestX]:
-    """Raw pixels as features, centred by the training images' mean: the control of every probe."""
-    train_x, test_x = (to_unit(images).flatten(1) for images in (train, test))
-    mean = train_x.mean(0)
-    return train_x.sub_(mean), test_x.sub_(mean)
+def pixel_features(*image_sets: Images) -> list[Float[Tensor, "_ d"]]:
+    """Raw pixels as features, centred by the mean of the first set: the control of every probe."""
+    flat = [to_unit(images).flatten(1) for images in image_sets]
+    mean = flat[0].mean(0)
+    return [x.sub_(mean) for x in flat]

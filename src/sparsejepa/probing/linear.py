@@ -111,12 +111,9 @@ def check_labels(train_y: TrainY, test_y: TestY) -> int:
         )
     classes = int(train_y.max()) + 1
     for name, y in (("training", train_y), ("test", test_y)):
-        if y.is_floating_point():
-            raise ValueError(f"The {name} labels must be integers, not {y.dtype}.")
-        if y.min() < 0 or y.max() >= classes:
-            wrong = y.min() if y.min() < 0 else y.max()
+        if len(wrong := y[(y < 0) | (y >= classes)]):
             raise ValueError(
-                f"The {name} label {wrong.item()} is outside 0 to {classes - 1}, the training "
+                f"The {name} label {wrong[0].item()} is outside 0 to {classes - 1}, the training "
                 "labels; pass labels of one and the same set of classes."
             )
     return classes

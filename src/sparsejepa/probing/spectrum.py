@@ -127,12 +127,10 @@ def dead_channels(z: TrainX) -> float:
 
 def structure(z: TrainX, views: TestX, groups: TestY) -> dict[str, float]:
     """Every measure of features z, and LiDAR of grouped `views`; no alpha of a single direction."""
-    measures = {"rankme": rankme(z), "lidar": lidar(views, groups)}
-    for measure in (feature_spread, channel_spread, dead_channels):
-        measures[measure.__name__] = measure(z)
-    if _directions(spectrum(z)) > 1:
-        measures["alpha"] = alpha_req(z)
-    return measures
+    found = {"rankme": rankme(z), "lidar": lidar(views, groups)}
+    spreads = (feature_spread, channel_spread, dead_channels)
+    found |= {measure.__name__: measure(z) for measure in spreads}
+    return found | ({"alpha": alpha_req(z)} if _directions(spectrum(z)) > 1 else {})
 
 
 def _wide(z: TrainX) -> Float64[Tensor, "N d"]:
@@ -159,6 +157,4 @@ def _without_rounding(values: Float64[Tensor, "d"], size: Tensor) -> Float64[Ten
 
 def _effective_number(values: Float64[Tensor, "d"]) -> float:
     total = values.sum()
-    if total == 0:
-        return 0.0
-    return torch.special.entr(values / total).sum().exp().item()
+    return torch.special.entr(values / total).sum().exp().item() if total > 0 else 0.0
