@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from typer.testing import CliRunner
 
 from sparsejepa.cli import app
 from sparsejepa.density import score_folder
-from sparsejepa.density.decoding import decode_image
 from sparsejepa.density.image_source import open_source
 from sparsejepa.density.jepa_score import jepa_score
 from sparsejepa.density.score_folder import score_images
@@ -120,17 +118,6 @@ def test_a_row_belongs_to_a_content(tmp_path: Path, score) -> None:
     assert found == fresh
 
 
-def test_a_parquet_file_changed_under_its_name(tmp_path: Path, score) -> None:
-    """Rows reversed: every score goes with its image, and nothing is scored again."""
-    images, file = table(pixels(5, size=16)), tmp_path / "images.parquet"
-    pq.write_table(images, file)
-    score(file)
-    before = [row["score"] for row in rows(tmp_path / "s.parquet").values()]
-    pq.write_table(images.take(list(range(4, -1, -1))), file)
-    assert score(file) == 0
-    assert [row["score"] for row in rows(tmp_path / "s.parquet").values()] == before[::-1]
-
-
 def test_null_directions_are_counted_once_on_the_first_images(tmp_path: Path, score) -> None:
     """The squares stop at black: a count of all four if black is first and alone, and it stays."""
     black = encoded(Image.new("RGB", (16, 16)))
@@ -159,50 +146,29 @@ def test_an_image_without_a_derivative_is_skipped(tmp_path: Path, score) -> None
     assert len(rows(tmp_path / "b.parquet")) == 2
 
 
-# Writes after every image, and is killed at the sixth, when four are scored.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from sparsejepa.density import score_folder
+def test_interrupted_it_goes_on(tmp_path: Path, score, monkeypatch) -> None:
+    """The table is written meanwhile and at Ctrl-C; then it becomes that of a whole call."""
+    out, decode, calls = tmp_path / "s.parquet", score_folder.decode_image, []
 
-decode, calls = score_folder.decode_image, []
-def killed(*arguments):
-    calls.append(arguments)
-    if len(calls) == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return decode(*arguments)
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 7:
+            assert list(rows(out)) == list(NOISE)
+            raise KeyboardInterrupt
+        return decode(*arguments)
 
-score_folder.decode_image, score_folder.PAUSE = killed, 0.0
-images, weights, out = sys.argv[1:]
-score_folder.score_images(images, weights, Path(out), batch_size=1)
-"""
-
-
-def test_killed_it_goes_on(tmp_path: Path, score) -> None:
-    """Finished rows are kept and the table becomes that of an uninterrupted call."""
-    files = {f"{seed}.png": encoded(plain(seed)) for seed in range(12)} | {"x.png": b"broken"}
-    folder, out = folder_of(tmp_path / "images", files), tmp_path / "s.parquet"
-    command = [sys.executable, "-c", KILLED, folder, tmp_path / "encoder.safetensors", out]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
-    assert len(rows(out)) == 4
-    assert score(folder, batch_size=1) == 8
+    folder = folder_of(
+        tmp_path / "images", {f"{seed}.png": encoded(plain(seed)) for seed in range(1, 10)}
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(score_folder, "decode_image", interrupted)
+        patched.setattr(score_folder, "PAUSE", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            score(folder, batch_size=1)
+    assert list(rows(out)) == list(NOISE)
+    assert score(folder, batch_size=1) == 5
     score(folder, "whole.parquet", batch_size=1)
     assert rows(out) == rows(tmp_path / "whole.parquet")
-
-
-def test_interrupted_by_the_user_nothing_is_lost(tmp_path: Path, score, monkeypatch) -> None:
-    """Ctrl-C: what is scored is written."""
-    decoded = iter([decode_image(content, 16) for content in NOISE.values()])
-
-    def decode(*_):
-        for one in decoded:
-            return one
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(score_folder, "decode_image", decode)
-    with pytest.raises(KeyboardInterrupt):
-        score(folder_of(tmp_path / "images", NOISE | {"5.png": encoded(plain(5))}))
-    assert list(rows(tmp_path / "s.parquet")) == list(NOISE)
 
 
 def test_a_backbone_is_its_weights_and_not_its_spelling(tmp_path: Path, score, monkeypatch) -> None:

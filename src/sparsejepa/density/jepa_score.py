@@ -103,11 +103,6 @@ def jepa_score(
     if null_directions is None:
         null_directions = structural_nulls(log_spectrum)
     directions = log_spectrum.shape[1]
-    if not 0 <= null_directions < directions:
-        raise ValueError(
-            f"null_directions must be 0 to {directions - 1} of the {directions} singular values, "
-            f"not {null_directions}."
-        )
     kept = log_spectrum[:, : directions - null_directions]
     floor = math.log(eps)
     return JepaScore(

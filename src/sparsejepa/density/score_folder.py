@@ -244,10 +244,5 @@ def _report(rows: Sequence[Row], count: int) -> None:
     )
     for row in skipped[:10]:
         print(f"{row['path']} was {row['note']}.")
-    if clipped := sum(bool(row["clipped"]) for row in rows):
-        print(
-            f"In {clipped:,} images some singular values were below {EPS:g} and raised to it: the "
-            f"score then counts them, each {math.log(EPS):.1f}, more than it weighs the rest."
-        )
     if skipped and len(skipped) == len(rows):
         raise ValueError("None of the images could be read; see their notes.")
