@@ -159,19 +159,19 @@ def _scored(
 ) -> Iterator[Row]:
     """The rows with their numbers; the first ones of a table set its number of null directions."""
     rows, pixels = zip(*waiting, strict=True)
-    nulls = settings.get("null_directions")
+    options |= {"null_directions": settings.get("null_directions")}
     try:
-        found = jepa_score(encoder, torch.stack(pixels), null_directions=nulls, **options)
+        found = jepa_score(encoder, torch.stack(pixels), **options)
     except torch.OutOfMemoryError as error:
         raise ValueError(
             "The Jacobians do not fit into the GPU's memory: lower --batch-size or --chunk-size."
         ) from error
-    nulls = settings["null_directions"] = found.null_directions
-    count = found.log_spectrum.shape[1] - nulls
+    nulls = {"null_directions": found.null_directions}
+    count = found.log_spectrum.shape[1] - found.null_directions
     for row, score, clipped in zip(rows, found.score.tolist(), found.clipped.tolist(), strict=True):
         if math.isfinite(score):
-            numbers = {"score": score, "rank": count - clipped, "clipped": clipped}
-            yield row | numbers | {"null_directions": nulls}
+            settings |= nulls
+            yield row | nulls | {"score": score, "rank": count - clipped, "clipped": clipped}
         else:
             yield row | {"note": "skipped: its Jacobian is not finite"}
 
