@@ -116,18 +116,13 @@ UNITS = {
     "offset -1e12": lambda x: x - 1e12,
     "an offset of half a million deviations in float32": lambda x: (x + 5e5).astype(np.float32),
     "time in seconds, of a few minutes": lambda x: x * [100, 1] + [1.7e9, 0],
-    "time in whole nanoseconds": lambda x: (1e6 * x).astype(np.int64) + 1_700_000_000_123_456_789,
     "tiny": lambda x: x * 1e-170,
-    "close to the least number": lambda x: x * [1e-306, 1],
     "huge": lambda x: x * [1e300, 1],
-    "apart by all powers of ten": lambda x: x * [1e300, 1e-300],
 }
 LEAST = float(np.finfo(np.float32).min)
 SENTINELS = {
     "1e9": first_row(1e9),
-    "the least of float32": lambda x: first_row(LEAST)(x),
-    "the same, in float32": lambda x: first_row(LEAST)(x.astype(np.float32)).astype(np.float32),
-    "both ends of float64": lambda x: first_row(1.79e308)(first_row(-1.79e308)(x)[::-1]),
+    "the least of float32": lambda x: first_row(LEAST)(x.astype(np.float32)).astype(np.float32),
     "-999 in 1 of 100 rows": lambda x: np.where(np.arange(len(x))[:, None] % 100 == 3, -9999.0, x),
 }
 

@@ -37,7 +37,7 @@ def misses(draws: int, draw: Callable[[int], tuple[torch.Tensor, float]], method
 @quick_and_long
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize(
-    ("method", "d"), [("gaussian", 2), ("gaussian", 10), ("copula", 2), ("copula", 10), ("ksg", 2)]
+    ("method", "d"), [("gaussian", 10), ("copula", 2), ("copula", 10), ("ksg", 2)]
 )
 def test_intervals_cover_at_their_level(law: str, method: str, d: int, draws: int):
     """At N = 50 d, each method where it holds; for those that read ranks, warped columns."""
@@ -48,13 +48,6 @@ def test_intervals_cover_at_their_level(law: str, method: str, d: int, draws: in
         return x if method == "gaussian" else warped(x), truth(d)
 
     assert misses(draws, draw, method) <= MOST_MISSES[draws]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize(("method", "d"), [("gaussian", 40), ("copula", 40), ("ksg", 5)])
-def test_intervals_of_many_columns_cover(law: str, method: str, d: int):
-    test_intervals_cover_at_their_level(law, method, d, 150)
 
 
 @quick_and_long
@@ -75,27 +68,6 @@ def test_intervals_cover_random_correlations(method: str, d: int, draws: int):
         return warped(rows @ factor.T), -torch.linalg.svdvals(factor).log().sum().item()
 
     assert misses(draws, draw, method) <= MOST_MISSES[draws]
-
-
-@quick_and_long
-@pytest.mark.parametrize("d", [2, 3])
-def test_neighbours_cover_a_mixture(d: int, draws: int):
-    """Two balls apart, of different size and weights 0.3 and 0.7: truth from 400,000 draws."""
-
-    def draw(n: int, *path: int | str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows, and the logarithm of joint over product density at each."""
-        source = generator(0, *path)
-        small = torch.rand(n, 1, generator=source) < 0.3
-        noise = torch.randn(n, d, generator=source, dtype=torch.float64)
-        x = torch.where(small, 2 + 0.5 * noise, noise - 2)
-        parts = torch.stack([-2 * (x - 2) ** 2 + math.log(2), -((x + 2) ** 2) / 2])
-        weights = torch.tensor([0.3, 0.7]).double().log()
-        joint = (parts.sum(2) + weights[:, None]).logsumexp(0)
-        return x, joint - (parts + weights[:, None, None]).logsumexp(0).sum(1)
-
-    truth = draw(400_000, "truth")[1].mean().item()
-    missed = misses(draws, lambda i: (draw(50 * d, "mixture", i)[0], truth), "ksg")
-    assert missed <= MOST_MISSES[draws]
 
 
 @quick_and_long
@@ -150,23 +122,3 @@ def test_an_outlier_widens_the_interval_of_the_plug_in():
         found = total_correlation(x, "gaussian")
         assert all(map(math.isfinite, (found.value, *found.interval())))
         assert interval_hit(found, equicorrelated(2, 0.8))
-
-
-@pytest.mark.slow
-def test_memory_is_bounded():
-    """d = 768, N = 50,000, float32: everything that is allocated stays below 2 GB.
-
-    NumPy reports its buffers to tracemalloc; the input's 154 MB are counted too.
-    """
-    import tracemalloc
-
-    tracemalloc.start()
-    x = torch.randn(50_000, 768, generator=generator(0, "wide")).numpy()
-    x[:, 1:] += x[:, :1]
-    truth = equicorrelated(768, 0.5)
-    for method in ("gaussian", "copula"):
-        tracemalloc.reset_peak()
-        result = total_correlation(x, method)
-        assert tracemalloc.get_traced_memory()[1] + x.nbytes < 2e9
-        assert abs(result.value - truth) < 4 * result.standard_error
-    tracemalloc.stop()

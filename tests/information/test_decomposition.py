@@ -136,7 +136,7 @@ def test_groups_of_labels():
     [
         ([[0, 1]], "Column 2 is in no group"),
         ([[0, 1], [1, 2]], "Column 1 is in 2 groups: groups that share a column"),
-        ([[0, 1], [2, 3]], "Column 3 of a group does not exist: there are 0 to 2"),
+        ([[0, 1], [2, 3]], "Columns 0 to 3 are not within 0 to 2"),
         ([[0, 1, 2], []], "Every group needs at least one column"),
         ([[0, 0, 1], [2]], "names none of them twice"),
     ],

@@ -34,19 +34,6 @@ def test_parity(count: int):
     assert interval_hit(total_correlation(x[:, 1:], "discrete"), 0.0) or count == 2
 
 
-def test_the_plug_in_on_a_known_table():
-    """Rows with the frequencies of a table: the entropies of the table, plus (K - 1) / 2N each."""
-    table = {(0, 0): 30, (0, 1): 10, (1, 1): 40, (2, 0): 20}
-    x = np.array([cell for cell, count in table.items() for _ in range(count)])
-
-    def entropy(counts: list[int]) -> float:
-        shares = [c / 100 for c in counts]
-        return -sum(p * math.log(p) for p in shares) + (len(counts) - 1) / 200
-
-    expected = entropy([40, 40, 20]) + entropy([50, 50]) - entropy([30, 10, 40, 20])
-    assert total_correlation(x, "discrete").value == pytest.approx(expected, abs=1e-12)
-
-
 def test_an_independent_implementation_agrees():
     """infomeasure 0.6.3, approach "miller_madow", nats: computed once, in another process."""
     u = lattice(300, 7)

@@ -90,16 +90,6 @@ def test_the_solver_keeps_the_exact_times(objective: str, depth: int):
         assert (gains[:, 1] > level).all()
 
 
-def test_trajectories_rise_from_epsilon_to_the_fixed_point():
-    """Monotone between its two known ends, features side by side as each alone."""
-    times = np.linspace(0, 3000, 50)
-    both = trajectories(linear_dynamics("jepa", 2, [1.0, 1.0], [0.9, 0.5], 0.02), times)
-    alone = trajectories(linear_dynamics("jepa", 2, 1.0, 0.5, 0.02), times)
-    np.testing.assert_allclose(both[[0, -1]], [[0.02, 0.02], [0.81, 0.25]], rtol=1e-6)
-    assert (np.diff(both, axis=0) > -1e-9).all()
-    np.testing.assert_allclose(both[:, 1], alone[:, 0], rtol=1e-7)
-
-
 @settings(max_examples=8)
 @given(objectives, depths, regressions, st.floats(0.3, 0.9), st.floats(0.2, 5))
 def test_lambda_is_the_clock(objective, depth, regression, share, factor):
@@ -124,7 +114,6 @@ def test_crossing_times_are_exact_for_exponentials():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("ijepa", 2, 1.0, 0.5, 0.01), "objective 'ijepa' is unknown"),
         (("jepa", 2, 1.0, np.nan, 0.01), r"regression \[nan\] must be finite and above 0"),
         (("jepa", 2, 1.0, [0.5, 0.1], 0.02), r"0.02\] must be above 0 and below the fixed point"),
         (("mae", 1, 1.0, 0.25, 0.5), r"\[0.5\] must be above 0 and below the fixed point \[0.5\]"),

@@ -5,7 +5,6 @@ its name is scored again, what is only renamed is not.
 """
 
 import base64
-import contextlib
 import hashlib
 import html
 import io
@@ -13,28 +12,27 @@ import json
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
-from sparsejepa.atomic_files import locked, write_with
-from sparsejepa.data.decoding import Unreadable, decode_image
-from sparsejepa.density.image_source import Images, Source, open_source, readable
+from sparsejepa.atomic_files import locked, write_atomically
+from sparsejepa.data.decoding import decode_image
+from sparsejepa.density.image_source import Images, open_source, readable
 from sparsejepa.density.jepa_score import EPS, jepa_score
 from sparsejepa.probing.backbones import Backbone, load_backbone
-from sparsejepa.randomness import generator
 
 SETTINGS = b"sparsejepa.score"  # key of the settings in a table's metadata
 PAUSE = 20.0  # seconds between two writings of the table
+FIRST = 4  # images on which null directions are counted
 SHOWN, SIDE = 24, 128  # images in a group of the contact sheet; longer side of one, pixels
-MARK = b"JEPA-SCORE"  # in every contact sheet
+MARK = "JEPA-SCORE"  # in every contact sheet
 
 Row = dict[str, Any]  # of one image; one that was skipped has no numbers, and its note says why
 SCHEMA = pa.schema(
@@ -52,31 +50,21 @@ SCHEMA = pa.schema(
 
 PAGE = """<!doctype html>
 <html lang="en">
-<head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.4 system-ui, sans-serif; margin: auto; max-width: 75rem; padding: 1rem; }}
+:root {{ color-scheme: light dark; font: 16px/1.4 system-ui, sans-serif; }}
 ol {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem;
   list-style: none; padding: 0; }}
 figure {{ margin: 0; }}
 img {{ width: 100%; aspect-ratio: 1; object-fit: contain; background: #8882; }}
 figcaption {{ font-size: .8rem; overflow-wrap: anywhere; }}
 </style>
-</head>
-<body>
 <h1>{title}</h1>
 <p>{count:,} images by JEPA-SCORE, the log-volume of the encoder's Jacobian in nats. Only the order
 within this page means anything: scores of other encoders are on other scales. Of images that are
 not square, the middle is scored.</p>
-{sections}
-</body>
-</html>
-"""
-FIGURE = """<li><figure><img src="data:image/jpeg;base64,{jpeg}" alt="{alt}">
-<figcaption>{caption}</figcaption></figure></li>
 """
 
 
@@ -95,7 +83,7 @@ def score_images(
 
     The table is written every `PAUSE` seconds, whole or not at all: a killed call goes on when it
     is given again. An image that cannot be decoded gets a row that says why, and is tried again in
-    the next call. No score depends on other images.
+    the next call. Null directions are counted once for a table, on the first images it can score.
 
     Arguments are as `open_source`, `load_backbone` and `jepa_score` take them; a `limit` above 0
     leaves out all but the first images. Returns how many images this call scored.
@@ -108,126 +96,92 @@ def score_images(
     if out.suffix.lower() != ".parquet" or out.is_dir():
         raise ValueError(f"The table must be a file whose name ends in .parquet, unlike {out}.")
     sheet = out.with_suffix(".html")
-    if sheet.exists() and (sheet.is_dir() or MARK not in sheet.read_bytes()):
+    if sheet.exists() and (sheet.is_dir() or MARK.encode() not in sheet.read_bytes()):
         raise ValueError(f"{sheet} is no contact sheet of this command: choose another --out.")
-    source = open_source(images, split)
-    for note in source.notes:
-        print(note)
+    place, readers = open_source(images, split)
     if isinstance(backbone, str):
         backbone = load_backbone(backbone, weights and weights.expanduser())
-    settings = {"images": source.name, **backbone.identity(), "eps": EPS}
-    encoder = backbone.embedding().to("cuda" if torch.cuda.is_available() else "cpu")
-    options = {"chunk_size": chunk_size, "batch_size": batch_size}
+    settings = {"images": place, **backbone.identity(), "eps": EPS}
+    options = {"batch_size": batch_size, "chunk_size": chunk_size}
     with locked(out.with_name(f".{out.name}.lock")):
-        earlier, nulls = _earlier(out, settings)
-        if nulls is None:
-            nulls = _null_directions(encoder, backbone.size, chunk_size)
-        settings |= {"backbone": backbone.name, "null_directions": nulls}
-        found, left = _kept(source.images, limit, earlier)
-        held, written = len(found), time.monotonic()
+        found = _earlier(out, settings)
+        settings["backbone"] = backbone.name
+        scored = {row["sha256"]: row for row in found.values() if row["score"] is not None}
+        first = set(list(readers)[: limit or None])
+        chosen = {path: readers[path] for path in readers if path in first or path in found}
+        count, written = 0, time.monotonic()
         try:
-            for row in _new_rows(left, backbone, encoder, options | {"null_directions": nulls}):
+            for row in _rows(chosen, scored, backbone, settings, **options):
                 found[row["path"]] = row
+                count += row["score"] is not None and row["sha256"] not in scored
                 if time.monotonic() - written > PAUSE:
-                    _write(out, earlier | found, source.images, settings)
+                    _write(out, found, readers, settings)
                     written = time.monotonic()
-        except BaseException:
-            _write(out, earlier | found, source.images, settings)
-            raise
-        rows = _write(out, found, source.images, settings)
-        _write_sheet(sheet, source, backbone, rows)
-    scored = sum(row["score"] is not None for row in rows) - held
-    _report(rows, len(earlier.keys() - found.keys()), scored)
+        finally:
+            rows = _write(out, found, readers, settings)
+        # Every encoder of ours is called encoder.safetensors; its folder tells it from others.
+        encoder = "/".join(Path(readable(backbone.name)).parts[-2:])
+        title = f"{Path(place).name} as {encoder} sees it"
+        write_atomically(sheet, _sheet(title, rows, readers, min(backbone.size)).encode())
+    _report(rows, count)
     print(f"Scores are in {out}, the contact sheet in {sheet}.")
-    return scored
+    return count
 
 
-def _kept(images: Images, limit: int, earlier: Mapping[str, Row]) -> tuple[dict[str, Row], Images]:
-    """Rows of images whose score still holds, and those of the first `limit` without a score."""
-    known = {row["sha256"]: row for row in earlier.values() if row["score"] is not None}
-    chosen = set(list(images)[: limit or None])
-    kept, left, changed = {}, {}, 0
-    for path, read in images.items():
-        sha256 = None
-        if known and (path in chosen or path in earlier):
-            # An image that cannot be read gets a row that says so.
-            with contextlib.suppress(OSError, Unreadable):
-                sha256 = hashlib.sha256(read()).hexdigest()
-        if sha256 in known:
-            kept[path] = known[sha256] | {"path": path}
-        elif path in chosen:
-            changed += path in earlier and earlier[path]["score"] is not None
-            left[path] = read
-    if kept:
-        print(f"{len(kept):,} of {len(chosen):,} images have their score already.")
-    if changed:
-        print(f"{changed:,} images have changed since and are scored again.")
-    return kept, left
-
-
-def _new_rows(
-    images: Images, backbone: Backbone, encoder: nn.Module, options: Mapping[str, Any]
+def _rows(
+    images: Images, scored: Mapping[str, Row], backbone: Backbone, settings: Row, **options: int
 ) -> Iterator[Row]:
-    batch: list[tuple[Row, Tensor]] = []
-    for path, read in tqdm(images.items(), unit="image", desc="JEPA-SCORE"):
+    """A row for every image: that of its content in `scored`, or a new one."""
+    encoder = backbone.embedding().to("cuda" if torch.cuda.is_available() else "cpu")
+    waiting: list[tuple[Row, Tensor]] = []
+    for path, read in tqdm(images.items(), unit="image", desc=MARK):
         row: Row = dict.fromkeys(SCHEMA.names) | {"path": path}
         try:
             encoded = read()
             row["sha256"] = hashlib.sha256(encoded).hexdigest()
+            if row["sha256"] in scored:
+                yield scored[row["sha256"]] | {"path": path}
+                continue
             decoded = decode_image(encoded, min(backbone.size))
             row["note"] = decoded.note
-            batch.append((row, backbone.prepare(decoded.image)))
-        except Unreadable as error:
+            waiting.append((row, backbone.prepare(decoded.image)))
+        except (OSError, ValueError) as error:
             yield row | {"note": f"skipped: {error}"}
-        except OSError as error:
-            yield row | {"note": f"skipped: it cannot be read ({error.strerror or error})"}
-        if len(batch) == options["batch_size"]:
-            yield from _scored(batch, encoder, options)
-            batch = []
-    if batch:
-        yield from _scored(batch, encoder, options)
+        if len(waiting) == max(FIRST, options["batch_size"]):
+            yield from _scored(waiting, encoder, settings, **options)
+            waiting = []
+    if waiting:
+        yield from _scored(waiting, encoder, settings, **options)
 
 
 def _scored(
-    batch: Sequence[tuple[Row, Tensor]], encoder: nn.Module, options: Mapping[str, Any]
+    waiting: list[tuple[Row, Tensor]], encoder: nn.Module, settings: Row, **options: int
 ) -> Iterator[Row]:
+    """The rows with their numbers; the first ones of a table set its number of null directions."""
+    rows, pixels = zip(*waiting, strict=True)
+    options |= {"null_directions": settings.get("null_directions")}
     try:
-        found = jepa_score(encoder, torch.stack([pixels for _, pixels in batch]), **options)
+        found = jepa_score(encoder, torch.stack(pixels), **options)
     except torch.OutOfMemoryError as error:
         raise ValueError(
-            f"{options['batch_size']} images with {options['chunk_size']} rows of the Jacobian at "
-            "once do not fit into the GPU's memory: lower --batch-size or --chunk-size."
+            "The Jacobians do not fit into the GPU's memory: lower --batch-size or --chunk-size."
         ) from error
-    nulls, count = found.null_directions, found.log_spectrum.shape[1]
-    numbers = zip(batch, found.score.tolist(), found.clipped.tolist(), strict=True)
-    for (row, _), score, clipped in numbers:
+    nulls = {"null_directions": found.null_directions}
+    count = found.log_spectrum.shape[1] - found.null_directions
+    for row, score, clipped in zip(rows, found.score.tolist(), found.clipped.tolist(), strict=True):
         if math.isfinite(score):
-            cells = {"score": score, "rank": count - nulls - clipped, "clipped": clipped}
-            yield row | cells | {"null_directions": nulls}
+            settings |= nulls
+            yield row | nulls | {"score": score, "rank": count - clipped, "clipped": clipped}
         else:
             yield row | {"note": "skipped: its Jacobian is not finite"}
 
 
-def _null_directions(encoder: nn.Module, size: tuple[int, int], chunk_size: int) -> int:
-    """Directions that are null by the network's construction, counted on drawn images.
-
-    The fewest at two images of pixel noise and two of smooth colours: real images have the same
-    number where a LayerNorm makes them, and drawn ones let no score depend on other images.
-    """
-    draw = generator(0, "null directions")
-    noise = torch.rand(2, 3, *size, generator=draw)
-    coarse = torch.rand(2, 3, 4, 4, generator=draw)
-    smooth = F.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
-    return jepa_score(encoder, torch.cat([noise, smooth]), chunk_size=chunk_size).null_directions
-
-
-def _earlier(out: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Row], int | None]:
-    """The rows of an earlier call, and its count of null directions."""
+def _earlier(out: Path, settings: Row) -> dict[str, Row]:
+    """The rows of an earlier call; its number of null directions becomes one of the settings."""
     if not out.exists():
-        return {}, None
+        return {}
     try:
-        with out.open("rb") as file:
-            table = pq.read_table(file)
+        table = pq.read_table(io.BytesIO(out.read_bytes()))
         made_with = json.loads(table.schema.metadata[SETTINGS])
         rows = table.select(SCHEMA.names).to_pylist()
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -236,80 +190,59 @@ def _earlier(out: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Row], in
         ) from error
     for name, value in settings.items():
         if made_with.get(name, value) != value:
-            what = {"images": "of other images", "eps": "with another eps"}
             raise ValueError(
-                f"{out} was made {what.get(name, 'by another backbone')} (its {name} is "
+                f"{out} was made of other images or by another backbone (its {name} is "
                 f"{made_with[name]}, now {value}): choose another --out."
             )
-    return {row["path"]: row for row in rows}, made_with.get("null_directions")
+    settings["null_directions"] = made_with.get("null_directions")
+    return {row["path"]: row for row in rows}
 
 
-def _write(
-    out: Path, rows: Mapping[str, Row], order: Iterable[str], settings: Mapping[str, Any]
-) -> list[Row]:
-    """The rows of the paths in `order`, with percentiles."""
-    known = [rows[path] for path in order if path in rows]
-    scores = sorted(row["score"] for row in known if row["score"] is not None)
-    for row in known:
+def _write(out: Path, found: Mapping[str, Row], order: Images, settings: Row) -> list[Row]:
+    """The rows of the paths in `order`, with percentiles, as they are in the table."""
+    rows = [found[path] for path in order if path in found]
+    scores = sorted(row["score"] for row in rows if row["score"] is not None)
+    for row in rows:
         if row["score"] is not None:
             row["percentile"] = 100 * bisect_left(scores, row["score"]) / len(scores)
-    table = pa.Table.from_pylist(known, SCHEMA.with_metadata({SETTINGS: json.dumps(settings)}))
-
-    def write(temporary: Path) -> None:
-        # pyarrow itself refuses names that are not UTF-8.
-        with temporary.open("wb") as file:
-            pq.write_table(table, file)
-
-    write_with(out, write)
-    return known
+    table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({SETTINGS: json.dumps(settings)}))
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    write_atomically(out, content.getvalue())
+    return rows
 
 
-def _write_sheet(file: Path, source: Source, backbone: Backbone, rows: Sequence[Row]) -> None:
-    """The `SHOWN` most and least likely images, each group from the extreme inwards."""
+def _sheet(title: str, rows: Sequence[Row], images: Images, size: int) -> str:
+    """A page of the `SHOWN` most and least likely images, each group from the extreme inwards."""
     scored = (row for row in rows if row["score"] is not None)
     best = sorted(scored, key=lambda row: (-row["score"], row["path"]))
     # Of few images none is in both groups.
     count = min(SHOWN, (len(best) + 1) // 2)
-    groups = {"Most likely": best[:count]}
-    groups["Least likely"] = best[max(count, len(best) - count) :][::-1]
-    sections = ""
-    for heading, group in groups.items():
-        sections += f"<h2>{heading}, from the extreme inwards</h2>\n<ol>\n"
+    page = PAGE.format(title=html.escape(title), count=len(best))
+    for heading, group in (("Most", best[:count]), ("Least", best[count:][-count:][::-1])):
+        page += f"<h2>{heading} likely, from the extreme inwards</h2>\n<ol>\n"
         for row in group:
-            path, nats = html.escape(row["path"]), f"{row['score']:.1f} nats"
-            image, jpeg = source.images[row["path"]](), io.BytesIO()
-            shown = decode_image(image, min(backbone.size)).image
+            shown, jpeg = decode_image(images[row["path"]](), size).image, io.BytesIO()
             shown.thumbnail((SIDE, SIDE))
             shown.save(jpeg, "JPEG", quality=85)
-            caption = "<br>".join(filter(None, [path, nats, html.escape(row["note"])]))
-            sections += FIGURE.format(
-                jpeg=base64.b64encode(jpeg.getvalue()).decode(),
-                alt=f"{path}: among the {heading.lower()}, score {nats}",
-                caption=caption,
-            )
-        sections += "</ol>\n"
-    # Every encoder of ours is called encoder.safetensors; its folder tells it from others.
-    encoder = "/".join(Path(readable(backbone.name)).parts[-2:])
-    title = html.escape(f"{Path(source.name).name} as {encoder} sees it")
-    page = PAGE.format(title=title, count=len(best), sections=sections)
-    write_with(file, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+            source = f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
+            path, nats = html.escape(row["path"]), f"{row['score']:.1f} nats"
+            alt = f"{path}: among the {heading.lower()} likely, score {nats}"
+            page += f'<li><figure><img src="{source}" alt="{alt}">\n<figcaption>'
+            page += "<br>".join(filter(None, [path, nats, html.escape(row["note"])]))
+            page += "</figcaption></figure></li>\n"
+        page += "</ol>\n"
+    return page
 
 
-def _report(rows: Sequence[Row], gone: int, scored: int) -> None:
+def _report(rows: Sequence[Row], count: int) -> None:
     skipped = [row for row in rows if row["score"] is None]
-    changed = sum(row["score"] is not None and bool(row["note"]) for row in rows)
+    converted = sum(bool(row["note"]) for row in rows) - len(skipped)
     print(
-        f"{scored:,} images scored, {len(rows) - len(skipped):,} in all; {changed:,} were "
+        f"{count:,} images scored, {len(rows) - len(skipped):,} in all; {converted:,} were "
         f"converted and {len(skipped):,} skipped, as their notes say."
     )
     for row in skipped[:10]:
         print(f"{row['path']} was {row['note']}.")
-    if gone:
-        print(f"{gone:,} rows of images that are gone or have changed since are dropped.")
-    if clipped := sum(bool(row["clipped"]) for row in rows):
-        print(
-            f"In {clipped:,} images some singular values were below {EPS:g} and raised to it: the "
-            f"score then counts them, each {math.log(EPS):.1f}, more than it weighs the rest."
-        )
     if skipped and len(skipped) == len(rows):
         raise ValueError("None of the images could be read; see their notes.")

@@ -39,20 +39,19 @@ def usable_columns(x: Array, drop: bool) -> Usable:
     """
     values, rounding, noise = as_float64(x)
     n, d = values.shape
-    if n < _fewest_rows(d):
+    fewest = _fewest_rows(d)
+    if n < fewest:
         raise ValueError(
-            f"{n} rows are too few for {d} columns: at least {_fewest_rows(d)} are needed, and "
-            f"intervals hold from {50 * d}."
+            f"{n} rows are too few for {d} columns: at least {fewest} are needed, and intervals "
+            f"hold from {50 * d}."
         )
-    # Halves, because the difference of two numbers can exceed the largest one.
-    highest, lowest = values.max(axis=0) / 2, values.min(axis=0) / 2
+    highest, lowest = values.max(axis=0), values.min(axis=0)
     dead = highest - lowest <= 2 * rounding * np.maximum(np.abs(highest), np.abs(lowest))
     dropped = [DroppedColumn(int(i), "constant") for i in np.flatnonzero(dead)]
     if dropped and not drop:
-        others = f", as are {len(dropped) - 1} more" if len(dropped) > 1 else ""
         raise ValueError(
-            f"Column {dropped[0].column} is constant{others} (a dead unit); pass drop=True to "
-            "leave such columns out and have that reported."
+            f"Column {dropped[0].column} is constant (a dead unit); pass drop=True to leave such "
+            "columns out and have that reported."
         )
     kept = np.flatnonzero(~dead)
     if len(kept) == 0:
@@ -82,10 +81,9 @@ def dependent_columns(
     n, d = x.shape
     median, spread = centre_and_spread(x)
     y, near = np.empty((n, d)), np.ones(n, dtype=bool)
-    with np.errstate(over="ignore"):
-        for j in range(d):
-            y[:, j] = (x[:, j] / 2 - median[j]) / spread[j]
-            near &= np.abs(y[:, j]) <= FAR
+    for j in range(d):
+        y[:, j] = (x[:, j] - median[j]) / spread[j]
+        near &= np.abs(y[:, j]) <= FAR
     y = y if near.all() else y[near]
     if len(y) < _fewest_rows(d):
         return np.array([], dtype=np.int64), np.nan
@@ -105,12 +103,11 @@ def dependent_columns(
 
 
 def centre_and_spread(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "2 d"]:
-    """Half the median of every column, and half the median distance of other values from it."""
+    """The median of every column, and the median distance of other values from it."""
     found = np.empty((2, x.shape[1]))
     for j, column in enumerate(x.T):
-        half = column / 2
-        found[0, j] = np.median(half)
-        distance = np.abs(half - found[0, j])
+        found[0, j] = np.median(column)
+        distance = np.abs(column - found[0, j])
         found[1, j] = np.median(distance[distance > 0])
     return found
 
@@ -125,10 +122,6 @@ def as_float64(x: Array) -> tuple[Float64[np.ndarray, "N d"], float, float]:
     array, eps = as_array(x), EPS64
     if array.dtype.kind == "f":
         eps = float((torch if isinstance(x, Tensor) else np).finfo(x.dtype).eps)
-    elif np.issubdtype(array.dtype, np.integer):
-        # Differences from the least are exact where 64 bits are more than float64 holds.
-        whole = array.astype(np.int64, copy=False)
-        array = (whole - whole.min(axis=0)).view(np.uint64)
     values = np.asarray(array, dtype=np.float64)
     if eps > EPS32:
         return values, eps, eps**2 / 2

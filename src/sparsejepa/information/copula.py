@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float64, Int32, Shaped
 from scipy.special import ndtri
 
 from sparsejepa.information.columns import EPS64, row_chunks
-from sparsejepa.information.estimate import Columns, Estimator, Matrix, Term
-from sparsejepa.information.gaussian import cholesky, excess, half_log_determinant, null_variance
+from sparsejepa.information.estimate import Columns, Matrix
+from sparsejepa.information.gaussian import GaussianEstimator
 
 # Random splits into halves, from which the bias is extrapolated.
 SPLITS = 4
@@ -25,7 +25,7 @@ LEAST_SHARE = 0.01
 Ranks = Int32[np.ndarray, "N d"]
 
 
-class CopulaEstimator(Estimator):
+class CopulaEstimator(GaussianEstimator):
     """The estimate bound to the ranks of its columns.
 
     Ranks displace the scores of a row by about 1 / sqrt(N), differently in every column. That
@@ -36,8 +36,8 @@ class CopulaEstimator(Estimator):
     """
 
     def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
-        self.ranks = independent_ranks(x, generator)
-        n, self.correlation = len(x), _products(self.ranks)
+        self.ranks, self.rows = independent_ranks(x, generator), len(x)
+        self.correlation = _products(self.ranks)
         smallest = float(np.linalg.eigvalsh(self.correlation)[0])
         if smallest <= 10 * len(self.correlation) * EPS64:
             raise ValueError(
@@ -48,25 +48,19 @@ class CopulaEstimator(Estimator):
             )
         self.in_halves = np.zeros_like(self.correlation)
         for _ in range(SPLITS):
-            order = torch.randperm(n, generator=generator).numpy()
-            for part in (order[: n // 2], order[n // 2 :]):
-                member = np.zeros(n, dtype=bool)
+            order = torch.randperm(self.rows, generator=generator).numpy()
+            for part in np.split(order, [self.rows // 2]):
+                member = np.zeros(self.rows, dtype=bool)
                 member[part] = True
                 self.in_halves += _products(_ranks_within(self.ranks, member)) / (2 * SPLITS)
 
-    def entropy_value(self, columns: Columns) -> float:
-        factor = cholesky(self.correlation, columns)
-        whole = half_log_determinant(factor) - excess(len(self.ranks), len(columns))
-        return whole + self._correction(columns, factor)
-
-    def entropy(self, columns: Columns) -> Term:
-        """With the influence function of -½ ln det R for its sampling error.
+    def deviations(self, columns: Columns, factor: Matrix) -> Float64[np.ndarray, "N"]:
+        """By the influence function of -½ ln det R.
 
         A row moves R by z z' and, through the margins, by the empirical distribution function's
         error at each of its scores: Klaassen & Wellner 1997, section 3, here summed over R⁻¹.
         """
         n, k = len(self.ranks), len(columns)
-        factor = cholesky(self.correlation, columns)
         precision = scipy.linalg.cho_solve((factor, True), np.eye(k))
         scores = normal_scores(n)
         # d score / d rank share: from an error of the distribution function to one of the score.
@@ -84,12 +78,9 @@ class CopulaEstimator(Estimator):
                 by_rank[rank] = pull
                 above = (by_rank * slope)[::-1].cumsum()[::-1]
                 influence += 0.5 * scores[rank] * pull + above[rank]
-        correction = self._correction(columns, factor)
-        value = half_log_determinant(factor) - excess(n, k) + correction
-        deviations = (influence - influence.mean()) / np.sqrt(n)
-        return Term(value, deviations, null_variance(n, k), correction)
+        return (influence - influence.mean()) / np.sqrt(n)
 
-    def _correction(self, columns: Columns, factor: Matrix) -> float:
+    def correction(self, columns: Columns, factor: Matrix) -> float:
         """½ ln det (2 S(N) - S(N/2)) - ½ ln det S(N), bounded in each direction."""
         halves = self.in_halves[np.ix_(columns, columns)]
         white = scipy.linalg.solve_triangular(factor, halves, lower=True)

@@ -43,8 +43,6 @@ class TotalCorrelation:
         a chi-square / 2n). So, as in Wilson's interval of a proportion, the upper end t solves
         (t - value)² = z² (standard_error² + 2 (t - value) / n); the lower end is the normal one.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, not {level}.")
         z = float(ndtri((1 + level) / 2))
         shift = z * z / self.n
         lower = self.value - z * self.standard_error

@@ -11,11 +11,10 @@ from scipy.special import polygamma, psi
 
 from sparsejepa.information.columns import (
     EPS64,
-    as_float64,
     centre_and_spread,
-    dependent_columns,
     moments,
     row_chunks,
+    usable_columns,
 )
 from sparsejepa.information.estimate import Columns, Estimator, Matrix, Term
 
@@ -28,44 +27,56 @@ class GaussianEstimator(Estimator):
     """The plug-in estimate of columns that `usable_columns` and `columns_of_one_row` let pass."""
 
     def __init__(self, x: Float64[np.ndarray, "N d"]) -> None:
-        self.x = x
+        self.x, self.rows = x, len(x)
         self.mean, covariance = moments(x)
         self.scale = np.sqrt(np.diag(covariance))
         self.correlation = covariance / self.scale / self.scale[:, None]
 
     def entropy_value(self, columns: Columns) -> float:
-        half = half_log_determinant(cholesky(self.correlation, columns))
-        return half - excess(len(self.x), len(columns))
+        return self._plug_in(columns)[0]
 
     def entropy(self, columns: Columns) -> Term:
-        """With the exact jackknife: leaving row i out multiplies det R by 1 - leverage i."""
-        n, k = len(self.x), len(columns)
-        half = half_log_determinant(cholesky(self.correlation, columns))
-        leverage = self.leverages(columns)
+        value, factor, correction = self._plug_in(columns)
+        null = 0.25 * float(polygamma(1, (self.rows - 1 - np.arange(len(columns))) / 2).sum())
+        return Term(value, self.deviations(columns, factor), null, correction)
+
+    def _plug_in(self, columns: Columns) -> tuple[float, Matrix, float]:
+        """½ ln det without its bias, the Cholesky factor and the correction that it contains."""
+        factor = np.linalg.cholesky(self.correlation[np.ix_(columns, columns)])
+        correction = self.correction(columns, factor)
+        half = float(np.log(np.diag(factor)).sum())
+        return half - excess(self.rows, len(columns)) + correction, factor, correction
+
+    def correction(self, columns: Columns, factor: Matrix) -> float:
+        """Nats to add to the plug-in, whose size is suspected as bias."""
+        return 0.0
+
+    def deviations(self, columns: Columns, factor: Matrix) -> Float64[np.ndarray, "N"]:
+        """By the exact jackknife: leaving row i out multiplies det R by 1 - leverage i."""
+        leverage = self.leverages(columns, factor)
         left_out = 0.5 * np.log1p(-np.minimum(leverage, 1 - LEAST_LEFT))
         for row in np.flatnonzero(leverage > 1 - LEAST_LEFT):
             rest = GaussianEstimator(np.delete(self.x[:, columns], row, axis=0))
-            narrower = np.log(rest.scale / self.scale[columns]).sum() + 0.5 * k * np.log1p(-1 / n)
-            of_rest = half_log_determinant(cholesky(rest.correlation, np.arange(k)))
-            left_out[row] = of_rest + narrower - half
-        deviations = np.sqrt(n - 1) * (left_out - left_out.mean())
-        return Term(half - excess(n, k), deviations, null_variance(n, k))
+            narrower = np.log(rest.scale / self.scale[columns]).sum()
+            narrower += 0.5 * len(columns) * np.log1p(-1 / self.rows)
+            of_rest = np.log(np.diag(np.linalg.cholesky(rest.correlation))).sum()
+            left_out[row] = of_rest + narrower - np.log(np.diag(factor)).sum()
+        return np.sqrt(self.rows - 1) * (left_out - left_out.mean())
 
-    def leverages(self, columns: Columns) -> Float64[np.ndarray, "N"]:
+    def leverages(self, columns: Columns, factor: Matrix) -> Float64[np.ndarray, "N"]:
         """h_i / (N - 1) with each row's squared Mahalanobis distance h_i from the mean."""
-        n, k = len(self.x), len(columns)
-        factor, leverage = cholesky(self.correlation, columns), np.empty(n)
-        for rows in row_chunks(n, k):
+        leverage = np.empty(self.rows)
+        for rows in row_chunks(self.rows, len(columns)):
             z = (self.x[rows][:, columns] - self.mean[columns]) / self.scale[columns]
             white = scipy.linalg.solve_triangular(factor, z.T, lower=True)
-            leverage[rows] = np.square(white).sum(axis=0) / (n - 1)
+            leverage[rows] = np.square(white).sum(axis=0) / (self.rows - 1)
         return leverage
 
 
 def in_own_units(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "N d"]:
     """Columns up to 1 in size, by powers of two, without the offset of those far from zero."""
     median, spread = centre_and_spread(x)
-    offset = np.where(np.abs(median) > 1000 * spread, 2 * median, 0.0)
+    offset = np.where(np.abs(median) > 1000 * spread, median, 0.0)
     x = x - offset if offset.any() else x
     return np.ldexp(x, -np.frexp(np.abs(x).max(axis=0))[1])
 
@@ -75,36 +86,20 @@ def columns_of_one_row(x: Float64[np.ndarray, "N d"]) -> dict[int, str]:
 
     Without that row the column is constant, as a unit that is active for one image, or dependent.
     """
-    median, spread = centre_and_spread(x)
-    apart = [np.flatnonzero(column / 2 != half) for column, half in zip(x.T, median, strict=True)]
-    found = {j: f"constant but for row {a[0]}" for j, a in enumerate(apart) if len(a) == 1}
-    others = np.array([j for j in range(x.shape[1]) if j not in found], dtype=np.int64)
-    if len(others) == 0:
-        return found
-    estimator = GaussianEstimator(in_own_units(x[:, others]))
-    smallest = float(np.linalg.eigvalsh(estimator.correlation)[0])
-    if smallest <= 10 * len(others) * EPS64:
-        with np.errstate(over="ignore"):
-            farthest = np.abs((x / 2 - median) / spread).max(axis=1).argmax()
+    estimator, every = GaussianEstimator(in_own_units(x)), np.arange(x.shape[1])
+    if np.linalg.eigvalsh(estimator.correlation)[0] <= 10 * len(every) * EPS64:
+        median, spread = centre_and_spread(x)
         raise ValueError(
-            f"Outliers, the farthest in row {farthest}, leave nothing of a correlation matrix but "
-            "rounding: leave such rows out, or use method 'copula' or 'ksg', which see ranks."
+            f"Outliers, the farthest in row {np.abs((x - median) / spread).max(axis=1).argmax()}, "
+            "leave nothing of a correlation matrix but rounding: leave such rows out, or use "
+            "method 'copula' or 'ksg', which see ranks."
         )
-    noise = as_float64(x)[2]
-    for row in np.flatnonzero(estimator.leverages(np.arange(len(others))) > 1 - LEAST_LEFT):
-        for j in dependent_columns(np.delete(x[:, others], row, axis=0), noise)[0]:
-            found[int(others[j])] = f"linearly dependent on the others but for row {row}"
+    found = {}
+    leverage = estimator.leverages(every, np.linalg.cholesky(estimator.correlation))
+    for row in np.flatnonzero(leverage > 1 - LEAST_LEFT):
+        for left_out in usable_columns(np.delete(x, row, axis=0), drop=True)[2]:
+            found[left_out.column] = f"{left_out.reason} but for row {row}"
     return found
-
-
-def cholesky(correlation: Matrix, columns: Columns) -> Matrix:
-    """Lower factor of the correlation matrix of some columns."""
-    return np.linalg.cholesky(correlation[np.ix_(columns, columns)])
-
-
-def half_log_determinant(factor: Matrix) -> float:
-    """½ ln det of the matrix with this Cholesky factor."""
-    return float(np.log(np.diag(factor)).sum())
 
 
 def excess(n: int, k: int) -> float:
@@ -115,8 +110,3 @@ def excess(n: int, k: int) -> float:
     multiinformation of d columns by about d (d - 1) / (4 n).
     """
     return 0.5 * float(psi((n - 1 - np.arange(k)) / 2).sum())
-
-
-def null_variance(n: int, k: int) -> float:
-    """Variance of ½ ln det S of n independent rows of k independent columns, in nats²."""
-    return 0.25 * float(polygamma(1, (n - 1 - np.arange(k)) / 2).sum())

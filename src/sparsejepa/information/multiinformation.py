@@ -248,8 +248,7 @@ def _checked_groups(
         raise ValueError("Every group needs at least one column, and names none of them twice.")
     every = np.concatenate(named)
     if every.min() < 0 or every.max() >= d:
-        wrong = every[(every < 0) | (every >= d)][0]
-        raise ValueError(f"Column {wrong} of a group does not exist: there are 0 to {d - 1}.")
+        raise ValueError(f"Columns {every.min()} to {every.max()} are not within 0 to {d - 1}.")
     uses = np.bincount(every, minlength=d)
     if (uses > 1).any() and not overlapping:
         raise ValueError(
@@ -258,8 +257,5 @@ def _checked_groups(
             "does not hold; pass a partition, or overlapping=True for the counterexample."
         )
     if cover and (uses == 0).any():
-        raise ValueError(
-            f"Column {uses.argmin()} is in no group: make such columns a group of their own, or "
-            "pass only the columns that are in one."
-        )
+        raise ValueError(f"Column {uses.argmin()} is in no group: make it one of its own.")
     return named

@@ -13,7 +13,7 @@ Time t is the paper's: L times learning rate x steps of gradient flow on Â½ E||Â
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -56,15 +56,13 @@ class LinearDynamics:
 
 
 def linear_dynamics(
-    objective: str,
+    objective: Objective,
     depth: int,
     covariance: PerFeature,
     regression: PerFeature,
     epsilon: PerFeature,
 ) -> LinearDynamics:
     """Broadcasts lambda, rho and epsilon to one length and checks that the theory covers them."""
-    if objective not in get_args(Objective):
-        raise ValueError(f"objective {objective!r} is unknown; choose jepa or mae.")
     given = (np.atleast_1d(np.asarray(a, float)) for a in (covariance, regression, epsilon))
     lam, rho, start = (a.copy() for a in np.broadcast_arrays(*given))
     if not ((lam > 0) & (rho > 0) & np.isfinite(lam + rho)).all():
@@ -102,10 +100,8 @@ def trajectories(
     Raises:
         ValueError: an epsilon so small that growth is a jump at the resolution of time.
     """
-    jumps = log_growth(dynamics, dynamics.end / 2) > RESOLVED * log_growth(
-        dynamics, dynamics.epsilon
-    )
-    if jumps.any():
+    fastest, first = (log_growth(dynamics, w) for w in (dynamics.end / 2, dynamics.epsilon))
+    if (jumps := fastest > RESOLVED * first).any():
         raise ValueError(
             f"epsilon {dynamics.epsilon[jumps][0]:.3g} is too small for a trajectory at depth "
             f"{dynamics.depth}: growth is a jump; use critical_time, or a larger epsilon."
@@ -181,10 +177,8 @@ def critical_time(dynamics: LinearDynamics, fraction: float) -> Float[np.ndarray
         total = np.log(last / first)
     else:
         total = (first ** (1.0 - depth) - last ** (1.0 - depth)) / (depth - 1)
-    b = 2 / (depth + 1)
-    at_first, at_last = (
-        u**2 / 2 * hyp2f1(1.0, b, 1 + b, u ** (depth + 1) / rho) for u in (first, last)
-    )
+    b, ends = 2 / (depth + 1), (first, last)
+    at_first, at_last = (u**2 / 2 * hyp2f1(1.0, b, 1 + b, u ** (depth + 1) / rho) for u in ends)
     return depth / dynamics.covariance * (total + (at_last - at_first) / rho)
 
 

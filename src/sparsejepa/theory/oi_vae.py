@@ -59,7 +59,9 @@ def bars_experiment(config: BarsConfig, seed: int) -> BarsResult:
     eta lambda sum_g sum_k ||W^(g)_{.,k}||; with `proximal` off the subgradient of this penalty is
     added to the gradient instead. `seed` fixes the data and the initial weights.
     """
-    mean, covariance = moments(draw_bars(config, seed))
+    images = draw_bars(config, seed)
+    mean = images.mean(dim=0)
+    covariance = (images - mean).T @ (images - mean) / len(images)
     parameters = initial_parameters(config, seed)
     weight, *others = parameters.values()
     adam = torch.optim.Adam(others, config.learning_rate)
@@ -96,9 +98,8 @@ def draw_bars(config: BarsConfig, seed: int) -> Float64[Tensor, "N D"]:
 def initial_parameters(config: BarsConfig, seed: int) -> dict[str, Tensor]:
     """Initial values. W is N(0, 1) as in the paper's code: large, lest columns die at once."""
     size, latents = config.size, config.latents
-    normal = functools.partial(
-        torch.randn, generator=generator(seed, "oi-VAE"), dtype=torch.float64
-    )
+    options = {"generator": generator(seed, "oi-VAE"), "dtype": torch.float64}
+    normal = functools.partial(torch.randn, **options)
     zeros = functools.partial(torch.zeros, dtype=torch.float64)
     values = {
         "weight": normal(size, latents),  # W [G, K]
@@ -110,12 +111,6 @@ def initial_parameters(config: BarsConfig, seed: int) -> dict[str, Tensor]:
         "log_noise": torch.tensor(config.brightness, dtype=torch.float64).log(),
     }
     return {name: value.requires_grad_() for name, value in values.items()}
-
-
-def moments(x: Float64[Tensor, "N D"]) -> tuple[Float64[Tensor, "D"], Float64[Tensor, "D D"]]:
-    """Mean and covariance (divided by N)."""
-    mean = x.mean(dim=0)
-    return mean, (x - mean).T @ (x - mean) / len(x)
 
 
 def negative_elbo(
