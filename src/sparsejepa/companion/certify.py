@@ -28,14 +28,7 @@ from safetensors.numpy import load_file
 
 from sparsejepa.companion import manifest, provenance
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import (
-    MANIFEST,
-    REPORT,
-    RESULTS,
-    TIMING,
-    TRAINING,
-    TRAINING_SHA256,
-)
+from sparsejepa.companion.manifest import MANIFEST, REPORT, RESULTS, TIMING, TRAINING
 from sparsejepa.companion.parameters import effective_parameters
 from sparsejepa.companion.provenance import code_of, git, notebook_path, runs_root
 from sparsejepa.companion.runs import run_notebook
@@ -141,7 +134,7 @@ def _compared(
             else:
                 found = compare_runs(runs_root(old) / copy.id, runs_root(new) / copy.id)
                 valid_for = {"commit": commit, **code_of(new, run.notebook)}
-                valid_for[TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
+                valid_for[manifest.TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
                 yield _judged(root, revision, run, found, valid_for)
                 continue
             yield Outcome(run.id, "stale", (wrong,)), None

@@ -40,14 +40,8 @@ class StudyRun:
     @property
     def command(self) -> list[str]:
         """What makes it, in a process whose working folder is the checkout."""
-        command = [
-            sys.executable,
-            "-m",
-            "sparsejepa.cli",
-            "run",
-            f"notebooks/{self.notebook}.ipynb",
-        ]
-        return [*command, "--preset", self.preset, "--run", self.name]
+        run = ["run", f"notebooks/{self.notebook}.ipynb", "--preset", self.preset]
+        return [sys.executable, "-m", "sparsejepa.cli", *run, "--run", self.name]
 
 
 def load_study(root: Path, preset: str) -> list[StudyRun]:

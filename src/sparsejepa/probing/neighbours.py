@@ -82,6 +82,8 @@ def nearest(
     bank: TrainX, queries: TestX, k: int
 ) -> tuple[Float[Tensor, "M k"], Int64[Tensor, "M k"]]:
     """Cosine similarities and indices of the k most similar rows, most similar first."""
+    if not 1 <= k <= len(bank):
+        raise ValueError(f"k must be from 1 to the {len(bank)} rows of the bank, not {k}.")
     unit_bank, unit_queries = (
         F.normalize(as_float(x).to(bank.device).float(), dim=1) for x in (bank, queries)
     )
