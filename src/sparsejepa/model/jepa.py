@@ -1,5 +1,6 @@
 """The JEPA objective, its variants, and the table of methods that combines their parts."""
 
+import contextlib
 import copy
 import dataclasses
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ class Jepa(nn.Module):
             pooled = (whole if self.config.target == "shared" else latents.float()).mean(1)
             loss = weights.prediction_weight * prediction_loss + penalty_loss
             loss = loss + weights.weight * self.regulariser(pooled, step)
-        spread = targets.detach().flatten(0, 2).std(0).mean()
+        spread = targets.detach().flatten(0, -2).std(0).mean()
         return JepaOutput(loss, prediction_loss.detach(), spread)
 
     @torch.no_grad()
@@ -145,7 +146,8 @@ class Jepa(nn.Module):
         encoder = self.context_encoder if shared else self.target_encoder
         tokens = self.context_windows if shared else self.target_windows
         blocks = self.config.target_blocks
-        with torch.set_grad_enabled(shared and torch.is_grad_enabled()):
+        # Not `set_grad_enabled`, at which torch.compile would part the graph.
+        with contextlib.nullcontext() if shared else torch.no_grad():
             windows = tokens(masks.context.unsqueeze(1)) if tokens else None
             whole = encoder(images, extra=windows, last=blocks).float()
             if blocks > 1:

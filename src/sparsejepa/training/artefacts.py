@@ -168,7 +168,11 @@ def code_sha256() -> str:
 
 
 def _without_defaults(config: Any) -> dict[str, Any]:
-    """Fields that differ from their defaults, nested; how often to save decides nothing."""
+    """Fields that differ from their defaults, nested, and decide what is computed.
+
+    How often to save decides nothing; without a compiler a GPU computes what it does with one but
+    for rounding.
+    """
     found = {}
     for part in dataclasses.fields(config):
         value = getattr(config, part.name)
@@ -177,7 +181,7 @@ def _without_defaults(config: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             if inner := _without_defaults(value):
                 found[part.name] = inner
-        elif value != default and part.name != "checkpoint_minutes":
+        elif value != default and part.name != "checkpoint_minutes" and value != "off":
             found[part.name] = value
     return json.loads(json.dumps(found))
 
