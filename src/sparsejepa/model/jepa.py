@@ -106,8 +106,9 @@ class Jepa(nn.Module):
             pooled = (whole if self.config.target == "shared" else latents.float()).mean(1)
             loss = weights.prediction_weight * prediction_loss + penalty_loss
             loss = loss + weights.weight * self.regulariser(pooled, step)
-        spread = targets.detach().flatten(0, -2).std(0).mean()
-        return JepaOutput(loss, prediction_loss.detach(), spread)
+        spread = targets.detach().flatten(0, 2).std(0).mean()
+        # Not detached here: it may be the loss itself, and a compiler would detach both.
+        return JepaOutput(loss, prediction_loss, spread)
 
     @torch.no_grad()
     def targets(self, images: Float[Tensor, "B 3 H W"], masks: Masks) -> Float[Tensor, "B M T D"]:
@@ -146,7 +147,6 @@ class Jepa(nn.Module):
         encoder = self.context_encoder if shared else self.target_encoder
         tokens = self.context_windows if shared else self.target_windows
         blocks = self.config.target_blocks
-        # Not `set_grad_enabled`, at which torch.compile would part the graph.
         with contextlib.nullcontext() if shared else torch.no_grad():
             windows = tokens(masks.context.unsqueeze(1)) if tokens else None
             whole = encoder(images, extra=windows, last=blocks).float()

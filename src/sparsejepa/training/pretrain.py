@@ -226,7 +226,7 @@ def train_step(
     state.apply_gradients(rate, cosine(step, steps, *config.weight_decay), sgd_rate)
     state.jepa.update_target(linear(step, steps, *config.ema))
     # Over all processes; the spread is the mean of each one's own.
-    measures = torch.stack([output.prediction_loss, output.target_spread])
+    measures = torch.stack([output.prediction_loss, output.target_spread]).detach()
     state.progress.record(accelerator.reduce(measures, "mean"))
 
 
