@@ -24,6 +24,7 @@ from sparsejepa.model.vit import (
     timm_arguments,
 )
 from sparsejepa.randomness import generator
+from tests.repository import ROOT
 
 TINY = EncoderConfig(
     image_size=16, width=32, depth=2, heads=2, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3)
@@ -221,3 +222,17 @@ def test_an_unfit_file_is_refused_in_one_sentence(tmp_path: Path, spoil, sentenc
     assert str(path) in said and "\n" not in said and "delete" not in said and len(said) < 600
     with pytest.raises(FileNotFoundError, match="absent"):
         load_encoder(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("folder", sorted(ROOT.glob("book/runs/reference/trainings/*")), ids=str)
+@torch.no_grad()
+def test_a_t4_s_float16_holds_the_activations(folder: Path):
+    """Of committed encoders, computed in float32: every layer's output is a tenth of 65,504."""
+    encoder = load_encoder(folder / "encoder.safetensors")
+    largest = []
+    for part in encoder.vit.modules():
+        part.register_forward_hook(lambda *given: largest.append(given[2].abs().max().item()))
+    size = encoder.config.image_size
+    for batch in (images(8, size), torch.zeros(1, 3, size, size), torch.ones(1, 3, size, size)):
+        encoder(batch)
+    assert 1 < max(largest) < 6550

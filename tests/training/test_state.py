@@ -11,6 +11,7 @@ import torch
 from sparsejepa.model.jepa import Jepa
 from sparsejepa.randomness import generator
 from sparsejepa.training.checkpoint import load_checkpoint
+from sparsejepa.training.muon import Muon
 from sparsejepa.training.precision import Precision
 from sparsejepa.training.state import Progress, TrainingState
 from tests.training.tiny import MODEL, SPARSE
@@ -78,6 +79,30 @@ def test_muon_takes_the_matrices_of_blocks():
     for name in blocks:
         torch.testing.assert_close(state.jepa.get_parameter(name), before[name] * (1 - 0.5 * 0.25))
     assert fresh().muon is None
+
+
+def test_muon_in_batches_is_torch_s_own():
+    """Three steps of square, wide and tall matrices: bf16's rounding apart, and one state."""
+    shapes = [(48, 16), (16, 16), (16, 64), (48, 16), (64, 16)]
+    draws = generator(0, "matrices")
+    first = [torch.randn(shape, generator=draws) for shape in shapes]
+    ours, theirs = ([torch.nn.Parameter(m.clone()) for m in first] for _ in range(2))
+    own = Muon(ours)
+    torch_s = torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw")
+    for optimiser in (own, torch_s):
+        optimiser.param_groups[0] |= {"lr": 0.1, "weight_decay": 0.3}
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=draws)
+            other.grad = one.grad.clone()
+        own.step()
+        torch_s.step()
+    for one, other, start in zip(ours, theirs, first, strict=True):
+        assert (one - start).abs().max() > 0.1
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+        momenta = (o.state[p]["momentum_buffer"] for o, p in ((own, one), (torch_s, other)))
+        torch.testing.assert_close(*momenta, rtol=0, atol=0)
+    torch_s.load_state_dict(own.state_dict())
 
 
 def test_a_step_of_r1_is_descent_and_shrinkage():

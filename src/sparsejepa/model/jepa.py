@@ -1,5 +1,6 @@
 """The JEPA objective, its variants, and the table of methods that combines their parts."""
 
+import contextlib
 import copy
 import dataclasses
 from dataclasses import dataclass, field
@@ -106,7 +107,8 @@ class Jepa(nn.Module):
             loss = weights.prediction_weight * prediction_loss + penalty_loss
             loss = loss + weights.weight * self.regulariser(pooled, step)
         spread = targets.detach().flatten(0, 2).std(0).mean()
-        return JepaOutput(loss, prediction_loss.detach(), spread)
+        # Not detached here: it may be the loss itself, and a compiler would detach both.
+        return JepaOutput(loss, prediction_loss, spread)
 
     @torch.no_grad()
     def targets(self, images: Float[Tensor, "B 3 H W"], masks: Masks) -> Float[Tensor, "B M T D"]:
@@ -145,7 +147,7 @@ class Jepa(nn.Module):
         encoder = self.context_encoder if shared else self.target_encoder
         tokens = self.context_windows if shared else self.target_windows
         blocks = self.config.target_blocks
-        with torch.set_grad_enabled(shared and torch.is_grad_enabled()):
+        with contextlib.nullcontext() if shared else torch.no_grad():
             windows = tokens(masks.context.unsqueeze(1)) if tokens else None
             whole = encoder(images, extra=windows, last=blocks).float()
             if blocks > 1:

@@ -101,7 +101,9 @@ def epps_pulley(
     t = torch.linspace(0, limit, knots, device=samples.device, dtype=samples.dtype)
     gaussian = (-t.square() / 2).exp()
     weights = torch.full_like(t, 2 * limit / (knots - 1))
-    weights[[0, -1]] /= 2
+    # Not by a list of places, which would be copied to a GPU.
+    weights[0] /= 2
+    weights[-1] /= 2
     angles = samples.unsqueeze(-1) * t
     gap = (angles.cos().mean(0) - gaussian).square() + angles.sin().mean(0).square()
     return len(samples) * gap @ (weights * gaussian)

@@ -157,7 +157,11 @@ def training_key(config: PretrainConfig, pixel_sha256: str) -> str:
 
 
 def _without_defaults(config: Any) -> dict[str, Any]:
-    """Fields that differ from their defaults, nested; how often to save decides nothing."""
+    """Fields that differ from their defaults, nested, and decide what is computed.
+
+    How often to save decides nothing; without a compiler a GPU computes what it does with one but
+    for rounding.
+    """
     found = {}
     for part in dataclasses.fields(config):
         value = getattr(config, part.name)
@@ -166,7 +170,7 @@ def _without_defaults(config: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             if inner := _without_defaults(value):
                 found[part.name] = inner
-        elif value != default and part.name != "checkpoint_minutes":
+        elif value != default and part.name != "checkpoint_minutes" and value != "off":
             found[part.name] = value
     return json.loads(json.dumps(found))
 

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
@@ -29,7 +30,7 @@ from sparsejepa.data.batches import (
     epoch_order,
 )
 from sparsejepa.data.image_set import ImageSet
-from sparsejepa.model.jepa import Jepa, ModelConfig, method_config
+from sparsejepa.model.jepa import Jepa, JepaOutput, ModelConfig, method_config
 from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import Encoder, EncoderConfig, PredictorConfig, use_fused_attention
@@ -38,6 +39,10 @@ from sparsejepa.training.precision import Precision, Wish, choose_device, choose
 from sparsejepa.training.state import TrainingState, leaves
 
 Watch = Callable[[Encoder], dict[str, float]]
+Network = Callable[[Tensor, Masks, int], JepaOutput]  # a Jepa, shared and compiled or not
+# What may change when a run goes on. After a change of `compile`, or of the machine, it ends as it
+# would have to rounding, else to the bit.
+FREE = ("checkpoint_minutes", "compile")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,9 @@ class PretrainConfig:
     ema: tuple[float, float] = (0.996, 1.0)  # target momentum, first and last step, linear; I-JEPA
     precision: Wish = "auto"  # auto: best the device really has
     checkpoint_minutes: float = 5.0  # longest training time that a kill can cost
+    # torch.compile takes a minute or more; weights then differ by rounding. auto: for 1,000 steps
+    # and more on a GPU.
+    compile: Literal["auto", "off", "on"] = "auto"
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -141,7 +149,7 @@ def pretrain(
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         state.load(checkpoint)
-    model, progress = accelerator.prepare_model(jepa), state.progress
+    model, progress = _prepared(config, images, jepa, accelerator), state.progress
     per_epoch = len(images) // batch
     started = saved = time.perf_counter()
     main = accelerator.is_main_process
@@ -165,32 +173,52 @@ def pretrain(
     return PretrainResult(jepa, progress.history, steps, progress.seconds, precision)
 
 
+class Draws(NamedTuple):
+    """The random choices of a step, on the CPU: a process's share of those of the whole batch."""
+
+    chosen: Int64[Tensor, "B"]  # images
+    boxes: Int64[Tensor, "B 4"]  # crops
+    flips: Bool[Tensor, "B"]  # which of them are mirrored
+    masks: Masks
+
+
+def draw(config: PretrainConfig, images: Images, step: int, share: slice) -> Draws:
+    """The draws of a step, functions of seed and step: a GPU computes meanwhile."""
+    size = config.batch_size
+    epoch, position = divmod(step, len(images) // size)
+    chosen = epoch_order(len(images), config.seed, epoch)[position * size :][:size]
+    crops = generator(config.seed, "crops", step)
+    boxes = draw_crops(size, *images.shape[1:3], crops, scale=config.crop_scale)
+    flips = draw_flips(size, crops) & config.flip
+    masks = sample_masks(config.masks, size, generator(config.seed, "masks", step))
+    masks = Masks(*(kept[share] for kept in masks))
+    return Draws(chosen[share], boxes[share], flips[share], masks)
+
+
+def compute_loss(
+    config: PretrainConfig, images: Images, draws: Draws, model: Network, state: TrainingState
+) -> JepaOutput:
+    """The loss of a step on the device of the images, which is never waited for."""
+    device, dtype = images.device, state.precision.autocast
+    chosen = images[draws.chosen.to(device, non_blocking=True)]
+    side = config.model.encoder.image_size
+    batch, masks = crop_and_resize(chosen, draws.boxes, draws.flips, side), draws.masks.to(device)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        return model(batch, masks, state.progress.step)
+
+
 def train_step(
     config: PretrainConfig,
     steps: int,
     images: Images,
-    model: nn.Module,
+    model: Network,
     state: TrainingState,
     accelerator: Accelerator,
 ) -> None:
     """One optimiser step. Every process draws the whole batch's choices and computes its share."""
-    step, device, size = state.progress.step, accelerator.device, config.batch_size
-    epoch, position = divmod(step, len(images) // size)
-    order = epoch_order(len(images), config.seed, epoch)
-    share = size // accelerator.num_processes
-    mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-    chosen = order[position * size :][:size][mine].to(device)
-    crops = generator(config.seed, "crops", step)
-    boxes = draw_crops(size, *images.shape[1:3], crops, scale=config.crop_scale)
-    flips = draw_flips(size, crops) & config.flip
-    side = config.model.encoder.image_size
-    batch = crop_and_resize(images[chosen], boxes[mine], flips[mine], side)
-    masks = sample_masks(config.masks, size, generator(config.seed, "masks", step))
-    masks = Masks(*(kept[mine] for kept in masks)).to(device)
-
-    dtype = state.precision.autocast
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        output = model(batch, masks, step)
+    step, size = state.progress.step, config.batch_size // accelerator.num_processes
+    share = slice(accelerator.process_index * size, (accelerator.process_index + 1) * size)
+    output = compute_loss(config, images, draw(config, images, step, share), model, state)
     state.scaler.scale(output.loss).backward()
     warmup = round(config.warmup * steps)
     rate = learning_rate(step, steps, warmup, config.peak_learning_rate, config.final_learning_rate)
@@ -198,7 +226,7 @@ def train_step(
     state.apply_gradients(rate, cosine(step, steps, *config.weight_decay), sgd_rate)
     state.jepa.update_target(linear(step, steps, *config.ema))
     # Over all processes; the spread is the mean of each one's own.
-    measures = torch.stack([output.prediction_loss, output.target_spread])
+    measures = torch.stack([output.prediction_loss, output.target_spread]).detach()
     state.progress.record(accelerator.reduce(measures, "mean"))
 
 
@@ -246,6 +274,24 @@ def _configured(
     return from_mapping(PretrainConfig, {"model": model} | settings)
 
 
+def _prepared(
+    config: PretrainConfig, images: Images, jepa: nn.Module, accelerator: Accelerator
+) -> Network:
+    """The network as all processes share it, compiled where `config.compile` says so."""
+    model = accelerator.prepare_model(jepa)
+    long = config.epochs * (len(images) // config.batch_size) >= 1000
+    if config.compile == "off" or config.compile == "auto" and not (long and images.is_cuda):
+        return model
+    compiled = torch.compile(model)
+
+    def network(batch: Tensor, masks: Masks, step: int) -> JepaOutput:
+        # Target blocks of every size share one graph where the compiler can make it.
+        torch._dynamo.maybe_mark_dynamic(masks.targets, 2)
+        return compiled(batch, masks, step)
+
+    return network
+
+
 def _planned_steps(
     config: PretrainConfig,
     images: Images,
@@ -269,7 +315,7 @@ def _planned_steps(
         differing = [
             f"{name} {old.get(name)!r} -> {new.get(name)!r}"
             for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name) and name != "checkpoint_minutes"
+            if old.get(name) != new.get(name) and name not in FREE
         ]
         if differing:
             raise ValueError(
@@ -293,7 +339,7 @@ def _steps_in(
 ) -> int:
     """How many steps fit `config.minutes`, by timing a few on a copy that is thrown away."""
     copied = TrainingState(copy.deepcopy(state.jepa), state.precision, config.optimizer)
-    model, seconds = accelerator.prepare_model(copied.jepa), []
+    model, seconds = _prepared(config, images, copied.jepa, accelerator), []
     for _ in range(12):
         started = time.perf_counter()
         train_step(config, 10**6, images, model, copied, accelerator)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparsejepa.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsejepa.training.muon import Muon
 from sparsejepa.training.precision import Precision
 
 
@@ -77,7 +78,7 @@ class TrainingState:
         self.sgd = torch.optim.SGD(self.own, lr=0.0) if self.own else None
         self.muon = None
         if matrices:
-            self.muon = torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw")
+            self.muon = Muon(matrices)
         self.scaler = torch.amp.GradScaler(enabled=precision.scale_loss)
         # Sum of gradients of the penalty's own parameters since their last step.
         self.summed = [torch.zeros_like(p) for p in self.own]
