@@ -132,12 +132,13 @@ def watched(fake: FakeTensorMode, jepa: Jepa) -> tuple[nn.Module, Tensor]:
     return jepa.target_encoder, host(fake, tiny_images())
 
 
-def test_features_come_back_once_a_batch(fake: FakeTensorMode):
+def test_features_come_back_once_a_batch(fake: FakeTensorMode, monkeypatch: pytest.MonkeyPatch):
     """Of the watch and of evaluation: float32 on the CPU, one copy a batch, and no other."""
     encoder, images = watched(fake, Jepa(MODEL, 0))
+    monkeypatch.setattr("sparsejepa.probing.features.BATCH", 16)
     for autocast in (None, torch.float16, torch.bfloat16):
         with fake, Reads() as reads:
-            z = pooled_features(encoder, images, batch_size=16, autocast=autocast)
+            z = pooled_features(encoder, images, autocast=autocast)
         assert z.shape == (40, 16) and z.dtype == torch.float32 and z.device.type == "cpu"
         assert len(reads.found) == 3
 

@@ -30,6 +30,8 @@ from sparsejepa.training.code import code_sha256
 from sparsejepa.training.pretrain import PretrainConfig, Watch, pretrain
 
 FACTS, TIMES = "training.json", "timing.json"
+IDLE = ("checkpoint_minutes",)  # settings that decide nothing of a training
+UNCOMPILED = ("compile", "off")  # what the default is on a CPU
 FILES = ("encoder.safetensors", "groups.safetensors", FACTS, TIMES)
 
 
@@ -157,11 +159,7 @@ def training_key(config: PretrainConfig, pixel_sha256: str) -> str:
 
 
 def _without_defaults(config: Any) -> dict[str, Any]:
-    """Fields that differ from their defaults, nested, and decide what is computed.
-
-    How often to save decides nothing; without a compiler a GPU computes what it does with one but
-    for rounding.
-    """
+    """Fields that differ from their defaults, nested, and decide what is computed."""
     found = {}
     for part in dataclasses.fields(config):
         value = getattr(config, part.name)
@@ -170,7 +168,7 @@ def _without_defaults(config: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             if inner := _without_defaults(value):
                 found[part.name] = inner
-        elif value != default and part.name != "checkpoint_minutes" and value != "off":
+        elif value != default and part.name not in IDLE and (part.name, value) != UNCOMPILED:
             found[part.name] = value
     return json.loads(json.dumps(found))
 
