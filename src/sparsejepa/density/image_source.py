@@ -1,7 +1,7 @@
 """Encoded images from a folder, Parquet files or the Hugging Face Hub, one at a time."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,23 @@ def _folder(folder: Path) -> Images:
     if others := sorted(file.suffix.lower() or "no ending" for file in set(found) - set(files)):
         kinds = readable(", ".join(dict.fromkeys(others)))
         print(f"{len(others):,} other files in the folder were left out ({kinds}).")
-    return {readable(file.relative_to(folder).as_posix()): file.read_bytes for file in files}
+    return {name: file.read_bytes for name, file in _named(files, folder)}
 
 
-def _rows(files: Sequence[Path], folder: Path) -> Images:
+def _named(files: Iterable[Path], folder: Path) -> Iterator[tuple[str, Path]]:
+    """Readable names within the folder, no two equal; names that are readable stay as they are."""
+    names = {file: file.relative_to(folder).as_posix() for file in files}
+    taken = {name for name in names.values() if readable(name) == name}
+    for file, name in names.items():
+        unique, count = readable(name), 1
+        while unique != name and unique in taken:
+            count += 1
+            unique = f"{readable(name)} ({count})"
+        taken.add(unique)
+        yield unique, file
+
+
+def _rows(files: Iterable[Path], folder: Path) -> Images:
     """Row groups are read one at a time: the files may be larger than the memory."""
 
     @lru_cache(maxsize=1)
@@ -81,7 +94,7 @@ def _rows(files: Sequence[Path], folder: Path) -> Images:
         return _content(cells(file, column, group)[row].as_py(), file.parent)
 
     images: Images = {}
-    for file in files:
+    for title, file in _named(files, folder):
         try:
             with file.open("rb") as opened:
                 table = pq.ParquetFile(opened).metadata
@@ -94,8 +107,7 @@ def _rows(files: Sequence[Path], folder: Path) -> Images:
         sizes = [table.row_group(group).num_rows for group in range(table.num_row_groups)]
         places = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
         for number, place in enumerate(places):
-            name = readable(f"{file.relative_to(folder).as_posix()}#{number}")
-            images[name] = partial(read, file, column, *place)
+            images[f"{title}#{number}"] = partial(read, file, column, *place)
     return images
 
 

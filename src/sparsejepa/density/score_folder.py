@@ -244,5 +244,7 @@ def _report(rows: Sequence[Row], count: int) -> None:
     )
     for row in skipped[:10]:
         print(f"{row['path']} was {row['note']}.")
+    if clipped := sum(bool(row["clipped"]) for row in rows):
+        print(f"{clipped:,} images have singular values that were raised to {EPS:g}.")
     if skipped and len(skipped) == len(rows):
         raise ValueError("None of the images could be read; see their notes.")
