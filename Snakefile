@@ -24,11 +24,11 @@ if workflow.is_main_process:
 
 
 def mark(run):
-    return str(MARKS / run.folder)
+    return str(MARKS / run.id)
 
 
 def marks_of_needs(wildcards):
-    run = next(r for r in STALE if r.folder == Path(PRESET, wildcards.notebook, wildcards.run))
+    run = next(r for r in STALE if r.id == f"{PRESET}/{wildcards.notebook}/{wildcards.run}")
     return [mark(other) for other in STALE if other.notebook in run.needs]
 
 

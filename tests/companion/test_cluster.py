@@ -62,7 +62,7 @@ def test_a_study_on_a_cluster_is_made_and_verified(tmp_path: Path):
     assert stale_runs(root, "tiny") == []
     assert len(log.read_text().splitlines()) == len(study) == 5
     begun = {
-        run.notebook: read_json(runs_root(root) / run.folder / "timing.json")["started_utc"]
+        run.notebook: read_json(runs_root(root) / run.id / "timing.json")["started_utc"]
         for run in study
     }
     first = begun.pop("01_pretrain")

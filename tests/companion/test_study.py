@@ -183,7 +183,7 @@ def test_a_report_of_kept_trainings_trains_nothing(root: Path):
     two_notebooks(root)
     toy, other, report = load_study(root, "demo")
     assert study.trains(root, toy, set()) and not study.trains(root, report, set())
-    folder, training = runs_root(root) / toy.folder, runs_root(root) / "demo" / "trainings" / "a"
+    folder, training = runs_root(root) / toy.id, runs_root(root) / "demo" / "trainings" / "a"
     write_json(folder / "timing.json", {"training_seconds": 1.0})
     made = {"preset": "demo", "parameters": toy.parameters, "trainings": {"demo/trainings/a": {}}}
     write_json(folder / "manifest.json", made)

@@ -75,7 +75,7 @@ def certify(
     study = [run for run in load_study(root, preset) if only in (None, run.notebook)]
     certificates, outcomes, asked = manifest.read_certificates(root), {}, {}
     for run in study:
-        path = runs_root(root) / run.folder / MANIFEST
+        path = runs_root(root) / run.id / MANIFEST
         if not path.is_file():
             outcomes[run.id] = Outcome(run.id, "missing", ("it has not been run",))
         elif code_of(root, run.notebook).items() <= (made := read_json(path)).items():
@@ -348,13 +348,13 @@ def verify(root: Path, preset: str, minutes: float) -> Iterator[Outcome]:
     What took longer than what is left of the minutes is left out; ValueError: no finished run.
     """
     runs = runs_root(root)
-    there = [run for run in load_study(root, preset) if (runs / run.folder / MANIFEST).is_file()]
+    there = [run for run in load_study(root, preset) if (runs / run.id / MANIFEST).is_file()]
     if not there:
         raise ValueError(
             f"There is no finished run of preset {preset!r} to verify: "
             f"run `sparsejepa reproduce --preset {preset}` first."
         )
-    times, left = {run.id: read_json(runs / run.folder / TIMING) for run in there}, 60 * minutes
+    times, left = {run.id: read_json(runs / run.id / TIMING) for run in there}, 60 * minutes
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         _copy(root, copy, "src", "notebooks", f"book/runs/{preset}")

@@ -230,31 +230,26 @@ def read_certificates(root: Path) -> dict[str, Any]:
 
 def write_certificates(root: Path, certificates: Mapping[str, Any]) -> None:
     """Replaces the file; raises OSError if it cannot be written."""
-    ordered = {name: certificates[name] for name in sorted(certificates)}
-    content = provenance.seal({"certificates": ordered})
+    content = provenance.seal({"certificates": dict(sorted(certificates.items()))})
     write_json(runs_root(root) / "certificates.json", content)
 
 
-def certificate_of(root: Path, run_id: str, part: str = REPORT) -> dict[str, Any] | None:
-    """The certificate that makes a run, or its training alone, valid for the code on disk.
-
-    A training is valid as long as the code that trains is: a changed probe does not touch it.
-    """
+def certificate_of(root: Path, run_id: str) -> dict[str, Any] | None:
+    """The certificate that makes a run valid for the code on disk."""
     found = read_certificates(root).get(run_id)
-    if found is None or part not in found["parts"]:
+    if found is None or REPORT not in found["parts"]:
         return None
     now = provenance.code_of(root, run_id.split("/")[1])
-    if part == TRAINING:
-        now = {TRAINING_SHA256: code_sha256(root / "src" / "sparsejepa")}
     return found if now.items() <= found["valid_for"].items() else None
 
 
 def certified_trainings(root: Path) -> set[Path]:
-    """Folders of artefacts of which a certificate says that the code here trains them."""
-    found = set()
-    for run_id in read_certificates(root):
+    """Folders of artefacts that a certificate covers; code that does not train touches none."""
+    found, here = set(), code_sha256(root / "src" / "sparsejepa")
+    for run_id, certificate in read_certificates(root).items():
         path = runs_root(root) / run_id / MANIFEST
-        if path.is_file() and certificate_of(root, run_id, TRAINING):
+        same = certificate["valid_for"].get(TRAINING_SHA256) == here
+        if same and TRAINING in certificate["parts"] and path.is_file():
             found |= {runs_root(root) / place for place in read_json(path).get("trainings", {})}
     return found
 

@@ -77,7 +77,7 @@ def _named(root: Path, preset: str) -> dict[str, dict[str, Any] | None]:
     if preset == OWN:
         return own
     study = [run for run in load_study(root, preset) if run.notebook == "01_pretrain"]
-    there = any((runs / run.folder / MANIFEST).is_file() for run in study)
+    there = any((runs / run.id / MANIFEST).is_file() for run in study)
     return own if own and not there else {run.id: run.parameters for run in study}
 
 

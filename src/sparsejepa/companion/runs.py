@@ -80,7 +80,7 @@ def run_notebook(
             )
         given, needs = runs[run].parameters, finished_needs(root, study, runs[run])
         own = own_folder(source.stem, f"{preset}-{run}", overrides)
-        folder = own if overrides else runs[run].folder
+        folder = own if overrides else Path(runs[run].id)
         options.append(f"--run {shlex.quote(run)}")
     committed = provenance.git(root, "ls-files", "--", f"book/runs/{preset}")
     if committed and folder.parts[0] == preset and (changed := provenance.uncommitted_code(root)):

@@ -29,13 +29,8 @@ class StudyRun:
 
     @property
     def id(self) -> str:
-        """preset/notebook/run."""
+        """preset/notebook/run; also its folder, relative to that of all runs."""
         return f"{self.preset}/{self.notebook}/{self.name}"
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder, relative to the folder of all runs."""
-        return Path(self.id)
 
     @property
     def command(self) -> list[str]:
