@@ -52,11 +52,7 @@ class Estimate(Interval):
 
 
 def bootstrap_interval(
-    values: ArrayLike,
-    seed: Seed,
-    level: float = 0.95,
-    draws: int = 10_000,
-    within: Bounds = None,
+    values: ArrayLike, seed: Seed, level: float = 0.95, draws: int = 10_000, within: Bounds = None
 ) -> Interval:
     """Percentile bootstrap interval of the mean (Efron & Tibshirani 1993, ch. 13).
 
@@ -82,11 +78,7 @@ def bootstrap_interval(
 
 
 def paired_difference(
-    correct_a: ArrayLike,
-    correct_b: ArrayLike,
-    seed: Seed,
-    level: float = 0.95,
-    draws: int = 10_000,
+    correct_a: ArrayLike, correct_b: ArrayLike, seed: Seed, level: float = 0.95, draws: int = 10_000
 ) -> Interval:
     """Bootstrap interval of mean(a) - mean(b), both measured on the same images in the same order.
 

@@ -45,7 +45,13 @@ def plain(muon: bool) -> Callable[[], object]:
     rest = [p for p in trained.values() if all(p is not block for block in blocks)]
     optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=1e-4)]
     optimisers += [torch.optim.Muon(blocks, lr=1e-4)] if blocks else []
-    return lambda: step(jepa, optimisers, lambda: average(jepa), Clock())
+
+    def update() -> None:
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+
+    return lambda: step(jepa, update, lambda: average(jepa), Clock())
 
 
 @torch.no_grad()
@@ -63,17 +69,15 @@ def ours(optimizer: str, clock: Clock, compiled: bool = False) -> Callable[[], o
     state = TrainingState(jepa, BF16, optimizer)
     network = torch.compile(jepa) if compiled else jepa
 
-    class Optimiser:
-        def step(self) -> None:
-            state.apply_gradients(1e-4, 0.04, 1e-4)
+    def update() -> None:
+        state.apply_gradients(1e-4, 0.04, 1e-4)
 
-        def zero_grad(self) -> None:
-            pass
-
-    return lambda: step(network, [Optimiser()], lambda: jepa.update_target(0.996), clock)
+    return lambda: step(network, update, lambda: jepa.update_target(0.996), clock)
 
 
-def step(network: nn.Module, optimisers: list, follow: Callable[[], None], clock: Clock) -> None:
+def step(
+    network: nn.Module, update: Callable[[], None], follow: Callable[[], None], clock: Clock
+) -> None:
     """Draws, loss, gradients, optimisers and moving average of one batch."""
     with clock("draws and crops"):
         draws = generator(1)
@@ -87,9 +91,7 @@ def step(network: nn.Module, optimisers: list, follow: Callable[[], None], clock
     with clock("backward"):
         loss.backward()
     with clock("optimiser"):
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
+        update()
     with clock("moving average"):
         follow()
 

@@ -353,14 +353,12 @@ def by_method(
 
     `found` is by encoder and quantity, `methods` by encoder; intervals are cut to `bounds`.
     """
-    together = {method: [e for e in found if methods[e] == method] for method in methods.values()}
+    together: dict[str, list[Mapping[str, Interval]]] = {}
+    for encoder, cells in found.items():
+        together.setdefault(methods[encoder], []).append(cells)
     return {
-        method: {
-            name: over_intervals([found[encoder][name] for encoder in encoders], bounds)
-            for name in found[encoders[0]]
-        }
-        for method, encoders in together.items()
-        if encoders
+        method: {name: over_intervals([cells[name] for cells in own], bounds) for name in own[0]}
+        for method, own in together.items()
     }
 
 

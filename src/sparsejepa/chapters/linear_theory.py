@@ -83,7 +83,8 @@ def descend(
 
 def gains_of(descent: Descent, count: int | None = None) -> Float[np.ndarray, "T F"]:
     """Gains of the first `count` features, or of all, where each is an axis of its own."""
-    return descent.encoders.norm(dim=1).numpy()[:, :count]
+    axes = torch.eye(descent.encoders.shape[-1], dtype=torch.float64)
+    return networks.feature_gains(descent.encoders, axes).numpy()[:, :count]
 
 
 def measured_times(

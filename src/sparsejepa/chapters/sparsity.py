@@ -23,13 +23,7 @@ from sparsejepa.model import penalties
 from sparsejepa.model.jepa import Jepa
 from sparsejepa.model.vit import Encoder
 from sparsejepa.plots import Line, line_panels, method_color
-from sparsejepa.probing.evaluate import (
-    KNN,
-    LINEAR,
-    evaluate_labels,
-    low_level_labels,
-    online_watch,
-)
+from sparsejepa.probing.evaluate import KNN, LINEAR, evaluate_labels, low_level_labels, online_watch
 from sparsejepa.probing.features import pixel_features, pooled_features
 from sparsejepa.probing.spectrum import rankme
 from sparsejepa.randomness import generator

@@ -24,10 +24,7 @@ def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def pooled_features(
-    encoder: nn.Module,
-    images: Images,
-    last: int = 1,
-    autocast: torch.dtype | None = None,
+    encoder: nn.Module, images: Images, last: int = 1, autocast: torch.dtype | None = None
 ) -> Float[Tensor, "N D"]:
     """Patch tokens after the final norm, averaged over the patches (I-JEPA, appendix A.2).
 

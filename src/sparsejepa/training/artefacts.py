@@ -30,9 +30,6 @@ from sparsejepa.training.code import code_sha256
 from sparsejepa.training.pretrain import PretrainConfig, Watch, pretrain
 
 FACTS, TIMES = "training.json", "timing.json"
-IDLE = ("checkpoint_minutes",)  # settings that decide nothing of a training
-UNCOMPILED = ("compile", "off")  # what the default is on a CPU
-FILES = ("encoder.safetensors", "groups.safetensors", FACTS, TIMES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,10 +162,12 @@ def _without_defaults(config: Any) -> dict[str, Any]:
         value = getattr(config, part.name)
         made = part.default_factory
         default = part.default if made is dataclasses.MISSING else made()
+        # How often to save decides nothing, and a CPU has no compiler by default.
+        idle = part.name == "checkpoint_minutes" or (part.name, value) == ("compile", "off")
         if dataclasses.is_dataclass(value):
             if inner := _without_defaults(value):
                 found[part.name] = inner
-        elif value != default and part.name not in IDLE and (part.name, value) != UNCOMPILED:
+        elif value != default and not idle:
             found[part.name] = value
     return json.loads(json.dumps(found))
 
