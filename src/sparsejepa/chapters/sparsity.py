@@ -204,7 +204,9 @@ class Study:
             queries = min(2000, len(images.images) // 5)
             watch = online_watch(images.images, class_labels(images), queries, autocast=autocast)
             data = images.images, images.pixel_sha256
-            trained = self.trainings.get(config, *data, watch, "variant")
+            # In half precision, since there are dozens of them and a report needs them all.
+            name = f"short-seed{config.seed}"
+            trained = self.trainings.get(config, *data, watch, name, half=True)
             found = self._measure(trained.encoder, trained.projection, config)
             times = {"steps": trained.steps, "seconds": trained.seconds}
             self.measured[key] = dataclasses.replace(found, history=trained.history, **times)
