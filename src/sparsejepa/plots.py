@@ -29,6 +29,8 @@ COLORS = {
     "sparsejepa-r3": "#882255",
     "l1": "#AA4499",
     "cjepa": "#56B4E9",
+    "jepa-uniformity": "#6699CC",
+    "jepa-sigreg": "#117733",
     "sigreg": "#009E73",
     "rectified": "#44AA99",
     "ec-ijepa": "#332288",

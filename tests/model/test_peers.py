@@ -9,7 +9,7 @@ from torch import Tensor
 from sparsejepa.model.jepa import Jepa, method_config, patch_pixels
 from sparsejepa.model.masks import Masks
 from sparsejepa.model.penalties import SparsityConfig
-from sparsejepa.model.regularisers import covariance_cost, variance_hinge
+from sparsejepa.model.regularisers import covariance_cost, uniformity, variance_hinge
 from sparsejepa.model.vit import Encoder, EncoderConfig, timm_arguments
 from sparsejepa.randomness import generator
 from tests.model.tiny import ENCODER, PREDICTOR, images, masks, predictions
@@ -147,6 +147,33 @@ def test_cjepa_regularises_the_pooled_context():
     expected = 25 * plain + 25 * variance_hinge(pooled) + covariance_cost(pooled)
     torch.testing.assert_close(jepa(batch, kept, 0).loss, expected)
     torch.testing.assert_close(jepa(batch, kept, 0).prediction_loss, plain)
+
+
+def test_uniformity_is_the_mean_squared_cosine_of_different_images():
+    """0 for orthogonal embeddings, 1 for parallel ones, whatever their lengths; else by pairs."""
+    assert uniformity(torch.diag(torch.tensor([1.0, 2.0, 0.5]))) == 0
+    torch.testing.assert_close(
+        uniformity(torch.tensor([[1.0, 2.0], [-3.0, -6.0]])), torch.tensor(1.0)
+    )
+    drawn = torch.randn(5, 3, generator=generator(0, "test"))
+    pairs = [
+        torch.cosine_similarity(drawn[i], drawn[j], dim=0) ** 2
+        for i in range(5)
+        for j in range(5)
+        if i != j
+    ]
+    torch.testing.assert_close(uniformity(drawn), torch.stack(pairs).mean())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "prediction", "term"), [("jepa-uniformity", 1, 0.01), ("jepa-sigreg", 0.98, 0.02)]
+)
+def test_controls_of_jepa_add_one_term_of_the_pooled_context(name, prediction, term):
+    jepa, batch, kept = method(name), images(4), masks(4)
+    pooled = jepa.context_encoder(batch, kept.context).mean(1)
+    expected = prediction * method("jepa")(batch, kept, 3).loss + term * jepa.regulariser(pooled, 3)
+    torch.testing.assert_close(jepa(batch, kept, 3).loss, expected)
 
 
 @pytest.mark.parametrize("name", ["sigreg", "rectified", "mae"])

@@ -205,6 +205,10 @@ METHODS: dict[str, ModelConfig] = {
     "l1": ModelConfig(sparsity=SparsityConfig("L1")),
     # Weights 25, 25, 1 of invariance (JEPA's prediction), variance and covariance: VICReg.
     "cjepa": ModelConfig(regulariser=RegulariserConfig("VICReg", 25.0, 25.0)),
+    # Controls: does a group penalty bring more than any term that spreads images apart? Weight 0.01
+    # is the one with which U-MAE has its published numbers on CIFAR-100.
+    "jepa-uniformity": ModelConfig(regulariser=RegulariserConfig("uniformity", 1.0, 0.01)),
+    "jepa-sigreg": ModelConfig(regulariser=RegulariserConfig("SIGReg", 0.98, 0.02)),
     # (1 - lambda) · prediction + lambda · SIGReg, lambda = 0.02: LeJEPA's own example.
     "sigreg": ModelConfig(
         regulariser=RegulariserConfig("SIGReg", 0.98, 0.02),

@@ -27,7 +27,7 @@ class RegulariserConfig:
     context's.
     """
 
-    term: Literal["none", "VICReg", "SIGReg", "RDMReg"] = "none"
+    term: Literal["none", "VICReg", "uniformity", "SIGReg", "RDMReg"] = "none"
     prediction_weight: float = 1.0  # of the prediction loss
     weight: float = 1.0  # of the term; VICReg: of the variance, its covariance has 1/25 of it
     slices: int = 256  # SIGReg, RDMReg: random directions a step
@@ -60,6 +60,8 @@ class Regulariser(nn.Module):
             self.seen = embeddings.detach()
             if self.config.term == "VICReg":
                 return variance_hinge(embeddings) + covariance_cost(embeddings) / 25
+            if self.config.term == "uniformity":
+                return uniformity(embeddings)
             draws = generator(self.seed, "regulariser", step)
             slices = unit_vectors(embeddings.shape[1], self.config.slices, draws)
             slices = slices.to(embeddings.device)
@@ -88,6 +90,13 @@ def covariance_cost(embeddings: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
     covariance = centred.T @ centred / (len(embeddings) - 1)
     everything = covariance.square().sum()
     return (everything - covariance.diagonal().square().sum()) / embeddings.shape[1]
+
+
+def uniformity(embeddings: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
+    """Mean squared cosine over pairs of different images, U-MAE's spectral term (2210.08344)."""
+    unit = nn.functional.normalize(embeddings, dim=1)
+    squares = (unit @ unit.T).square()
+    return (squares.sum() - squares.diagonal().sum()) / (len(unit) * (len(unit) - 1))
 
 
 def epps_pulley(
