@@ -30,7 +30,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def outcomes(root: Path, **options: str) -> dict[str, tuple[str, str]]:
-    found = certify(root, "demo", say=lambda line: None, **options)
+    found = certify(root, "demo", **options)
     return {one.run: (one.state, "; ".join(one.details)) for one in found}
 
 

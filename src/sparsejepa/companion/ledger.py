@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from sparsejepa.companion.files import read_json
-from sparsejepa.companion.rules import PAIRED, ExactRule, IntervalRule, SeedRule
+from sparsejepa.companion.files import read_json, read_yaml
 
+# On which side of one threshold, written down before, a quantity lies: a mean over seeds, such a
+# mean that a run reports itself, or numbers in which nothing was trained.
+SeedRule = Literal["mean_above", "mean_below", "difference_above"]
+IntervalRule = Literal["interval_above", "interval_below"]
+ExactRule = Literal["equal_within", "at_least", "at_most"]
 Mark = Literal["verified", "secondary", "inferred", "derived", "memory"]
 Verdict = Literal["reproduced", "true only if", "not reproduced", "false as stated", "untested"]
 
@@ -58,7 +62,7 @@ class Check(Entry):
     """
 
     what: Text  # the quantity in words
-    rule: Literal[SeedRule, IntervalRule, ExactRule]  # a function of `rules`
+    rule: Literal[SeedRule, IntervalRule, ExactRule]  # see `verdicts`
     values: Address
     threshold: float  # in `unit`; the value itself for equal_within
     than: Address = ""  # of what is subtracted or compared with
@@ -74,19 +78,15 @@ class Check(Entry):
     @model_validator(mode="after")
     def _suits_its_rule(self) -> "Check":
         seeded = self.rule in get_args(SeedRule)
-        for name, wanted in (
-            ("than", self.rule in PAIRED),
-            ("seeds", seeded),
-            ("tolerance", self.rule == "equal_within"),
-            ("seed_count", self.rule in get_args(IntervalRule)),
+        for name, there, wanted in (
+            ("than", self.than, self.rule == "difference_above"),
+            ("seeds", self.seeds, seeded),
+            ("tolerance", self.tolerance, self.rule == "equal_within"),
+            ("seed_count", self.seed_count, self.rule in get_args(IntervalRule)),
+            *((f"{SEED} in {address!r}", SEED in address, seeded) for address in self.addresses),
         ):
-            if bool(getattr(self, name)) != wanted:
-                verb = "needs the field" if wanted else "takes no field"
-                raise ValueError(f"{self.rule} {verb} {name}")
-        for address in self.addresses:
-            if (SEED in address) != seeded:
-                verb = "needs" if seeded else "takes no"
-                raise ValueError(f"{self.rule} {verb} {SEED} in {address!r}")
+            if bool(there) != wanted:
+                raise ValueError(f"{self.rule} {'needs' if wanted else 'takes no'} {name}")
         format(0.5, self.form)
         return self
 
@@ -157,19 +157,7 @@ class Ledger(Entry):
 
 def load_ledger(path: Path) -> Ledger:
     """Reads and checks the ledger; ValueError: one sentence with entry, field and what is wrong."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Ledger.model_validate(content)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name} is not YAML: {' '.join(str(error).split())}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = list(first["loc"])
-        if place[:1] == ["claims"] and len(place) > 1:
-            claim = content["claims"][place[1]]
-            place[1] = claim.get("id", place[1]) if isinstance(claim, dict) else place[1]
-        where, wrong = ".".join(map(str, place)), first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{path.name}, {where or 'the file'}: {wrong}.") from error
+    return read_yaml(path, TypeAdapter(Ledger), yaml.SafeLoader)
 
 
 def making_command(run_id: str) -> str:
@@ -178,7 +166,7 @@ def making_command(run_id: str) -> str:
     return f"sparsejepa run notebooks/{notebook}.ipynb --preset {preset} --run {run}"
 
 
-def look_up(place: Any, key: str, where: str = "the results") -> Any:
+def look_up(place: Any, key: str, where: str = "") -> Any:
     """The value at the dotted `key`; of names that hold dots themselves, the longest is taken.
 
     Of a list, a part is a position (-1 is the last), or `[L=2; method=jepa]`: the one entry with
@@ -188,10 +176,9 @@ def look_up(place: Any, key: str, where: str = "the results") -> Any:
     for end in range(len(parts), 0, -1):
         part, rest = ".".join(parts[:end]), ".".join(parts[end:])
         for found in _step(place, part):
-            inner = part if where == "the results" else f"{where}.{part}"
-            return look_up(found, rest, inner) if end < len(parts) else found
+            return look_up(found, rest, f"{where}.{part}".strip(".")) if rest else found
     there = ", ".join(map(str, place)) if isinstance(place, Mapping) else str(place)[:80]
-    raise ValueError(f"no {parts[0]!r} in {where} (there: {there})")
+    raise ValueError(f"no {parts[0]!r} in {where or 'the results'} (there: {there})")
 
 
 def _step(place: Any, part: str) -> list[Any]:
@@ -202,11 +189,9 @@ def _step(place: Any, part: str) -> list[Any]:
         return []
     if re.fullmatch(r"-?[0-9]+", part):
         return [place[int(part)]] if -len(place) <= int(part) < len(place) else []
-    if not re.fullmatch(r"\[.*\]", part):
-        return []
     wanted = [pair.partition("=")[::2] for pair in part[1:-1].split("; ")]
-    entries = (entry for entry in place if isinstance(entry, Mapping))
-    found = [entry for entry in entries if all(str(entry.get(k)) == v for k, v in wanted)]
+    entries = (e for e in place if isinstance(e, Mapping) and re.fullmatch(r"\[.*\]", part))
+    found = [e for e in entries if all(str(e.get(name)) == value for name, value in wanted)]
     return found if len(found) == 1 else []
 
 
@@ -216,9 +201,10 @@ def value_at(runs: Path, address: str) -> Any:
     ValueError: no finished run in the folder `runs`, a damaged file, or no such key.
     """
     run_id, _, key = address.partition(":")
-    folder = runs / run_id
     try:
-        results, manifest = (read_json(folder / f"{n}.json") for n in ("results", "manifest"))
+        results, manifest = (
+            read_json(runs / run_id / f"{n}.json") for n in ("results", "manifest")
+        )
         return look_up(results | {"manifest": manifest}, key)
     except FileNotFoundError as error:
         raise ValueError(
@@ -235,16 +221,15 @@ def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[floa
     Where there is `{"value": number, ...}`, the number is its value. ValueError as `value_at`, or
     for what is no number, or a run of another seed than its place says.
     """
-    run = address.partition(":")[0]
-    for seed in seeds if SEED in run else ():
-        made = run.replace(SEED, str(seed))
+    places = [address.replace(SEED, str(seed)) for seed in seeds] if SEED in address else [address]
+    values = [value_at(runs, place) for place in places]
+    for seed in seeds if SEED in address.partition(":")[0] else ():
+        made = address.partition(":")[0].replace(SEED, str(seed))
         if (found := value_at(runs, f"{made}:manifest.seed")) != seed:
             raise ValueError(
                 f"takes {made} for seed {seed}, but its manifest says {found}: make it again by "
                 f"`{making_command(made)}`."
             )
-    places = [address.replace(SEED, str(seed)) for seed in seeds] if SEED in address else [address]
-    values = [value_at(runs, place) for place in places]
     if SEED not in address and isinstance(values[0], list):
         (values,) = values
     numbers = [value.get("value") if isinstance(value, dict) else value for value in values]

@@ -4,15 +4,24 @@ import graphlib
 import os
 import subprocess
 import sys
-import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsejepa.companion import manifest
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import MANIFEST, TIMING, changed_parameters, staleness
-from sparsejepa.companion.parameters import Value, check_parameters
-from sparsejepa.companion.presets import common_parameters, preset_sections
+from sparsejepa.companion.manifest import (
+    MANIFEST,
+    TIMING,
+    changed_parameters,
+    input_hashes,
+    staleness,
+)
+from sparsejepa.companion.parameters import (
+    Value,
+    check_parameters,
+    preset_parameters,
+    preset_sections,
+)
 from sparsejepa.companion.provenance import notebook_path, runs_root
 from sparsejepa.training.code import code_sha256
 
@@ -48,12 +57,10 @@ def load_study(root: Path, preset: str) -> list[StudyRun]:
             that is no folder's; needs in a circle.
     """
     sections, where = preset_sections(root, preset), f"presets/{preset}.yml"
-    for notebook, section in sections.items():
-        for need in section.needs:
-            if need not in sections:
-                raise ValueError(f"{where}, {notebook}: needs {need!r}, which has no section.")
+    needs = {notebook: section.needs for notebook, section in sections.items()}
+    if unknown := {need for needed in needs.values() for need in needed} - needs.keys():
+        raise ValueError(f"{where}: needs {min(unknown)!r}, which has no section.")
     try:
-        needs = {notebook: section.needs for notebook, section in sections.items()}
         notebooks = list(graphlib.TopologicalSorter(needs).static_order())
     except graphlib.CycleError as error:
         circle = " -> ".join(error.args[1])
@@ -61,7 +68,7 @@ def load_study(root: Path, preset: str) -> list[StudyRun]:
     runs = []
     for notebook in notebooks:
         section, source = sections[notebook], notebook_path(root, notebook)
-        common = common_parameters(source, preset, section)
+        common = preset_parameters(root, preset, notebook, section)
         for name, own in section.runs.items():
             checked = check_parameters(source, own, f"{where}, run {name}")
             runs.append(StudyRun(preset, notebook, name, common | checked, tuple(section.needs)))
@@ -76,18 +83,15 @@ def needed_runs(study: list[StudyRun], run: StudyRun) -> list[StudyRun]:
 def finished_needs(root: Path, study: list[StudyRun], run: StudyRun) -> dict[str, dict[str, str]]:
     """Content of what `run` reads of the runs that it needs: SHA-256 by file, for its manifest.
 
-    Raises:
-        ValueError: one of them has not been run, or is stale.
+    ValueError: one of them has not been run, or is stale.
     """
-    found = {}
     for need in needed_runs(study, run):
         if reasons := staleness(root, need.id, need.parameters):
             raise ValueError(
                 f"{run.notebook} needs {need.id}, but {reasons[0]}: run `sparsejepa reproduce "
                 f"--preset {run.preset}`, or `sparsejepa certify` where only code has changed."
             )
-        found[need.id] = manifest.input_hashes(root, need.id)
-    return found
+    return {need.id: input_hashes(root, need.id) for need in needed_runs(study, run)}
 
 
 def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
@@ -133,25 +137,19 @@ def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None
 
     What needs a failed run is left out, all else is made; `threads` are those of each run.
     """
-    waiting, running = list(runs), {}
-    unfinished = {run.id: run.notebook for run in runs}
     environment = os.environ | {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL")}
+    made: dict[str, Future] = {}
 
-    def ready() -> list[StudyRun]:
-        return [run for run in waiting if not set(run.needs) & set(unfinished.values())]
+    def make(run: StudyRun) -> bool:
+        # Needed runs were begun before: none of them waits for this one.
+        needed = [made[need.id].result() for need in needed_runs(runs, run)]
+        return all(needed) and not subprocess.call(run.command, cwd=root, env=environment)
 
+    pool = ThreadPoolExecutor(jobs)
     try:
-        while running or ready():
-            for run in ready()[: jobs - len(running)]:
-                waiting.remove(run)
-                running[run.id] = subprocess.Popen(run.command, cwd=root, env=environment)
-            for name, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[name]
-                    # A failed run stays unfinished, so that what needs it does not start.
-                    if process.returncode == 0:
-                        del unfinished[name]
-            time.sleep(0.2)
+        for run in runs:
+            made[run.id] = pool.submit(make, run)
+        wait(made.values())
     finally:
-        for process in running.values():
-            process.terminate()
+        # Ctrl-C reaches the processes that run too.
+        pool.shutdown(cancel_futures=True)

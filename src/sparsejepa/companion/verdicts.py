@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
-from scipy.stats import false_discovery_control
+from scipy import stats
 
-from sparsejepa.companion import rules
+from sparsejepa.companion.files import label
 from sparsejepa.companion.ledger import (
     LEDGER,
     SEED,
@@ -21,18 +22,67 @@ from sparsejepa.companion.ledger import (
     Claim,
     Ledger,
     Verdict,
-    making_command,
     numbers_at,
     value_at,
 )
-from sparsejepa.companion.rules import Finding
-from sparsejepa.intervals import SEEDS_NEEDED
+from sparsejepa.intervals import SEEDS_NEEDED, seed_interval
 
 State = Literal["holds", "fails", "undecided", "too few seeds", "no run"]
 
+LEVEL = 0.95  # nominal coverage of every interval
 ERROR_RATE = 0.05  # expected share of wrong ones among decided comparisons, at most
 # Seeds that a study may have: one that exists but is not listed would be left out by choice.
 POSSIBLE_SEEDS = range(20)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule finds, before it is known how many comparisons are made."""
+
+    holds: bool  # whether the estimate is on the claim's side of the threshold
+    estimate: float
+    seeds: int = 0  # 0 for numbers in which nothing was trained
+    interval: tuple[float, float] | None = None  # Student's, from `SEEDS_NEEDED` seeds on
+    p: float | None = None  # two-sided, of the threshold being the truth; None as `interval`
+
+
+def mean_above(values: Sequence[float], threshold: float) -> Finding:
+    """The mean over seeds is above the threshold."""
+    if min(values) == max(values):
+        # Exactly, where the mean may be off by a rounding.
+        return interval_above(values[0], values[:1] * 2, len(values), threshold)
+    over = seed_interval(values, LEVEL)
+    return interval_above(fmean(values), (over.low, over.high), len(values), threshold)
+
+
+def interval_above(
+    value: float, interval: Sequence[float], seeds: int, threshold: float
+) -> Finding:
+    """A mean with its 95 % Student interval over `seeds` is above the threshold.
+
+    p is what the interval implies: its half width is the standard error times Student's quantile.
+    """
+    low, high = interval
+    holds = bool(value > threshold)
+    if seeds < SEEDS_NEEDED:
+        return Finding(holds, value, seeds)
+    error = (high - low) / 2 / stats.t.ppf((1 + LEVEL) / 2, seeds - 1)
+    # Seeds that agree to the last digit leave nothing to chance.
+    p = 2 * stats.t.sf(abs((value - threshold) / error), seeds - 1) if error else value == threshold
+    return Finding(holds, value, seeds, (low, high), float(p))
+
+
+def exactly(rule: str, values: Sequence[float], threshold: float, tolerance: float = 0) -> Finding:
+    """By "at_least", "at_most" or "equal_within", every value is where it belongs.
+
+    For numbers in which nothing was trained and chance plays no part that matters: closed forms,
+    quadrature, estimates from many draws of a known law. The estimate is the worst value.
+    """
+    if rule == "equal_within":
+        worst = max(values, key=lambda value: abs(value - threshold))
+        return Finding(abs(worst - threshold) <= tolerance, worst)
+    worst = min(values) if rule == "at_least" else max(values)
+    return Finding(worst >= threshold if rule == "at_least" else worst <= threshold, worst)
 
 
 @dataclass(frozen=True)
@@ -85,13 +135,12 @@ class Judgement:
         """Sentences; each fails the build."""
         found = [result.fault for result in self.results if result.fault]
         if self.verdict != self.claim.expected and not found:
-            commands = ", ".join(f"`{making_command(run)}`" for run in self.runs)
             found.append(
                 f"expects {self.claim.expected!r}, but its numbers say {self.verdict!r}"
                 f"{f' ({self.note})' if self.note else ''}: if they are right, correct the field "
-                f"expected{f', else make them again by {commands}' if commands else ''}."
+                f"expected, else make again {', '.join(self.runs) or 'its runs'}."
             )
-        return tuple(f"{LEDGER.name}, claim {self.claim.id!r}: it {fault}" for fault in found)
+        return tuple(f"{label(LEDGER)}, claim {self.claim.id!r}: it {fault}" for fault in found)
 
 
 def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
@@ -107,7 +156,7 @@ def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
         for check in claim.checks
     ]
     tried = [result.p for result in results if result.p is not None]
-    adjusted = iter(false_discovery_control(tried).tolist() if tried else [])
+    adjusted = iter(stats.false_discovery_control(tried).tolist() if tried else [])
     judged = iter([r if r.p is None else replace(r, adjusted=next(adjusted)) for r in results])
     judgements = []
     for claim in ledger.claims:
@@ -164,28 +213,28 @@ def _measure(claim: Claim, check: Check, seeds: Sequence[int], runs: Path) -> Re
             found = []
         if not found:
             return Result(check, None)
-        finding = _apply(check, seeds, runs)
-        sample = _count(runs, f"{found[0]}:{check.sample}") if check.sample else None
-        return Result(check, finding, tuple(dict.fromkeys(found)), sample)
+        count = f"{found[0]}:{check.sample}"
+        sample = int(numbers_at(runs, count)[0]) if check.sample else None
+        return Result(check, find(check, seeds, runs), tuple(dict.fromkeys(found)), sample)
     except ValueError as error:
         return Result(check, None, fault=str(error))
 
 
-def _apply(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
-    rule = getattr(rules, check.rule)
+def find(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
+    """What the check's rule finds; raises as `numbers_at`."""
     series = [[check.scale * x for x in numbers_at(runs, a, seeds)] for a in check.addresses]
     if check.seed_count:
         ends = [check.scale * x for x in numbers_at(runs, f"{check.values}.interval")]
-        count = _count(runs, f"{check.values.partition(':')[0]}:{check.seed_count}")
-        return rule(series[0][0], ends, count, check.threshold)
-    return rule(*series, check.threshold, *([check.tolerance] if check.tolerance else []))
-
-
-def _count(runs: Path, address: str) -> int:
-    counts = numbers_at(runs, address)
-    if len(counts) > 1:
-        raise ValueError(f"finds several numbers at {address}; name one.")
-    return int(counts[0])
+        (count,) = numbers_at(runs, f"{check.values.partition(':')[0]}:{check.seed_count}")
+        found = interval_above(series[0][0], ends, int(count), check.threshold)
+    elif check.seeds:
+        # Of a difference, pair by pair of the same seed.
+        paired = [a - b for a, b in zip(*series, strict=True)] if check.than else series[0]
+        found = mean_above(paired, check.threshold)
+    else:
+        return exactly(check.rule, series[0], check.threshold, check.tolerance)
+    below = check.rule.endswith("_below")
+    return replace(found, holds=found.estimate < check.threshold) if below else found
 
 
 def _refuse_other_seeds(check: Check, seeds: Sequence[int], runs: Path) -> None:
