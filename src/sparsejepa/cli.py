@@ -102,15 +102,13 @@ def reproduce(
 
     An interrupted study goes on where it was when the command is given again.
     """
-    from sparsejepa.companion.manifest import certified_trainings
     from sparsejepa.companion.study import reproduce as make
-    from sparsejepa.companion.study import stale_runs, trains
+    from sparsejepa.companion.study import stale_runs
 
     root = repository_root()
-    stale, kept = stale_runs(root, preset), certified_trainings(root)
+    stale = stale_runs(root, preset)
     for study_run, reasons in stale:
-        what = "train" if trains(root, study_run, kept) else "only report, no training"
-        typer.echo(f"{study_run.id} ({what}): {'; '.join(reasons)}")
+        typer.echo(f"{study_run.id}: {'; '.join(reasons)}")
     if not stale:
         typer.echo(f"Every run of {preset} is fresh.")
     if dry_run or not stale:
@@ -165,14 +163,12 @@ def verify(
     from sparsejepa.companion.certify import TOLERANCES
     from sparsejepa.companion.certify import verify as checked
 
-    wrong = compared = 0
+    wrong = 0
     for found in checked(repository_root(), preset, minutes):
         typer.echo(found.line())
         wrong += found.state in ("differs", "edited")
-        compared += found.numbers
-    if compared:
-        typer.echo("Numbers may differ a little: " + "; ".join(t[3] for t in TOLERANCES) + ".")
-    typer.echo(f"{compared} numbers compared; {wrong} runs do not agree.")
+    typer.echo("Numbers may differ a little: " + "; ".join(t[3] for t in TOLERANCES) + ".")
+    typer.echo(f"{wrong} runs do not agree.")
     raise typer.Exit(wrong > 0)
 
 

@@ -47,12 +47,11 @@ class Outcome(NamedTuple):
     run: str  # preset/notebook/run
     # "unchanged", "certified", "stale" or "missing"; "agrees", "differs", "edited" or "not done".
     state: str
-    details: tuple[str, ...]  # what was compared, what differs, or why nothing was compared
-    numbers: int = 0  # of results.json, that `verify` compared
+    details: str  # what was compared, what differs, or why nothing was compared
 
     def line(self) -> str:
         """For a reader."""
-        return f"{self.state:10}{self.run}: {'; '.join(self.details[:5])}"
+        return f"{self.state:10}{self.run}: {self.details}"
 
 
 def certify(
@@ -71,11 +70,11 @@ def certify(
     for run in study:
         path = runs_root(root) / run.id / MANIFEST
         if not path.is_file():
-            outcomes[run.id] = Outcome(run.id, "missing", ("it has not been run",))
+            outcomes[run.id] = Outcome(run.id, "missing", "it has not been run")
         elif code_of(root, run.notebook).items() <= (made := read_json(path)).items():
-            outcomes[run.id] = Outcome(run.id, "unchanged", ("made by this code",))
+            outcomes[run.id] = Outcome(run.id, "unchanged", "made by this code")
         elif manifest.certificate_of(root, run.id):
-            outcomes[run.id] = Outcome(run.id, "unchanged", ("certified for this code before",))
+            outcomes[run.id] = Outcome(run.id, "unchanged", "certified for this code before")
         else:
             old = certificates.get(run.id, {"parts": []})
             commit = old["valid_for"]["commit"] if REPORT in old["parts"] else "-dirty"
@@ -83,19 +82,42 @@ def certify(
             commit = made["commit"].removesuffix("-dirty") if commit.endswith("-dirty") else commit
             asked.setdefault(base or commit, []).append(run)
     for revision, runs in asked.items():
-        for outcome, certificate in _compared(root, revision, runs):
-            outcomes[outcome.run] = outcome
-            if certificate:
-                certificates[outcome.run] = certificate
+        for run, valid_for, compared, first in _compared(root, revision, runs):
+            # A training outlives a changed report of it.
+            alone = run.notebook == "01_pretrain" and compared and TRAINING not in first
+            if parts := [TRAINING] * bool(alone) if first else [REPORT, TRAINING]:
+                facts = {"parts": parts, "valid_for": valid_for, "compared": compared}
+                certificates[run.id] = facts | _circumstances(root, revision)
+            details = "; ".join(f"{part}: {what}" for part, what in first.items())
+            details = details or f"{compared['tensors']} tensors and {compared['numbers']} numbers"
+            outcomes[run.id] = (
+                Outcome(run.id, "stale", details + "; its training is certified" * len(parts))
+                if first
+                else Outcome(run.id, "certified", f"{details} are equal")
+            )
     if asked:
         manifest.write_certificates(root, certificates)
     return [outcomes[run.id] for run in study]
 
 
+def _circumstances(root: Path, revision: str) -> dict[str, Any]:
+    """What a certificate says besides what is equal."""
+    changed = git(root, "diff", "--name-only", revision, "--", "src/sparsejepa", "notebooks")
+    versions = provenance.versions()
+    return {
+        "made_at": revision,
+        "golden_sha256": provenance.file_sha256(root / "notebooks" / "presets" / f"{GOLDEN}.yml"),
+        "versions": {name: versions[name] for name in LIBRARIES if name in versions},
+        "cpu": provenance.cpu_model(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "changed": sum(name.endswith((".py", ".ipynb")) for name in changed.splitlines()),
+    }
+
+
 def _compared(
     root: Path, revision: str, runs: list[StudyRun]
-) -> Iterator[tuple[Outcome, dict[str, Any] | None]]:
-    """Each run's outcome, with its certificate if it gets one."""
+) -> Iterator[tuple[StudyRun, dict[str, str], dict[str, int], dict[str, str]]]:
+    """Each run, the code that was compared with the revision's, and what `compare_runs` says."""
     golden = load_study(root, GOLDEN)
     # By notebook and name, whatever the seed: the first one.
     named = {(copy.notebook, copy.name.partition("-seed")[0]): copy for copy in reversed(golden)}
@@ -103,12 +125,7 @@ def _compared(
     # With all that they read, needed runs first.
     ids = {need.id for c in copies.values() if c for need in (c, *needed_runs(golden, c))}
     wanted = [run for run in golden if run.id in ids]
-    print(
-        f"Comparing {revision[:12]} with the code here: {len(wanted)} golden runs in each, "
-        f"for {len(runs)} runs.",
-        flush=True,
-    )
-    begun = time.monotonic()
+    print(f"Comparing {revision[:12]} with the code here: {len(wanted)} golden runs in each.")
     with tempfile.TemporaryDirectory() as folder:
         old, new = Path(folder, "old"), Path(folder, "new")
         _unpack(root, revision, old)
@@ -116,54 +133,18 @@ def _compared(
         _copy(root, new, "src", "notebooks")
         commit = provenance.commit(root)
         with ThreadPoolExecutor(2) as pool:
-            failed = list(pool.map(lambda tree: _run_all(tree, wanted), (old, new)))
+            failed = list(pool.map(_run_all, (old, new), (wanted, wanted)))
         for run in runs:
-            copy = copies[run.id]
+            copy, compared, first = copies[run.id], {}, {}
+            valid_for = {"commit": commit, **code_of(new, run.notebook)}
+            valid_for[manifest.TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
             if copy is None:
-                wrong = f"presets/{GOLDEN}.yml has no size-reduced copy of it"
-            elif copy.id in failed[0] | failed[1]:
-                name, words = ("old", failed[0]) if copy.id in failed[0] else ("new", failed[1])
-                wrong = f"its copy fails with the {name} code: {words[copy.id]}"
+                first = {"unknown": f"presets/{GOLDEN}.yml has no size-reduced copy of it"}
+            elif wrong := [tree[copy.id] for tree in failed if copy.id in tree]:
+                first = {"unknown": f"its copy fails with the {wrong[0]}"}
             else:
-                found = compare_runs(runs_root(old) / copy.id, runs_root(new) / copy.id)
-                trains = code_sha256(new / "src" / "sparsejepa")
-                valid_for = {"commit": commit, **code_of(new, run.notebook)}
-                valid_for |= {manifest.TRAINING_SHA256: trains}
-                yield _judged(root, revision, run, valid_for, *found)
-                continue
-            yield Outcome(run.id, "stale", (wrong,)), None
-    print(f"Compared in {(time.monotonic() - begun) / 60:.1f} minutes.", flush=True)
-
-
-def _judged(
-    root: Path,
-    revision: str,
-    run: StudyRun,
-    valid_for: dict[str, str],
-    compared: dict[str, int],
-    first: dict[str, str],
-) -> tuple[Outcome, dict[str, Any] | None]:
-    if TRAINING in first or (first and run.notebook != "01_pretrain"):
-        why = f"{' and '.join(first)}: {first.get(TRAINING) or first[REPORT]}"
-        return Outcome(run.id, "stale", (why,)), None
-    changed = git(root, "diff", "--name-only", revision, "--", "src/sparsejepa", "notebooks")
-    versions = provenance.versions()
-    certificate = {
-        "parts": [TRAINING] if first else [REPORT, TRAINING],
-        "made_at": revision,
-        "valid_for": valid_for,
-        "compared": compared,
-        "golden_sha256": provenance.file_sha256(root / "notebooks" / "presets" / f"{GOLDEN}.yml"),
-        "versions": {name: versions[name] for name in LIBRARIES if name in versions},
-        "cpu": provenance.cpu_model(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "changed": sum(name.endswith((".py", ".ipynb")) for name in changed.splitlines()),
-    }
-    if first:
-        why = f"report: {first[REPORT]}; its training is certified"
-        return Outcome(run.id, "stale", (why,)), certificate
-    equal = "{tensors} tensors and {numbers} numbers are equal".format(**compared)
-    return Outcome(run.id, "certified", (equal,)), certificate
+                compared, first = compare_runs(runs_root(old) / copy.id, runs_root(new) / copy.id)
+            yield run, valid_for, compared, first
 
 
 def _unpack(root: Path, revision: str, folder: Path) -> None:
@@ -188,35 +169,20 @@ def _copy(root: Path, folder: Path, *parts: str) -> None:
 
 def _run_all(tree: Path, wanted: list[StudyRun]) -> dict[str, str]:
     """Makes the golden runs in a tree, one after another; the last words of those that fail."""
-    failed = {}
-    for run in wanted:
-        begun = time.monotonic()
-        if words := _run(tree, run):
-            failed[run.id] = words
-        took = f"{time.monotonic() - begun:.0f} s"
-        print(f"  {tree.name} {run.notebook}/{run.name}: {took}", flush=True)
-    return failed
-
-
-def _run(tree: Path, run: StudyRun) -> str:
-    """Makes one golden run; its last words if it fails."""
     environment = os.environ | {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
     environment["PYTHONPATH"] = str(tree / "src")
     if data := os.environ.get("SPARSEJEPA_DATA"):
         environment["SPARSEJEPA_DATA"] = str(Path(data).expanduser().resolve())
-    log = tree / f"{run.notebook}-{run.name}.log"
+    options = {"cwd": tree, "env": environment, "start_new_session": True}
+    log, failed = tree / "log.txt", {}
     # A training is killed at its first checkpoint, and goes on from there.
-    for kill in (True, False) if run.notebook == "01_pretrain" else (False,):
+    for run, kill in [(run, kill) for run in wanted for kill in (True, False)]:
+        if kill and run.notebook != "01_pretrain":
+            continue
+        print(f"  {tree.name} {run.notebook}/{run.name}{' to be killed' * kill}", flush=True)
         with (
             log.open("w") as output,
-            subprocess.Popen(
-                run.command,
-                cwd=tree,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            ) as process,
+            subprocess.Popen(run.command, stdout=output, stderr=output, **options) as process,
         ):
             try:
                 while process.poll() is None:
@@ -225,12 +191,12 @@ def _run(tree: Path, run: StudyRun) -> str:
                     time.sleep(0.2)
             finally:
                 # With its kernel; also when the reader presses Ctrl-C.
-                if killed := process.poll() is None:
+                if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
-        if not killed:
-            break
-    words = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-    return words[-1] if process.returncode else ""
+        if process.returncode and not kill:
+            words = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+            failed[run.id] = f"{tree.name} code: {words[-1]}"
+    return failed
 
 
 def compare_runs(old: Path, new: Path) -> tuple[dict[str, int], dict[str, str]]:
@@ -310,14 +276,14 @@ def verify(root: Path, preset: str, minutes: float) -> Iterator[Outcome]:
 
     What took longer than what is left of the minutes is left out; ValueError: no finished run.
     """
-    runs = runs_root(root)
+    runs, left = runs_root(root), 60 * minutes
     there = [run for run in load_study(root, preset) if (runs / run.id / MANIFEST).is_file()]
     if not there:
         raise ValueError(
             f"There is no finished run of preset {preset!r} to verify: "
             f"run `sparsejepa reproduce --preset {preset}` first."
         )
-    times, left = {run.id: read_json(runs / run.id / TIMING) for run in there}, 60 * minutes
+    times = {run.id: read_json(runs / run.id / TIMING) for run in there}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         _copy(root, copy, "src", "notebooks", f"book/runs/{preset}")
@@ -326,28 +292,24 @@ def verify(root: Path, preset: str, minutes: float) -> Iterator[Outcome]:
         for run in sorted(there, key=lambda run: times[run.id]["notebook_seconds"]):
             made, seconds = read_json(runs / run.id / MANIFEST), times[run.id]["notebook_seconds"]
             if changed := provenance.edits(runs, run.id, made):
-                yield Outcome(run.id, "edited", tuple(changed))
+                yield Outcome(run.id, "edited", "; ".join(changed[:5]))
             elif times[run.id]["training_seconds"] and not made["trainings"]:
-                why = "its short trainings are not kept: run it again"
-                yield Outcome(run.id, "not done", (why,))
+                yield Outcome(run.id, "not done", "its short trainings are not kept: run it again")
             elif seconds > left:
                 why = f"it took {seconds / 60:.0f} minutes: give --minutes"
-                yield Outcome(run.id, "not done", (why,))
+                yield Outcome(run.id, "not done", why)
             else:
                 left -= seconds
-                yield _verified(root, copy, run)
-
-
-def _verified(root: Path, copy: Path, run: StudyRun) -> Outcome:
-    printed = read_json(runs_root(root) / run.id / RESULTS)
-    # The committed run stays in the copy for those that read it: this one goes beside it.
-    source = notebook_path(copy, run.notebook)
-    name, value = next(iter(effective_parameters(source, run.parameters).items()))
-    again = run_notebook(source, run.preset, run.name, {name: value}, copy)
-    pairs = list(leaves(manifest.without_times(printed)[0], read_json(again / RESULTS)))
-    wrong = [f"{p}: printed {x}, computed {y}" for p, x, y in pairs if not agree(p, x, y)]
-    details = (f"{len(pairs)} numbers compared", *wrong)
-    return Outcome(run.id, "differs" if wrong else "agrees", details, len(pairs))
+                source = notebook_path(copy, run.notebook)
+                # The committed run stays in the copy for those that read it: this one goes beside.
+                name, value = next(iter(effective_parameters(source, run.parameters).items()))
+                again = run_notebook(source, run.preset, run.name, {name: value}, copy) / RESULTS
+                printed = manifest.without_times(read_json(runs / run.id / RESULTS))[0]
+                pairs = list(leaves(printed, read_json(again)))
+                wrong = [pair for pair in pairs if not agree(*pair)]
+                said = [f"{place}: printed {x}, computed {y}" for place, x, y in wrong[:4]]
+                details = "; ".join([f"{len(pairs)} numbers compared", *said])
+                yield Outcome(run.id, "differs" if wrong else "agrees", details)
 
 
 def agree(place: str, printed: Any, computed: Any) -> bool:

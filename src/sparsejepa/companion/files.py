@@ -31,7 +31,7 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged: {error}; delete it and run again.") from error
 
 
-def read_yaml(path: Path, kind: TypeAdapter, loader: type[yaml.BaseLoader]) -> Any:
+def read_yaml(path: Path, kind: TypeAdapter, loader: type) -> Any:
     """The content of a YAML file, as `kind` wants it.
 
     ValueError: one sentence with the place, in which an entry of a list goes by its `id`, and what

@@ -15,17 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsejepa.atomic_files import locked, write_with
+from sparsejepa.companion import parameters as values
 from sparsejepa.companion import provenance
 from sparsejepa.companion.files import label, plain, read_json, write_json
-from sparsejepa.companion.parameters import (
-    OWN,
-    PRESET,
-    effective_parameters,
-    notebook_parameters,
-    own_folder,
-    preset_parameters,
-    run_command,
-)
+from sparsejepa.companion.parameters import OWN, PRESET, effective_parameters, notebook_parameters
 from sparsejepa.companion.provenance import notebook_path, repository_root, runs_root
 from sparsejepa.training.code import code_sha256
 
@@ -78,7 +71,7 @@ def _begin_by_hand(root: Path, source: Path, parameters: MutableMapping[str, Any
     if not preset and "google.colab" in sys.modules:
         preset = "colab"
     if preset not in ("", OWN):
-        given = preset_parameters(root, preset, source.stem)
+        given = values.preset_parameters(root, preset, source.stem)
         kept = {name: parameters[name] for name in given if parameters[name] != usual[name]}
         parameters.update(given | kept)
         usual |= given
@@ -86,12 +79,12 @@ def _begin_by_hand(root: Path, source: Path, parameters: MutableMapping[str, Any
         print("In use:", ", ".join(f"{name} = {parameters[name]!r}" for name in given))
     in_use = {name: parameters[name] for name in usual}
     changed = {n: v for n, v in in_use.items() if n != PRESET and v != usual[n]}
-    folder = runs_root(root) / own_folder(source.stem, preset or "interactive", changed)
+    folder = runs_root(root) / values.own_folder(source.stem, preset or "interactive", changed)
     if folder not in _held:
         # Until the kernel ends: two kernels would mix their files.
         (lock := locked(folder / ".lock")).__enter__()
         _held[folder] = lock
-    command = run_command(source, [], in_use)
+    command = values.run_command(source, [], in_use)
     write_json(folder / START, {"preset": OWN, "run": folder.name, "needs": {}, "command": command})
     return folder
 
@@ -253,18 +246,6 @@ def input_hashes(root: Path, run_id: str) -> dict[str, str]:
     return {n: d for n, d in named.items() if n == RESULTS or n.endswith(".safetensors")}
 
 
-def changed_parameters(
-    source: Path, manifest: Facts, parameters: Facts | None
-) -> list[tuple[str, Any, Any]]:
-    """Name, value in the run and value now of what the preset gives to it; none for an own run."""
-    if parameters is None:
-        return []
-    now = effective_parameters(source, parameters)
-    # A parameter that came since had its default; a certificate says that this changes nothing.
-    then = effective_parameters(source, {}) | {PRESET: manifest["preset"]} | manifest["parameters"]
-    return [(name, then[name], now[name]) for name in sorted(now) if then[name] != now[name]]
-
-
 def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[str]:
     """Why a run is not what the notebook and the library here would produce; empty when it is.
 
@@ -282,8 +263,16 @@ def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[
         # What an edited manifest says of all the rest is worth nothing.
         if reasons := provenance.edits(runs, run_id, manifest):
             return reasons
-        for name, then, now in changed_parameters(source, manifest, parameters):
-            reasons.append(f"the parameter {name} was {then!r} and is {now!r} now")
+        if parameters is not None:
+            now = effective_parameters(source, parameters)
+            # One that came since had its default; a certificate says that this changes nothing.
+            then = effective_parameters(source, {}) | {PRESET: manifest["preset"]}
+            then |= manifest["parameters"]
+            reasons += [
+                f"the parameter {name} was {then[name]!r} and is {now[name]!r} now"
+                for name in sorted(now)
+                if then[name] != now[name]
+            ]
         for need, recorded in manifest["needs"].items():
             with contextlib.suppress(FileNotFoundError):
                 if input_hashes(root, need) == recorded:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from sparsejepa.companion.files import label, read_json, read_yaml
 from sparsejepa.companion.provenance import notebook_path
@@ -135,13 +135,8 @@ def run_command(notebook: Path, options: Sequence[str], given: Mapping[str, Any]
     return " ".join([f"sparsejepa run {label(notebook)}", *options, *settings])
 
 
-def _or(empty: type) -> BeforeValidator:
-    """What stands for a key without a value."""
-    return BeforeValidator(lambda value: empty() if value in ("", "null", "~", None) else value)
-
-
 # Values stay text: the notebook's types have the say.
-Settings = Annotated[dict[str, str], _or(dict)]
+Settings = dict[str, str]
 # Of the run's folder too: one level, below its notebook's, so not . or .. alone.
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]*[A-Za-z0-9_+-][A-Za-z0-9._+-]*$")]
 
@@ -150,11 +145,8 @@ class Section(BaseModel, extra="forbid"):
     """What a preset says of one notebook."""
 
     parameters: Settings = {}
-    needs: Annotated[list[str], _or(list)] = []
-    runs: Annotated[dict[RunName, Settings], _or(dict)] = {}
-
-
-PRESET_FILE = TypeAdapter(Annotated[dict[str, Annotated[Section, _or(dict)]], _or(dict)])
+    needs: list[str] = []
+    runs: dict[RunName, Settings] = {}
 
 
 def preset_sections(root: Path, preset: str) -> dict[str, Section]:
@@ -165,7 +157,7 @@ def preset_sections(root: Path, preset: str) -> dict[str, Section]:
     path = root / "notebooks" / "presets" / f"{preset}.yml"
     with contextlib.suppress(FileNotFoundError):
         # Everything as text: YAML 1.1 takes 1:30 for 90 and 010 for 8.
-        return read_yaml(path, PRESET_FILE, yaml.BaseLoader)
+        return read_yaml(path, TypeAdapter(dict[str, Section]), yaml.BaseLoader)
     known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
     raise FileNotFoundError(f"There is no preset {preset!r}; the presets are {known}.")
 

@@ -15,17 +15,10 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from sparsejepa.atomic_files import locked
-from sparsejepa.companion import provenance
+from sparsejepa.companion import parameters, provenance
 from sparsejepa.companion.files import label, read_json, write_json
 from sparsejepa.companion.manifest import MANIFEST, START, RunFailed, seal_run
-from sparsejepa.companion.parameters import (
-    RUN_FOLDER,
-    Value,
-    check_parameters,
-    own_folder,
-    preset_parameters,
-    run_command,
-)
+from sparsejepa.companion.parameters import RUN_FOLDER, Value, check_parameters
 from sparsejepa.companion.provenance import notebook_path, repository_root, runs_root
 from sparsejepa.companion.study import finished_needs, load_study
 
@@ -57,8 +50,8 @@ def run_notebook(
     overrides = check_parameters(source, overrides or {})
     options, needs = [f"--preset {preset}"], {}
     if run is None:
-        given = preset_parameters(root, preset, source.stem)
-        folder = own_folder(source.stem, preset, overrides)
+        given = parameters.preset_parameters(root, preset, source.stem)
+        folder = parameters.own_folder(source.stem, preset, overrides)
     else:
         study = load_study(root, preset)
         runs = {one.name: one for one in study if one.notebook == source.stem}
@@ -68,7 +61,7 @@ def run_notebook(
                 f"{', '.join(runs) or 'none'}."
             )
         given, needs = runs[run].parameters, finished_needs(root, study, runs[run])
-        own = own_folder(source.stem, f"{preset}-{run}", overrides)
+        own = parameters.own_folder(source.stem, f"{preset}-{run}", overrides)
         folder = own if overrides else Path(runs[run].id)
         options.append(f"--run {shlex.quote(run)}")
     committed = provenance.git(root, "ls-files", "--", f"book/runs/{preset}")
@@ -78,7 +71,7 @@ def run_notebook(
             "not committed: commit src/ and notebooks/ first, or give a parameter to make a run "
             "of your own."
         )
-    command = run_command(source, options, overrides)
+    command = parameters.run_command(source, options, overrides)
     start = {"preset": folder.parts[0], "run": folder.name, "needs": needs, "command": command}
     attempt, run_folder = runs_root(root) / "attempts" / folder, runs_root(root) / folder
     with locked(attempt / ".lock"):

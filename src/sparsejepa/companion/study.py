@@ -1,6 +1,5 @@
 """A study: all named runs of a preset, in the order in which they need each other."""
 
-import graphlib
 import os
 import subprocess
 import sys
@@ -8,22 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsejepa.companion import manifest, parameters
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import (
-    MANIFEST,
-    TIMING,
-    changed_parameters,
-    input_hashes,
-    staleness,
-)
-from sparsejepa.companion.parameters import (
-    Value,
-    check_parameters,
-    preset_parameters,
-    preset_sections,
-)
 from sparsejepa.companion.provenance import notebook_path, runs_root
-from sparsejepa.training.code import code_sha256
 
 
 @dataclass(frozen=True)
@@ -33,7 +19,7 @@ class StudyRun:
     preset: str  # the preset's name, as "reference"
     notebook: str  # the notebook's name, as "01_pretrain"
     name: str  # the run's name, as "jepa-seed0"
-    parameters: dict[str, Value]  # the preset's parameters, with the run's own over them
+    parameters: dict[str, parameters.Value]  # the preset's parameters, with the run's own over them
     needs: tuple[str, ...]  # notebooks whose runs of this preset come first
 
     @property
@@ -49,28 +35,22 @@ class StudyRun:
 
 
 def load_study(root: Path, preset: str) -> list[StudyRun]:
-    """Reads and checks `notebooks/presets/<preset>.yml`, needed runs first.
+    """Reads and checks `notebooks/presets/<preset>.yml`, where needed notebooks stand first.
 
     Raises:
         FileNotFoundError: there is no such preset, or no notebook of a section's name.
-        ValueError: no YAML; an unknown key, parameter or need; an ill-typed value; a run's name
-            that is no folder's; needs in a circle.
+        ValueError: no YAML; an unknown key or parameter; an ill-typed value; a run's name that is
+            no folder's; a need that does not stand above.
     """
-    sections, where = preset_sections(root, preset), f"presets/{preset}.yml"
-    needs = {notebook: section.needs for notebook, section in sections.items()}
-    if unknown := {need for needed in needs.values() for need in needed} - needs.keys():
-        raise ValueError(f"{where}: needs {min(unknown)!r}, which has no section.")
-    try:
-        notebooks = list(graphlib.TopologicalSorter(needs).static_order())
-    except graphlib.CycleError as error:
-        circle = " -> ".join(error.args[1])
-        raise ValueError(f"{where}: notebooks need each other: {circle}.") from error
-    runs = []
-    for notebook in notebooks:
-        section, source = sections[notebook], notebook_path(root, notebook)
-        common = preset_parameters(root, preset, notebook, section)
+    above, runs, where = set(), [], f"presets/{preset}.yml"
+    for notebook, section in parameters.preset_sections(root, preset).items():
+        if unknown := set(section.needs) - above:
+            raise ValueError(f"{where}, {notebook}: needs {min(unknown)!r}, which is not above it.")
+        above.add(notebook)
+        common = parameters.preset_parameters(root, preset, notebook, section)
         for name, own in section.runs.items():
-            checked = check_parameters(source, own, f"{where}, run {name}")
+            source = notebook_path(root, notebook)
+            checked = parameters.check_parameters(source, own, f"{where}, run {name}")
             runs.append(StudyRun(preset, notebook, name, common | checked, tuple(section.needs)))
     return runs
 
@@ -86,12 +66,12 @@ def finished_needs(root: Path, study: list[StudyRun], run: StudyRun) -> dict[str
     ValueError: one of them has not been run, or is stale.
     """
     for need in needed_runs(study, run):
-        if reasons := staleness(root, need.id, need.parameters):
+        if reasons := manifest.staleness(root, need.id, need.parameters):
             raise ValueError(
                 f"{run.notebook} needs {need.id}, but {reasons[0]}: run `sparsejepa reproduce "
                 f"--preset {run.preset}`, or `sparsejepa certify` where only code has changed."
             )
-    return {need.id: input_hashes(root, need.id) for need in needed_runs(study, run)}
+    return {need.id: manifest.input_hashes(root, need.id) for need in needed_runs(study, run)}
 
 
 def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
@@ -99,37 +79,15 @@ def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
     stale: dict[str, tuple[StudyRun, list[str]]] = {}
     study = load_study(root, preset)
     for run in study:
-        reasons = staleness(root, run.id, run.parameters)
+        reasons = manifest.staleness(root, run.id, run.parameters)
         needs = [need.id for need in needed_runs(study, run)]
-        if not reasons and set(read_json(runs_root(root) / run.id / MANIFEST)["needs"]) != {*needs}:
+        path = runs_root(root) / run.id / manifest.MANIFEST
+        if not reasons and set(read_json(path)["needs"]) != set(needs):
             reasons.append("its inputs are other runs now")
         reasons += [f"its input {need} has to be run" for need in needs if need in stale]
         if reasons:
             stale[run.id] = (run, reasons)
     return list(stale.values())
-
-
-def trains(root: Path, run: StudyRun, kept: set[Path]) -> bool:
-    """Whether making a stale run trains, or only reports of trainings that are kept.
-
-    `kept` are the trainings that `manifest.certified_trainings` lists. Any other parameter counts
-    as another training.
-    """
-    folder = runs_root(root) / run.id
-    try:
-        made, times = read_json(folder / MANIFEST), read_json(folder / TIMING)
-    except (FileNotFoundError, ValueError):
-        return not run.needs
-    if not made["trainings"]:
-        return not run.needs or times["training_seconds"] > 0
-    if changed_parameters(notebook_path(root, run.notebook), made, run.parameters):
-        return True
-    facts = [runs_root(root) / place / "training.json" for place in made["trainings"]]
-    here = code_sha256(root / "src" / "sparsejepa")
-    return not all(
-        path.is_file() and (path.parent in kept or read_json(path)["code_sha256"] == here)
-        for path in facts
-    )
 
 
 def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None:
@@ -147,7 +105,8 @@ def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None
 
     pool = ThreadPoolExecutor(jobs)
     try:
-        for run in runs:
+        # What needs nothing comes first: there is always something to do.
+        for run in sorted(runs, key=lambda run: len(run.needs) > 0):
             made[run.id] = pool.submit(make, run)
         wait(made.values())
     finally:
