@@ -13,14 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from companion_book import Book
 from companion_markdown import code, text
-from sparsejepa.companion.ledger import (
-    ERROR_RATE,
-    Judgement,
-    Result,
-    Verdict,
-    comparisons,
-    making_command,
-)
+from sparsejepa.companion import ledger
+from sparsejepa.companion.ledger import ERROR_RATE, Judgement, Result, Verdict
 from sparsejepa.intervals import SEEDS_NEEDED
 
 RULES = {
@@ -141,8 +135,8 @@ def _template() -> Any:
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= globals() | {
-        "comparisons": comparisons,
-        "making_command": making_command,
+        "comparisons": ledger.comparisons,
+        "making_command": ledger.making_command,
         "seeds_needed": SEEDS_NEEDED,
         "error_rate": f"{ERROR_RATE:.0%}",
     }

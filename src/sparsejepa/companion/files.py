@@ -46,7 +46,7 @@ def read_yaml(path: Path, kind: TypeAdapter, loader: type) -> Any:
             inside = isinstance(place, list) or (isinstance(place, dict) and part in place)
             place = place[part] if inside else None
             names.append(place.get("id", part) if isinstance(place, dict) else part)
-        where = ".".join(str(name) for name in names if name != "[key]") or "the file"
+        where = ".".join(str(name) for name in names if name != "[key]").strip() or "the file"
         wrong = first["msg"].removeprefix("Value error, ")
         if not isinstance(first["input"], dict | list):
             wrong += f", not {first['input']!r}"
