@@ -218,9 +218,10 @@ def write_certificates(root: Path, certificates: Facts) -> None:
 def certificate_of(root: Path, run_id: str) -> dict[str, Any] | None:
     """The certificate that makes a run valid for the code on disk."""
     found = read_certificates(root).get(run_id)
+    if found is None or REPORT not in found["parts"]:
+        return None
     now = provenance.code_of(root, run_id.split("/")[1])
-    valid = found and REPORT in found["parts"] and now.items() <= found["valid_for"].items()
-    return found if valid else None
+    return found if now.items() <= found["valid_for"].items() else None
 
 
 def certified_trainings(root: Path) -> set[Path]:
