@@ -46,7 +46,7 @@ IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "PyYAML": "yaml"}
 PRESENT = {*sys.stdlib_module_names, "sparsejepa", "IPython", "google"}
 PRESENT |= {IMPORTED_AS.get(package, package) for package in COLAB}
 # Run and build the book: not on Colab, so only where a notebook does not get to.
-ORCHESTRATION = {"papermill", "snakemake", "jupyter_book", "nbformat", "nbclient"}
+ORCHESTRATION = {"papermill", "snakemake", "jupyter_book", "nbformat", "nbclient", "jupyter_client"}
 
 
 def missing(source: str, *, installed: set[str]) -> set[str]:

@@ -8,10 +8,9 @@ from typing import Any
 import yaml
 
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.ledger import LEDGER, Ledger, load_ledger
+from sparsejepa.companion.ledger import LEDGER, Judgement, Ledger, judge, load_ledger
 from sparsejepa.companion.manifest import staleness
 from sparsejepa.companion.study import load_study
-from sparsejepa.companion.verdicts import Judgement, judge
 
 RUNS = PurePosixPath("book/runs")
 # What a finished run always has; figures and weights depend on the notebook.

@@ -13,21 +13,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from companion_book import Book
 from companion_markdown import code, text
-from sparsejepa.companion.ledger import Verdict, making_command
-from sparsejepa.companion.verdicts import ERROR_RATE, Judgement, Result, comparisons
+from sparsejepa.companion import ledger
+from sparsejepa.companion.ledger import ERROR_RATE, Judgement, Result, Verdict
 from sparsejepa.intervals import SEEDS_NEEDED
 
 RULES = {
     "mean_above": "the mean over seeds is above {at}",
     "mean_below": "the mean over seeds is below {at}",
     "difference_above": "the mean over pairs of the same seed is above {at}",
-    "difference_within": "the mean over pairs of the same seed is within ±{at}",
     "interval_above": "the mean over seeds, as the run gives it, is above {at}",
     "interval_below": "the mean over seeds, as the run gives it, is below {at}",
     "equal_within": "no value is further than {tolerance:g} from {at}",
     "at_least": "no value is below {at}",
     "at_most": "no value is above {at}",
-    "order_correlation": "Kendall's rank correlation is at least {at}",
 }
 
 
@@ -137,8 +135,8 @@ def _template() -> Any:
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= globals() | {
-        "comparisons": comparisons,
-        "making_command": making_command,
+        "comparisons": ledger.comparisons,
+        "making_command": ledger.making_command,
         "seeds_needed": SEEDS_NEEDED,
         "error_rate": f"{ERROR_RATE:.0%}",
     }

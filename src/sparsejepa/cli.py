@@ -1,24 +1,51 @@
 """The command line: `sparsejepa doctor | run | reproduce | certify | verify | score`."""
 
-import contextlib
 import io
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from sparsejepa.companion.manifest import RunFailed
 from sparsejepa.companion.provenance import cores as usable_cores
 from sparsejepa.companion.provenance import repository_root
 
+
+class OneSentence(TyperGroup):
+    """Errors that a user can mend are one sentence, not a traceback, unless --debug is given."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            typer.echo("Interrupted: the same command goes on from the last checkpoint.", err=True)
+            raise typer.Exit(130) from error
+        except (ValueError, OSError, RunFailed, ModuleNotFoundError) as error:
+            if ctx.params["debug"]:
+                raise
+            file, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+            if isinstance(error, ModuleNotFoundError):
+                sentence = f"{error.name} is not installed: run pip install -e '.[train,book]'."
+            elif file is not None and reason:
+                # The system's own errors name a file and a reason, but not what to do.
+                sentence = f"{file}: {reason}; mend this and give the same command again."
+            else:
+                # OSError(errno, sentence) is one of ours, and says it all.
+                sentence = reason or str(error)
+            typer.echo(sentence, err=True)
+            raise typer.Exit(1 if isinstance(error, RunFailed) else 2) from error
+
+
 app = typer.Typer(
+    cls=OneSentence,
     help="Runs the notebooks of the SparseJEPA companion.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+PRESET = typer.Option(help="Settings from notebooks/presets: demo, reference, colab or paper.")
 
 
 @app.callback()
@@ -26,11 +53,6 @@ def options(
     debug: Annotated[bool, typer.Option(help="Show where in the code an error arose.")] = False,
 ) -> None:
     """Options of all commands."""
-    _DEBUG.append(debug)
-
-
-_DEBUG: list[bool] = [False]
-PRESET = typer.Option(help="Settings from notebooks/presets: demo, reference, colab or paper.")
 
 
 @app.command()
@@ -38,13 +60,11 @@ def doctor() -> None:
     """Says whether notebooks can run here, with which device and data, and what is missing."""
     from sparsejepa.companion.doctor import examine
 
-    states = set()
-    with _one_sentence():
-        for state, text in examine(repository_root()):
-            states.add(state)
-            typer.echo(f"{state:4}  {text}")
-    if "fail" in states:
-        raise typer.Exit(1)
+    failed = False
+    for state, text in examine(repository_root()):
+        failed |= state == "fail"
+        typer.echo(f"{state:4}  {text}")
+    raise typer.Exit(failed)
 
 
 @app.command()
@@ -58,14 +78,12 @@ def run(
     ] = None,
 ) -> None:
     """Runs one notebook; an interrupted run goes on when the command is given again."""
-    with _one_sentence():
-        from sparsejepa.companion.parameters import parse_overrides
-        from sparsejepa.companion.runs import find_notebook, run_notebook
+    from sparsejepa.companion.parameters import parse_overrides
+    from sparsejepa.companion.runs import find_notebook, run_notebook
 
-        root = repository_root()
-        source = find_notebook(root, notebook)
-        overrides = parse_overrides(source, parameter or [])
-        run_notebook(source, preset, run, overrides, root)
+    root = repository_root()
+    source = find_notebook(root, notebook)
+    run_notebook(source, preset, run, parse_overrides(source, parameter or []), root)
 
 
 @app.command()
@@ -84,30 +102,27 @@ def reproduce(
 
     An interrupted study goes on where it was when the command is given again.
     """
-    with _one_sentence():
-        from sparsejepa.companion.manifest import certified_trainings
-        from sparsejepa.companion.study import reproduce as make
-        from sparsejepa.companion.study import stale_runs, trains
+    from sparsejepa.companion.study import reproduce as make
+    from sparsejepa.companion.study import stale_runs
 
-        root = repository_root()
-        stale, kept = stale_runs(root, preset), certified_trainings(root)
-        for study_run, reasons in stale:
-            what = "train" if trains(root, study_run, kept) else "only report, no training"
-            typer.echo(f"{study_run.id} ({what}): {'; '.join(reasons)}")
-        if not stale:
-            typer.echo(f"Every run of {preset} is fresh.")
-        if dry_run or not stale:
-            return
-        # Takes seconds, and what is stale is said without it.
-        import torch
+    root = repository_root()
+    stale = stale_runs(root, preset)
+    for study_run, reasons in stale:
+        typer.echo(f"{study_run.id}: {'; '.join(reasons)}")
+    if not stale:
+        typer.echo(f"Every run of {preset} is fresh.")
+    if dry_run or not stale:
+        return
+    # Takes seconds, and what is stale is said without it.
+    import torch
 
-        cores = cores or usable_cores()
-        # On a CPU, two runs side by side get more done than one with twice the threads, which
-        # wait for each other at every operation; a GPU is best left to one.
-        jobs = min(cores, jobs or (1 if torch.cuda.is_available() else 2))
-        make(root, [study_run for study_run, _ in stale], jobs, cores // jobs)
-        left = stale_runs(root, preset)
-        typer.echo(f"{len(stale) - len(left)} of {len(stale)} runs were made.")
+    cores = cores or usable_cores()
+    # On a CPU, two runs side by side get more done than one with twice the threads, which wait for
+    # each other at every operation; a GPU is best left to one.
+    jobs = min(cores, jobs or (1 if torch.cuda.is_available() else 2))
+    make(root, [study_run for study_run, _ in stale], jobs, cores // jobs)
+    left = stale_runs(root, preset)
+    typer.echo(f"{len(stale) - len(left)} of {len(stale)} runs were made.")
     if left:
         typer.echo(f"Not made: {', '.join(study_run.id for study_run, _ in left)}.", err=True)
         raise typer.Exit(1)
@@ -126,14 +141,12 @@ def certify(
     Runs size-reduced copies with both, compares them to the bit, and keeps certificates of those
     that are equal. Exit code 1 if a run is stale.
     """
-    with _one_sentence():
-        from sparsejepa.companion.certify import certify as outcomes_of
+    from sparsejepa.companion.certify import certify as outcomes_of
 
-        outcomes = outcomes_of(repository_root(), preset, base, typer.echo, only)
+    outcomes = outcomes_of(repository_root(), preset, base, only)
     for outcome in outcomes:
         typer.echo(outcome.line())
-    if any(outcome.state in ("stale", "missing") for outcome in outcomes):
-        raise typer.Exit(1)
+    raise typer.Exit(any(outcome.state in ("stale", "missing") for outcome in outcomes))
 
 
 @app.command()
@@ -147,20 +160,16 @@ def verify(
 
     One line a run; exit code 1 if a number differs, or if a file of a run was edited.
     """
-    wrong = compared = 0
-    with _one_sentence():
-        from sparsejepa.companion.certify import TOLERANCES
-        from sparsejepa.companion.certify import verify as checked
+    from sparsejepa.companion.certify import TOLERANCES
+    from sparsejepa.companion.certify import verify as checked
 
-        for found in checked(repository_root(), preset, minutes):
-            typer.echo(found.line())
-            wrong += found.state in ("differs", "edited")
-            compared += found.numbers
-        if compared:
-            typer.echo("Numbers may differ a little: " + "; ".join(t[3] for t in TOLERANCES) + ".")
-    typer.echo(f"{compared} numbers compared; {wrong} runs do not agree.")
-    if wrong:
-        raise typer.Exit(1)
+    wrong = 0
+    for found in checked(repository_root(), preset, minutes):
+        typer.echo(found.line())
+        wrong += found.state in ("differs", "edited")
+    typer.echo("Numbers may differ a little: " + "; ".join(t[3] for t in TOLERANCES) + ".")
+    typer.echo(f"{wrong} runs do not agree.")
+    raise typer.Exit(wrong > 0)
 
 
 @app.command()
@@ -190,36 +199,11 @@ def score(
         # Names of files may be beyond what the terminal's encoding has.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with _one_sentence():
-        # Inside: it imports torch, during which a user may press Ctrl-C.
-        from sparsejepa.density.score_folder import score_images
+    # Here: it imports torch, during which a user may press Ctrl-C.
+    from sparsejepa.density.score_folder import score_images
 
-        sizes = {"limit": limit, "batch_size": batch_size, "chunk_size": chunk_size}
-        score_images(images, backbone, out, weights=weights, split=split, **sizes)
-
-
-@contextlib.contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Errors that a user can mend are one sentence, not a traceback, unless --debug is given."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        typer.echo("Interrupted: the same command goes on from the last checkpoint.", err=True)
-        raise typer.Exit(130) from error
-    except (ValueError, OSError, RunFailed, ModuleNotFoundError) as error:
-        if _DEBUG[-1]:
-            raise
-        file, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
-        if isinstance(error, ModuleNotFoundError):
-            sentence = f"{error.name} is not installed: run pip install -e '.[train,book,study]'."
-        elif file is not None and reason:
-            # The system's own errors name a file and a reason, but not what to do.
-            sentence = f"{file}: {reason}; mend this and give the same command again."
-        else:
-            # OSError(errno, sentence) is one of ours, and says it all.
-            sentence = reason or str(error)
-        typer.echo(sentence, err=True)
-        raise typer.Exit(1 if isinstance(error, RunFailed) else 2) from error
+    sizes = {"limit": limit, "batch_size": batch_size, "chunk_size": chunk_size}
+    score_images(images, backbone, out, weights=weights, split=split, **sizes)
 
 
 if __name__ == "__main__":

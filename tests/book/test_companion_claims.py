@@ -90,7 +90,7 @@ def test_an_edited_number_fails_the_build(root: Path, warnings: list[str]):
     page = show(root, "counts", "scorecard", "claims")
     (message,) = warnings
     assert message.startswith(
-        "claim: book/claims: claims.yml, claim 'better': it expects 'reproduced'"
+        "claim: book/claims: book/claims.yml, claim 'better': it expects 'reproduced'"
     )
     assert "* - A paper\n  - 2 [untested]{.verdict .verdict-untested}" in page
 
@@ -113,7 +113,7 @@ def test_what_does_not_stand_fails_the_build(root: Path, warnings: list[str]):
     (root / "book" / "claims.yml").write_text("claims: 1")
     with pytest.raises(ValueError, match="papers: Field required"):
         show(root)
-    assert warnings[-1].startswith("claim: book/claims: claims.yml, papers: Field required")
+    assert warnings[-1].startswith("claim: book/claims: book/claims.yml, papers: Field required")
     (root / "book" / "claims.yml").unlink()
     with pytest.raises(FileNotFoundError, match=r"claims\.yml"):
         show(root)

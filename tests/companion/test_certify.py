@@ -17,7 +17,7 @@ RUNS = ["demo/toy/jepa-seed0", "demo/toy/jepa-seed1"]
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs made at a commit whose `golden` has a copy of both."""
     root = make_repository(tmp_path / "checkout")
-    write_preset(root, {"toy": {"parameters": {"rate": 0.1}, "runs": {"jepa-seed0": None}}})
+    write_preset(root, {"toy": {"parameters": {"rate": 0.1}, "runs": {"jepa-seed0": {}}}})
     (root / "notebooks/presets/demo.yml").rename(root / "notebooks/presets/golden.yml")
     write_preset(root, PRESET)
     git(root, "init", "-q")
@@ -30,8 +30,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def outcomes(root: Path, **options: str) -> dict[str, tuple[str, str]]:
-    found = certify(root, "demo", say=lambda line: None, **options)
-    return {one.run: (one.state, "; ".join(one.details)) for one in found}
+    found = certify(root, "demo", **options)
+    return {one.run: (one.state, one.details) for one in found}
 
 
 def test_equal_behaviour_is_certified(root: Path):
@@ -68,12 +68,12 @@ def test_a_missing_base_is_one_sentence(root: Path):
 
 def test_reports_run_again_and_are_compared(root: Path):
     """All numbers agree; an edited file is named; what takes too long is left out."""
-    assert [(f.state, f.numbers) for f in verify(root, "demo", 5.0)] == [("agrees", 1)] * 2
+    again = [(one.state, one.details) for one in verify(root, "demo", 5.0)]
+    assert again == [("agrees", "1 numbers compared")] * 2
     assert {f.state for f in verify(root, "demo", -1.0)} == {"not done"}
     (root / "book" / "runs" / RUNS[0] / "results.json").write_text('{"answer": 41}')
     found = {f.run: f for f in verify(root, "demo", 5.0)}
-    assert found[RUNS[0]].state == "edited"
-    assert found[RUNS[0]].details == ("results.json is not what the run wrote",)
+    assert found[RUNS[0]][1:] == ("edited", "results.json is not what the run wrote")
 
 
 @pytest.mark.parametrize(

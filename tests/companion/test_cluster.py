@@ -78,4 +78,4 @@ def test_a_study_on_a_cluster_is_made_and_verified(tmp_path: Path):
     seal_run(folder, read_json(folder / "manifest.json"))
     (wrong,) = [one for one in verify(root, "tiny", 30.0) if one.state == "differs"]
     assert wrong.run == "tiny/02_probes/all"
-    assert "structure > jepa-seed0 > rankme" in wrong.details[0]
+    assert "structure > jepa-seed0 > rankme" in wrong.details

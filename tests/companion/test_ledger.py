@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from sparsejepa.companion.files import write_json
-from sparsejepa.companion.ledger import LEDGER, load_ledger, look_up, numbers_at
-from sparsejepa.companion.verdicts import judge
+from sparsejepa.companion.ledger import LEDGER, judge, load_ledger, look_up, numbers_at
 from tests.companion.tiny_ledger import content, ledger, make_runs, write_ledger
 from tests.repository import ROOT
 
@@ -29,10 +28,10 @@ CHECK, EXACT = (*BETTER, "test", 0), (*RISES, "test", 0)
         (BETTER, "x", "claims.0: Input should be a valid dictionary"),
         (("seeds", "main"), [0, True], "seeds.main.1: Input should be a valid integer"),
         # A check and its rule.
-        ((*CHECK, "than"), GONE, "difference_above needs the field than"),
-        ((*CHECK, "seeds"), GONE, "difference_above needs the field seeds"),
-        ((*CHECK, "tolerance"), 1, "difference_above takes no field tolerance"),
-        ((*CHECK, "seed_count"), "n", "difference_above takes no field seed_count"),
+        ((*CHECK, "than"), GONE, "difference_above needs than"),
+        ((*CHECK, "seeds"), GONE, "difference_above needs seeds"),
+        ((*CHECK, "tolerance"), 1, "difference_above takes no tolerance"),
+        ((*CHECK, "seed_count"), "n", "difference_above takes no seed_count"),
         ((*CHECK, "values"), "a/b/c:d", "difference_above needs {seed} in 'a/b/c:d'"),
         ((*EXACT, "values"), "a/b/c:d.{seed}", "equal_within takes no {seed}"),
         # The parts of a claim.
@@ -60,7 +59,7 @@ def test_a_broken_ledger_is_one_sentence(tmp_path: Path, place: tuple, value: An
         inner[place[-1]] = value
     with pytest.raises(ValueError, match=re.escape(words)) as error:
         ledger(tmp_path, changed)
-    assert str(error.value).startswith("claims.yml, ") and "\n" not in str(error.value)
+    assert str(error.value).startswith("book/claims.yml, ") and "\n" not in str(error.value)
 
 
 def test_half_a_file_is_named(tmp_path: Path):
@@ -68,7 +67,7 @@ def test_half_a_file_is_named(tmp_path: Path):
     path = write_ledger(tmp_path, content())
     for text, words in (("claims: [", "is not YAML: .*line 1"), ("", "the file: Input should")):
         path.write_text(text)
-        with pytest.raises(ValueError, match=rf"claims\.yml,? {words}"):
+        with pytest.raises(ValueError, match=rf"book/claims\.yml,? {words}"):
             load_ledger(path)
 
 

@@ -15,7 +15,6 @@ from sparsejepa.companion import manifest, provenance
 from sparsejepa.companion.files import plain, read_json
 from sparsejepa.companion.manifest import open_run, seal_run, staleness, without_times
 from sparsejepa.training.code import code_sha256
-from tests.companion.tiny_repository import PARAMETERS as SOURCE
 from tests.companion.tiny_repository import TOY, make_repository, toy_notebook
 from tests.repository import ROOT
 
@@ -90,9 +89,8 @@ def test_figures_are_kept_with_their_alt_texts(root: Path):
     assert written["figures"] == [{"file": "figures/loss.png", "alt": "The loss falls."}]
     header = (run.folder / "figures" / "loss.png").read_bytes()[16:24]
     assert (int.from_bytes(header[:4]), int.from_bytes(header[4:])) == (300, 150)
-    for name, alt, words in (("loss", " ", "alt text"), ("../loss", "It falls.", "only a-z")):
-        with pytest.raises(ValueError, match=words):
-            run.save_figure(figure, name, alt)
+    with pytest.raises(ValueError, match="alt text"):
+        run.save_figure(figure, "loss", " ")
     # The first cell again: earlier figures stay until new ones replace them.
     open_run("toy", "", PARAMETERS)
     assert (run.folder / "figures" / "loss.png").exists()
@@ -129,6 +127,9 @@ def test_an_edited_or_removed_file_is_stale(finished: Path, root: Path, name: st
     seal_run(finished, read_json(finished / "manifest.json"))
     (finished / "notes.txt").touch()
     (finished / ".DS_Store").unlink()
+    # As git changes line ends of text on some systems.
+    results = finished / "results.json"
+    results.write_bytes(results.read_bytes().replace(b"\n", b"\r\n"))
     assert reasons(root) == []
     (finished / name).write_bytes(edited)
     assert reasons(root) == [f"{name} is not what the run wrote"]
@@ -145,23 +146,8 @@ def test_an_edited_manifest_is_stale(finished: Path, root: Path, key: str):
     assert reasons(root) == [], "layout is no content"
     path.write_text(json.dumps(written | {key: {}}))
     assert reasons(root) == ["manifest.json is not what the run wrote"]
-    del written["files"]
-    path.write_text(json.dumps(written))
-    assert "as those of older versions: run it again" in reasons(root)[0]
     path.write_text("{")
     assert "damaged" in reasons(root)[0]
-
-
-def test_line_ends_of_text_may_change(finished: Path, root: Path):
-    """As git does to them on some systems; a picture's bytes may not."""
-    results, figure = finished / "results.json", finished / "figures" / "loss.png"
-    figure.parent.mkdir()
-    figure.write_bytes(b"\x89PNG\r\n")
-    seal_run(finished, read_json(finished / "manifest.json"))
-    results.write_bytes(results.read_bytes().replace(b"\n", b"\r\n"))
-    assert reasons(root) == []
-    figure.write_bytes(b"\x89PNG\n")
-    assert reasons(root) == ["figures/loss.png is not what the run wrote"]
 
 
 def test_changed_code_needs_a_certificate(finished: Path, root: Path):
@@ -196,27 +182,23 @@ def test_a_certificate_covers_kept_trainings(finished: Path, root: Path):
 
 
 def test_staleness_names_the_notebook_and_the_parameter(finished: Path, root: Path):
-    """A changed preset, a default that the preset does not override, code; prose is none."""
+    """A changed preset, a default that it does not override, code; prose is none.
+
+    A run tells its preset without the parameter, which notebooks had not always.
+    """
     assert reasons(root, seed=4) == ["the parameter seed was 3 and is 4 now"]
     assert reasons(root, rate=0.5) == ["the parameter seed was 3 and is 0 now"]
     notebook = toy_notebook()
     notebook.cells[0].source += "\nMore words."
     nbformat.write(notebook, root / "notebooks" / "toy.ipynb")
     assert reasons(root) == []
-    notebook.cells[-1].source += "\n1 + 1"
+    notebook.cells[1].source += '\npreset: str = ""'
     nbformat.write(notebook, root / "notebooks" / "toy.ipynb")
     assert reasons(root)[0].startswith("notebooks/toy.ipynb changed since it was made")
-
-
-def test_a_run_knows_its_preset_without_the_parameter(finished: Path, root: Path):
-    """Which notebooks had not always: the manifest says under which preset it was made."""
-    notebook = toy_notebook(f'{SOURCE}\npreset: str = ""')
-    nbformat.write(notebook, root / "notebooks" / "toy.ipynb")
     certify(root, "report")
     assert reasons(root, seed=3, preset="own") == []
-    assert reasons(root, seed=3, preset="demo") == [
-        "the parameter preset was 'own' and is 'demo' now"
-    ]
+    (other,) = reasons(root, seed=3, preset="demo")
+    assert other == "the parameter preset was 'own' and is 'demo' now"
 
 
 def test_two_kernels_do_not_share_an_interactive_run(root: Path):
@@ -235,22 +217,3 @@ def test_the_manifest_module_needs_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src"
     ).stdout.split()
     assert not {"torch", "papermill", "timm", "numpy", "matplotlib", "nbformat"} & set(imported)
-
-
-def test_the_tree_is_git_s(tmp_path: Path):
-    """Computed without git, and the same id; files that are no Python do not count."""
-    library = tmp_path / "library"
-    (library / "room").mkdir(parents=True)
-    (library / "room.py").write_text("1\n")
-    (library / "room" / "a.py").write_text("2\n")
-    git = ["git", "-C", tmp_path]
-    for command in (["init", "-q"], ["add", "."]):
-        subprocess.run([*git, *command], check=True)
-    command = [*git, "write-tree", "--prefix=library/"]
-    tree = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    for other in ("__pycache__/a.py", "notes.txt", "empty/notes.txt"):
-        (library / other).parent.mkdir(exist_ok=True)
-        (library / other).touch()
-    assert provenance.tree_id(library) == tree
-    (library / "room" / "a.py").write_text("3 4\n")
-    assert provenance.tree_id(library) != tree

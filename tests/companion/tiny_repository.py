@@ -87,7 +87,9 @@ def make_repository(root: Path) -> Path:
 
 def write_preset(root: Path, preset: dict) -> None:
     """Replaces the preset `demo`."""
-    (root / "notebooks" / "presets" / "demo.yml").write_text(yaml.safe_dump(preset))
+    (root / "notebooks" / "presets" / "demo.yml").write_text(
+        yaml.safe_dump(preset, sort_keys=False)
+    )
 
 
 def git(root: Path, *arguments: str) -> None:

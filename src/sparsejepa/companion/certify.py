@@ -7,7 +7,6 @@ that the book prints come out here, on another processor and with other versions
 again from the committed trainings and compares within tolerances.
 """
 
-import contextlib
 import io
 import os
 import re
@@ -17,7 +16,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,8 +38,7 @@ GOLDEN = "golden"
 # Their versions are the certificate's: the same code with others is another computation.
 LIBRARIES = ("python", "torch", "timm", "numpy")
 # Tensors and results that a training leaves; all else is a report of it.
-TRAINING_TENSORS = ("encoder.safetensors", "groups.safetensors")
-TRAINING_RESULTS = ("steps", "history")
+OF_TRAINING = ("encoder.safetensors", "groups.safetensors", "steps", "history")
 
 
 class Outcome(NamedTuple):
@@ -49,20 +47,15 @@ class Outcome(NamedTuple):
     run: str  # preset/notebook/run
     # "unchanged", "certified", "stale" or "missing"; "agrees", "differs", "edited" or "not done".
     state: str
-    details: tuple[str, ...]  # what was compared, what differs, or why nothing was compared
-    numbers: int = 0  # of results.json, that `verify` compared
+    details: str  # what was compared, what differs, or why nothing was compared
 
     def line(self) -> str:
         """For a reader."""
-        return f"{self.state:10}{self.run}: {'; '.join(self.details[:5])}"
+        return f"{self.state:10}{self.run}: {self.details}"
 
 
 def certify(
-    root: Path,
-    preset: str = "reference",
-    base: str | None = None,
-    say: Callable[[str], None] = print,
-    only: str | None = None,
+    root: Path, preset: str = "reference", base: str | None = None, only: str | None = None
 ) -> list[Outcome]:
     """Checks every run of a preset whose code differs from what is on disk, and keeps the result.
 
@@ -77,45 +70,62 @@ def certify(
     for run in study:
         path = runs_root(root) / run.id / MANIFEST
         if not path.is_file():
-            outcomes[run.id] = Outcome(run.id, "missing", ("it has not been run",))
+            outcomes[run.id] = Outcome(run.id, "missing", "it has not been run")
         elif code_of(root, run.notebook).items() <= (made := read_json(path)).items():
-            outcomes[run.id] = Outcome(run.id, "unchanged", ("made by this code",))
+            outcomes[run.id] = Outcome(run.id, "unchanged", "made by this code")
         elif manifest.certificate_of(root, run.id):
-            outcomes[run.id] = Outcome(run.id, "unchanged", ("certified for this code before",))
+            outcomes[run.id] = Outcome(run.id, "unchanged", "certified for this code before")
         else:
-            asked.setdefault(base or _base(certificates.get(run.id), made), []).append(run)
+            old = certificates.get(run.id, {"parts": []})
+            commit = old["valid_for"]["commit"] if REPORT in old["parts"] else "-dirty"
+            # What is certified for code that was never committed can't be had again.
+            commit = made["commit"].removesuffix("-dirty") if commit.endswith("-dirty") else commit
+            asked.setdefault(base or commit, []).append(run)
     for revision, runs in asked.items():
-        for outcome, certificate in _compared(root, revision, runs, say):
-            outcomes[outcome.run] = outcome
-            if certificate:
-                certificates[outcome.run] = certificate
+        for run, valid_for, compared, first in _compared(root, revision, runs):
+            # A training outlives a changed report of it.
+            alone = run.notebook == "01_pretrain" and compared and TRAINING not in first
+            if parts := [TRAINING] * bool(alone) if first else [REPORT, TRAINING]:
+                facts = {"parts": parts, "valid_for": valid_for, "compared": compared}
+                certificates[run.id] = facts | _circumstances(root, revision)
+            details = "; ".join(f"{part}: {what}" for part, what in first.items())
+            details = details or f"{compared['tensors']} tensors and {compared['numbers']} numbers"
+            outcomes[run.id] = (
+                Outcome(run.id, "stale", details + "; its training is certified" * len(parts))
+                if first
+                else Outcome(run.id, "certified", f"{details} are equal")
+            )
     if asked:
         manifest.write_certificates(root, certificates)
     return [outcomes[run.id] for run in study]
 
 
-def _base(certificate: dict[str, Any] | None, made: dict[str, Any]) -> str:
-    """The commit that the run is certified for, if its code was committed then; else its own."""
-    if certificate and REPORT in certificate["parts"]:
-        if not certificate["valid_for"]["commit"].endswith("-dirty"):
-            return certificate["valid_for"]["commit"]
-    return made["commit"].removesuffix("-dirty")
+def _circumstances(root: Path, revision: str) -> dict[str, Any]:
+    """What a certificate says besides what is equal."""
+    changed = git(root, "diff", "--name-only", revision, "--", "src/sparsejepa", "notebooks")
+    versions = provenance.versions()
+    return {
+        "made_at": revision,
+        "golden_sha256": provenance.file_sha256(root / "notebooks" / "presets" / f"{GOLDEN}.yml"),
+        "versions": {name: versions[name] for name in LIBRARIES if name in versions},
+        "cpu": provenance.cpu_model(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "changed": sum(name.endswith((".py", ".ipynb")) for name in changed.splitlines()),
+    }
 
 
 def _compared(
-    root: Path, revision: str, runs: list[StudyRun], say: Callable
-) -> Iterator[tuple[Outcome, dict[str, Any] | None]]:
-    """Each run's outcome, with its certificate if it gets one."""
+    root: Path, revision: str, runs: list[StudyRun]
+) -> Iterator[tuple[StudyRun, dict[str, str], dict[str, int], dict[str, str]]]:
+    """Each run, the code that was compared with the revision's, and what `compare_runs` says."""
     golden = load_study(root, GOLDEN)
-    copies = {run.id: _golden_copy(run, golden) for run in runs}
+    # By notebook and name, whatever the seed: the first one.
+    named = {(copy.notebook, copy.name.partition("-seed")[0]): copy for copy in reversed(golden)}
+    copies = {run.id: named.get((run.notebook, run.name.partition("-seed")[0])) for run in runs}
     # With all that they read, needed runs first.
     ids = {need.id for c in copies.values() if c for need in (c, *needed_runs(golden, c))}
     wanted = [run for run in golden if run.id in ids]
-    say(
-        f"Comparing {revision[:12]} with the code here: {len(wanted)} golden runs in each, "
-        f"for {len(runs)} runs."
-    )
-    begun = time.monotonic()
+    print(f"Comparing {revision[:12]} with the code here: {len(wanted)} golden runs in each.")
     with tempfile.TemporaryDirectory() as folder:
         old, new = Path(folder, "old"), Path(folder, "new")
         _unpack(root, revision, old)
@@ -123,80 +133,28 @@ def _compared(
         _copy(root, new, "src", "notebooks")
         commit = provenance.commit(root)
         with ThreadPoolExecutor(2) as pool:
-            failed = list(pool.map(lambda tree: _run_all(tree, wanted, say), (old, new)))
+            failed = list(pool.map(_run_all, (old, new), (wanted, wanted)))
         for run in runs:
-            copy = copies[run.id]
+            copy, compared, first = copies[run.id], {}, {}
+            valid_for = {"commit": commit, **code_of(new, run.notebook)}
+            valid_for[manifest.TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
             if copy is None:
-                wrong = f"presets/{GOLDEN}.yml has no size-reduced copy of it"
-            elif copy.id in failed[0] | failed[1]:
-                name, words = ("old", failed[0]) if copy.id in failed[0] else ("new", failed[1])
-                wrong = f"its copy fails with the {name} code: {words[copy.id]}"
+                first = {"unknown": f"presets/{GOLDEN}.yml has no size-reduced copy of it"}
+            elif wrong := [tree[copy.id] for tree in failed if copy.id in tree]:
+                first = {"unknown": f"its copy fails with the {wrong[0]}"}
             else:
-                found = compare_runs(runs_root(old) / copy.id, runs_root(new) / copy.id)
-                valid_for = {"commit": commit, **code_of(new, run.notebook)}
-                valid_for[manifest.TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
-                yield _judged(root, revision, run, found, valid_for)
-                continue
-            yield Outcome(run.id, "stale", (wrong,)), None
-    say(f"Compared in {(time.monotonic() - begun) / 60:.1f} minutes.")
-
-
-class Comparison(NamedTuple):
-    """Two executions of one run."""
-
-    tensors: int  # how many were compared
-    numbers: int  # how many of results.json were compared
-    added: int  # numbers that only the new code writes: none of them can be shown
-    training: str | None  # the first difference of the training, None if there is none
-    report: str | None  # the first difference of the rest
-
-
-def _judged(
-    root: Path, revision: str, run: StudyRun, found: Comparison, valid_for: dict[str, str]
-) -> tuple[Outcome, dict[str, Any] | None]:
-    if found.training or (found.report and run.notebook != "01_pretrain"):
-        parts = (("training", found.training), ("report", found.report))
-        what = " and ".join(part for part, difference in parts if difference)
-        return Outcome(run.id, "stale", (f"{what}: {found.training or found.report}",)), None
-    versions = provenance.versions()
-    changed = git(root, "diff", "--name-only", revision, "--", "src/sparsejepa", "notebooks")
-    certificate = {
-        "parts": [TRAINING] if found.report else [REPORT, TRAINING],
-        "made_at": revision,
-        "valid_for": valid_for,
-        "compared": {"tensors": found.tensors, "numbers": found.numbers},
-        "golden_sha256": provenance.file_sha256(root / "notebooks" / "presets" / f"{GOLDEN}.yml"),
-        "versions": {name: versions[name] for name in LIBRARIES if name in versions},
-        "cpu": provenance.cpu_model(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "changed": sum(name.endswith((".py", ".ipynb")) for name in changed.splitlines()),
-    }
-    if found.report:
-        why = f"report: {found.report}; its training is certified"
-        return Outcome(run.id, "stale", (why,)), certificate
-    equal = f"{found.tensors} tensors and {found.numbers} numbers are equal"
-    new = (f"{found.added} numbers are new",) if found.added else ()
-    return Outcome(run.id, "certified", (equal, *new)), certificate
-
-
-def _golden_copy(run: StudyRun, golden: list[StudyRun]) -> StudyRun | None:
-    """The golden run of the same notebook and name, whatever the seed."""
-    wanted = (run.notebook, run.name.partition("-seed")[0])
-    found = (c for c in golden if (c.notebook, c.name.partition("-seed")[0]) == wanted)
-    return next(found, None)
+                compared, first = compare_runs(runs_root(old) / copy.id, runs_root(new) / copy.id)
+            yield run, valid_for, compared, first
 
 
 def _unpack(root: Path, revision: str, folder: Path) -> None:
     """Sources and notebooks of a revision."""
-    packed = subprocess.run(
-        ["git", "-C", str(root), "archive", revision, "src", "notebooks"], capture_output=True
-    )
+    command = ["git", "-C", str(root), "archive", revision, "src", "notebooks"]
+    packed = subprocess.run(command, capture_output=True)
     if packed.returncode:
-        shallow = git(root, "rev-parse", "--is-shallow-repository") == "true"
-        cure = "fetch the history with `git fetch --unshallow`" if shallow else "fetch it"
         raise ValueError(
-            f"Revision {revision[:12]}, whose code made the runs, is not in this clone: {cure}, "
-            "then give the same command again."
+            f"Revision {revision[:12]}, whose code made the runs, is not in this clone: fetch it "
+            "(`git fetch --unshallow` in a shallow clone), then give the same command again."
         )
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         archive.extractall(folder, filter="data")
@@ -209,89 +167,68 @@ def _copy(root: Path, folder: Path, *parts: str) -> None:
         shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns(*names))
 
 
-def _run_all(tree: Path, wanted: list[StudyRun], say: Callable) -> dict[str, str]:
+def _run_all(tree: Path, wanted: list[StudyRun]) -> dict[str, str]:
     """Makes the golden runs in a tree, one after another; the last words of those that fail."""
-    failed = {}
-    for run in wanted:
-        begun = time.monotonic()
-        if words := _run(tree, run):
-            failed[run.id] = words
-        say(f"  {tree.name} {run.notebook}/{run.name}: {time.monotonic() - begun:.0f} s")
-    return failed
-
-
-def _run(tree: Path, run: StudyRun) -> str:
-    """Makes one golden run; its last words if it fails."""
     environment = os.environ | {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
     environment["PYTHONPATH"] = str(tree / "src")
     if data := os.environ.get("SPARSEJEPA_DATA"):
         environment["SPARSEJEPA_DATA"] = str(Path(data).expanduser().resolve())
-    log = tree / f"{run.notebook}-{run.name}.log"
+    options = {"cwd": tree, "env": environment, "start_new_session": True}
+    log, failed = tree / "log.txt", {}
     # A training is killed at its first checkpoint, and goes on from there.
-    for kill in (True, False) if run.notebook == "01_pretrain" else (False,):
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                run.command,
-                cwd=tree,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                killed = kill and _killed(process, tree)
-                process.wait()
-            except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise
-        if not killed:
-            break
-    words = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-    return words[-1] if process.returncode else ""
-
-
-def _killed(process: subprocess.Popen, tree: Path) -> bool:
-    """Kills the run as soon as a checkpoint of it lies on disk; False if none ever does."""
-    while process.poll() is None:
-        if any(runs_root(tree).rglob("checkpoint.*")):
-            os.killpg(process.pid, signal.SIGKILL)
-            return True
-        time.sleep(0.2)
-    return False
-
-
-def compare_runs(old: Path, new: Path) -> Comparison:
-    """Compares to the bit what two folders hold of one run, times left out."""
-    tensors, numbers, added = 0, 0, 0
-    parameters = leaves(*(read_json(folder / MANIFEST)["parameters"] for folder in (old, new)))
-    report = [
-        f"parameter {p}: {x!r} -> {y!r}" for p, x, y in parameters if None not in (x, y) and x != y
-    ]
-    training: list[str] = []
-    one, two = _tensor_files(old), _tensor_files(new)
-    for name in one:
-        found = training if name in TRAINING_TENSORS else report
-        if name not in two:
-            found.append(f"{name} is no longer written")
+    for run, kill in [(run, kill) for run in wanted for kill in (True, False)]:
+        if kill and run.notebook != "01_pretrain":
             continue
-        before, after = load_file(one[name]), load_file(two[name])
-        for key, values in before.items():
-            tensors += 1
+        print(f"  {tree.name} {run.notebook}/{run.name}{' to be killed' * kill}", flush=True)
+        with (
+            log.open("w") as output,
+            subprocess.Popen(run.command, stdout=output, stderr=output, **options) as process,
+        ):
+            try:
+                while process.poll() is None:
+                    if kill and any(runs_root(tree).rglob("checkpoint.*")):
+                        break
+                    time.sleep(0.2)
+            finally:
+                # With its kernel; also when the reader presses Ctrl-C.
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode and not kill:
+            words = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+            failed[run.id] = f"{tree.name} code: {words[-1]}"
+    return failed
+
+
+def compare_runs(old: Path, new: Path) -> tuple[dict[str, int], dict[str, str]]:
+    """Compares to the bit what two folders hold of one run, times left out.
+
+    Returns: how many tensors and numbers; the first difference of the training, of the report.
+    """
+    compared, first = {"tensors": 0, "numbers": 0}, {}
+
+    def differ(of: str, pairs: Iterator[tuple[str, Any, Any]]) -> None:
+        for place, before, after in pairs:
+            if before != after or type(before) is not type(after):
+                part = TRAINING if of in OF_TRAINING else REPORT
+                first.setdefault(part, f"{place}: {before} -> {after}")
+
+    made = [read_json(folder / MANIFEST)["parameters"] for folder in (old, new)]
+    differ("", (pair for pair in leaves(*made, "parameters") if None not in pair))
+    one, two = _tensor_files(old), _tensor_files(new)
+    for name, path in one.items():
+        after = load_file(two[name]) if name in two else {}
+        for key, values in load_file(path).items():
+            compared["tensors"] += 1
             if key not in after or not np.array_equal(values, after[key], equal_nan=True):
-                found.append(f"{name}: {key}{_first_entry(values, after.get(key))}")
+                there = after[key].tolist() if key in after else None
+                differ(name, leaves(values.tolist(), there, f"{name} > {key}"))
     results = [manifest.without_times(read_json(folder / RESULTS))[0] for folder in (old, new)]
     for place, before, after in leaves(*results):
-        if not isinstance(before, int | float):
-            # Words are no numbers; what the run lacks the book cannot show.
-            added += isinstance(after, int | float)
-            continue
-        numbers += 1
-        if before != after or type(before) is not type(after):
-            found = training if place.split(" > ")[0] in TRAINING_RESULTS else report
-            found.append(f"{place}: {before} -> {after}")
-    first = (next(iter(found), None) for found in (training, report))
-    return Comparison(tensors, numbers, added, *first)
+        # Words are no numbers; what the run lacks the book cannot show.
+        if isinstance(before, int | float):
+            compared["numbers"] += 1
+            differ(place.split(" > ")[0], iter([(place, before, after)]))
+    return compared, first
 
 
 def leaves(one: Any, two: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -311,14 +248,6 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
     # The short trainings of a study are compared by what was measured of them.
     read = [folder.parents[2] / place for place in trainings] if len(trainings) == 1 else []
     return {p.name: p for place in (folder, *read) for p in sorted(place.glob("*.safetensors"))}
-
-
-def _first_entry(before: np.ndarray, after: np.ndarray | None) -> str:
-    if after is None or before.shape != after.shape:
-        return " has another shape" if after is not None else " is no longer written"
-    for first in map(tuple, np.argwhere(before != after).tolist()):
-        return f"{list(first)}: {before[first]} -> {after[first]}"
-    return ""
 
 
 # Pattern of a number's place in results.json; how far it may be from the printed one, in its own
@@ -347,14 +276,14 @@ def verify(root: Path, preset: str, minutes: float) -> Iterator[Outcome]:
 
     What took longer than what is left of the minutes is left out; ValueError: no finished run.
     """
-    runs = runs_root(root)
+    runs, left = runs_root(root), 60 * minutes
     there = [run for run in load_study(root, preset) if (runs / run.id / MANIFEST).is_file()]
     if not there:
         raise ValueError(
             f"There is no finished run of preset {preset!r} to verify: "
             f"run `sparsejepa reproduce --preset {preset}` first."
         )
-    times, left = {run.id: read_json(runs / run.id / TIMING) for run in there}, 60 * minutes
+    times = {run.id: read_json(runs / run.id / TIMING) for run in there}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         _copy(root, copy, "src", "notebooks", f"book/runs/{preset}")
@@ -362,37 +291,31 @@ def verify(root: Path, preset: str, minutes: float) -> Iterator[Outcome]:
             shutil.copy(runs / "certificates.json", runs_root(copy))
         for run in sorted(there, key=lambda run: times[run.id]["notebook_seconds"]):
             made, seconds = read_json(runs / run.id / MANIFEST), times[run.id]["notebook_seconds"]
-            if changed := provenance.edits(runs / run.id, made):
-                yield Outcome(run.id, "edited", tuple(changed))
+            if changed := provenance.edits(runs, run.id, made):
+                yield Outcome(run.id, "edited", "; ".join(changed[:5]))
             elif times[run.id]["training_seconds"] and not made["trainings"]:
-                why = "its short trainings are not kept: run it again"
-                yield Outcome(run.id, "not done", (why,))
+                yield Outcome(run.id, "not done", "its short trainings are not kept: run it again")
             elif seconds > left:
                 why = f"it took {seconds / 60:.0f} minutes: give --minutes"
-                yield Outcome(run.id, "not done", (why,))
+                yield Outcome(run.id, "not done", why)
             else:
                 left -= seconds
-                yield _verified(root, copy, run)
-
-
-def _verified(root: Path, copy: Path, run: StudyRun) -> Outcome:
-    printed = read_json(runs_root(root) / run.id / RESULTS)
-    # The committed run stays in the copy for those that read it: this one goes beside it.
-    source = notebook_path(copy, run.notebook)
-    name, value = next(iter(effective_parameters(source, run.parameters).items()))
-    again = run_notebook(source, run.preset, run.name, {name: value}, copy)
-    pairs = list(leaves(manifest.without_times(printed)[0], read_json(again / RESULTS)))
-    wrong = [f"{p}: printed {x}, computed {y}" for p, x, y in pairs if not agree(p, x, y)]
-    details = (f"{len(pairs)} numbers compared", *wrong)
-    return Outcome(run.id, "differs" if wrong else "agrees", details, len(pairs))
+                source = notebook_path(copy, run.notebook)
+                # The committed run stays in the copy for those that read it: this one goes beside.
+                name, value = next(iter(effective_parameters(source, run.parameters).items()))
+                again = run_notebook(source, run.preset, run.name, {name: value}, copy) / RESULTS
+                printed = manifest.without_times(read_json(runs / run.id / RESULTS))[0]
+                pairs = list(leaves(printed, read_json(again)))
+                wrong = [pair for pair in pairs if not agree(*pair)]
+                said = [f"{place}: printed {x}, computed {y}" for place, x, y in wrong[:4]]
+                details = "; ".join([f"{len(pairs)} numbers compared", *said])
+                yield Outcome(run.id, "differs" if wrong else "agrees", details)
 
 
 def agree(place: str, printed: Any, computed: Any) -> bool:
     """Whether two values of results.json are the same, by the first tolerance that fits."""
-    if isinstance(printed, int) and isinstance(computed, int):
+    numbers = all(isinstance(value, int | float) for value in (printed, computed))
+    if not numbers or (isinstance(printed, int) and isinstance(computed, int)):
         return printed == computed
-    if not isinstance(printed, int | float) or not isinstance(computed, int | float):
-        return printed == computed
-    fits = (t[1:3] for t in TOLERANCES if re.fullmatch(t[0], place))
-    absolute, relative = next(fits)
+    absolute, relative = next(t[1:3] for t in TOLERANCES if re.fullmatch(t[0], place))
     return abs(printed - computed) <= absolute + relative * abs(printed)

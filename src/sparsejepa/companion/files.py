@@ -1,4 +1,4 @@
-"""JSON files, and results in JSON's own types."""
+"""JSON and YAML files, and results in JSON's own types."""
 
 import json
 import math
@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
 from sparsejepa.atomic_files import write_atomically
+
+
+def label(path: Path) -> str:
+    """How messages call a file: its folder and name, whatever the checkout's place."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -21,6 +29,31 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error}; delete it and run again.") from error
+
+
+def read_yaml(path: Path, kind: TypeAdapter, loader: type) -> Any:
+    """The content of a YAML file, as `kind` wants it.
+
+    ValueError: one sentence with the place, in which an entry of a list goes by its `id`, and what
+    is wrong there; FileNotFoundError without the file.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), loader)
+        return kind.validate_python(content)
+    except ValidationError as error:
+        first, place, names = error.errors()[0], content, []
+        for part in first["loc"]:
+            inside = isinstance(place, list) or (isinstance(place, dict) and part in place)
+            place = place[part] if inside else None
+            names.append(place.get("id", part) if isinstance(place, dict) else part)
+        where = ".".join(str(name) for name in names if name != "[key]").strip() or "the file"
+        wrong = first["msg"].removeprefix("Value error, ")
+        if not isinstance(first["input"], dict | list):
+            wrong += f", not {first['input']!r}"
+        raise ValueError(f"{label(path)}, {where}: {wrong}.") from error
+    # ValueError: bytes that are no text.
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{label(path)} is not YAML: {' '.join(str(error).split())}.") from error
 
 
 def plain(value: Any, where: str) -> Any:

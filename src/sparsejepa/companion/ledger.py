@@ -1,22 +1,42 @@
-"""The ledger of claims, `book/claims.yml`: its schema, and the numbers that its addresses name."""
+"""The ledger of claims, `book/claims.yml`: its schema, numbers of committed runs, and verdicts.
+
+A comparison over seeds is decided only with `SEEDS_NEEDED` seeds or more, and only where its p
+value, adjusted for all such comparisons of the ledger, is at most `ERROR_RATE`; otherwise the claim
+stays untested, however suggestive the number.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from scipy import stats
 
-from sparsejepa.companion.files import read_json
-from sparsejepa.companion.rules import PAIRED, ExactRule, IntervalRule, SeedRule
+from sparsejepa.companion.files import label, read_json, read_yaml
+from sparsejepa.intervals import SEEDS_NEEDED, seed_interval
 
+# On which side of one threshold, written down before, a quantity lies: a mean over seeds, such a
+# mean that a run reports itself, or numbers in which nothing was trained.
+SeedRule = Literal["mean_above", "mean_below", "difference_above"]
+IntervalRule = Literal["interval_above", "interval_below"]
+ExactRule = Literal["equal_within", "at_least", "at_most"]
 Mark = Literal["verified", "secondary", "inferred", "derived", "memory"]
+State = Literal["holds", "fails", "undecided", "too few seeds", "no run"]
 Verdict = Literal["reproduced", "true only if", "not reproduced", "false as stated", "untested"]
 
 LEDGER = Path("book") / "claims.yml"
 # Where in an address the number of a seed goes.
 SEED = "{seed}"
+
+LEVEL = 0.95  # nominal coverage of every interval
+ERROR_RATE = 0.05  # expected share of wrong ones among decided comparisons, at most
+# Seeds that a study may have: one that exists but is not listed would be left out by choice.
+POSSIBLE_SEEDS = range(20)
 
 Text = Annotated[str, Field(pattern=r"\S")]
 T = TypeVar("T")
@@ -58,7 +78,7 @@ class Check(Entry):
     """
 
     what: Text  # the quantity in words
-    rule: Literal[SeedRule, IntervalRule, ExactRule]  # a function of `rules`
+    rule: Literal[SeedRule, IntervalRule, ExactRule]  # see `find`
     values: Address
     threshold: float  # in `unit`; the value itself for equal_within
     than: Address = ""  # of what is subtracted or compared with
@@ -74,19 +94,15 @@ class Check(Entry):
     @model_validator(mode="after")
     def _suits_its_rule(self) -> "Check":
         seeded = self.rule in get_args(SeedRule)
-        for name, wanted in (
-            ("than", self.rule in PAIRED),
-            ("seeds", seeded),
-            ("tolerance", self.rule == "equal_within"),
-            ("seed_count", self.rule in get_args(IntervalRule)),
+        for name, there, wanted in (
+            ("than", self.than, self.rule == "difference_above"),
+            ("seeds", self.seeds, seeded),
+            ("tolerance", self.tolerance, self.rule == "equal_within"),
+            ("seed_count", self.seed_count, self.rule in get_args(IntervalRule)),
+            *((f"{SEED} in {address!r}", SEED in address, seeded) for address in self.addresses),
         ):
-            if bool(getattr(self, name)) != wanted:
-                verb = "needs the field" if wanted else "takes no field"
-                raise ValueError(f"{self.rule} {verb} {name}")
-        for address in self.addresses:
-            if (SEED in address) != seeded:
-                verb = "needs" if seeded else "takes no"
-                raise ValueError(f"{self.rule} {verb} {SEED} in {address!r}")
+            if bool(there) != wanted:
+                raise ValueError(f"{self.rule} {'needs' if wanted else 'takes no'} {name}")
         format(0.5, self.form)
         return self
 
@@ -157,19 +173,7 @@ class Ledger(Entry):
 
 def load_ledger(path: Path) -> Ledger:
     """Reads and checks the ledger; ValueError: one sentence with entry, field and what is wrong."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Ledger.model_validate(content)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name} is not YAML: {' '.join(str(error).split())}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = list(first["loc"])
-        if place[:1] == ["claims"] and len(place) > 1:
-            claim = content["claims"][place[1]]
-            place[1] = claim.get("id", place[1]) if isinstance(claim, dict) else place[1]
-        where, wrong = ".".join(map(str, place)), first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{path.name}, {where or 'the file'}: {wrong}.") from error
+    return read_yaml(path, TypeAdapter(Ledger), yaml.SafeLoader)
 
 
 def making_command(run_id: str) -> str:
@@ -178,7 +182,7 @@ def making_command(run_id: str) -> str:
     return f"sparsejepa run notebooks/{notebook}.ipynb --preset {preset} --run {run}"
 
 
-def look_up(place: Any, key: str, where: str = "the results") -> Any:
+def look_up(place: Any, key: str, where: str = "") -> Any:
     """The value at the dotted `key`; of names that hold dots themselves, the longest is taken.
 
     Of a list, a part is a position (-1 is the last), or `[L=2; method=jepa]`: the one entry with
@@ -188,10 +192,9 @@ def look_up(place: Any, key: str, where: str = "the results") -> Any:
     for end in range(len(parts), 0, -1):
         part, rest = ".".join(parts[:end]), ".".join(parts[end:])
         for found in _step(place, part):
-            inner = part if where == "the results" else f"{where}.{part}"
-            return look_up(found, rest, inner) if end < len(parts) else found
+            return look_up(found, rest, f"{where}.{part}".strip(".")) if rest else found
     there = ", ".join(map(str, place)) if isinstance(place, Mapping) else str(place)[:80]
-    raise ValueError(f"no {parts[0]!r} in {where} (there: {there})")
+    raise ValueError(f"no {parts[0]!r} in {where or 'the results'} (there: {there})")
 
 
 def _step(place: Any, part: str) -> list[Any]:
@@ -202,11 +205,9 @@ def _step(place: Any, part: str) -> list[Any]:
         return []
     if re.fullmatch(r"-?[0-9]+", part):
         return [place[int(part)]] if -len(place) <= int(part) < len(place) else []
-    if not re.fullmatch(r"\[.*\]", part):
-        return []
     wanted = [pair.partition("=")[::2] for pair in part[1:-1].split("; ")]
-    entries = (entry for entry in place if isinstance(entry, Mapping))
-    found = [entry for entry in entries if all(str(entry.get(k)) == v for k, v in wanted)]
+    entries = (e for e in place if isinstance(e, Mapping) and re.fullmatch(r"\[.*\]", part))
+    found = [e for e in entries if all(str(e.get(name)) == value for name, value in wanted)]
     return found if len(found) == 1 else []
 
 
@@ -216,9 +217,10 @@ def value_at(runs: Path, address: str) -> Any:
     ValueError: no finished run in the folder `runs`, a damaged file, or no such key.
     """
     run_id, _, key = address.partition(":")
-    folder = runs / run_id
     try:
-        results, manifest = (read_json(folder / f"{n}.json") for n in ("results", "manifest"))
+        results, manifest = (
+            read_json(runs / run_id / f"{n}.json") for n in ("results", "manifest")
+        )
         return look_up(results | {"manifest": manifest}, key)
     except FileNotFoundError as error:
         raise ValueError(
@@ -235,16 +237,15 @@ def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[floa
     Where there is `{"value": number, ...}`, the number is its value. ValueError as `value_at`, or
     for what is no number, or a run of another seed than its place says.
     """
-    run = address.partition(":")[0]
-    for seed in seeds if SEED in run else ():
-        made = run.replace(SEED, str(seed))
+    places = [address.replace(SEED, str(seed)) for seed in seeds] if SEED in address else [address]
+    values = [value_at(runs, place) for place in places]
+    for seed in seeds if SEED in address.partition(":")[0] else ():
+        made = address.partition(":")[0].replace(SEED, str(seed))
         if (found := value_at(runs, f"{made}:manifest.seed")) != seed:
             raise ValueError(
                 f"takes {made} for seed {seed}, but its manifest says {found}: make it again by "
                 f"`{making_command(made)}`."
             )
-    places = [address.replace(SEED, str(seed)) for seed in seeds] if SEED in address else [address]
-    values = [value_at(runs, place) for place in places]
     if SEED not in address and isinstance(values[0], list):
         (values,) = values
     numbers = [value.get("value") if isinstance(value, dict) else value for value in values]
@@ -252,3 +253,218 @@ def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[floa
     if not numbers or not all(type(number) in (int, float) for number in numbers):
         raise ValueError(f"finds no number at {address}, but {str(values)[:80]}; name another key.")
     return [float(number) for number in numbers]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule finds, before it is known how many comparisons are made."""
+
+    holds: bool  # whether the estimate is on the claim's side of the threshold
+    estimate: float
+    seeds: int = 0  # 0 for numbers in which nothing was trained
+    interval: tuple[float, float] | None = None  # Student's, from `SEEDS_NEEDED` seeds on
+    p: float | None = None  # two-sided, of the threshold being the truth; None as `interval`
+
+
+def mean_above(values: Sequence[float], threshold: float) -> Finding:
+    """The mean over seeds is above the threshold."""
+    if min(values) == max(values):
+        # Exactly, where the mean may be off by a rounding.
+        return interval_above(values[0], values[:1] * 2, len(values), threshold)
+    over = seed_interval(values, LEVEL)
+    return interval_above(fmean(values), (over.low, over.high), len(values), threshold)
+
+
+def interval_above(
+    value: float, interval: Sequence[float], seeds: int, threshold: float
+) -> Finding:
+    """A mean with its 95 % Student interval over `seeds` is above the threshold.
+
+    p is what the interval implies: its half width is the standard error times Student's quantile.
+    """
+    low, high = interval
+    holds = bool(value > threshold)
+    if seeds < SEEDS_NEEDED:
+        return Finding(holds, value, seeds)
+    error = (high - low) / 2 / stats.t.ppf((1 + LEVEL) / 2, seeds - 1)
+    # Seeds that agree to the last digit leave nothing to chance.
+    p = 2 * stats.t.sf(abs((value - threshold) / error), seeds - 1) if error else value == threshold
+    return Finding(holds, value, seeds, (low, high), float(p))
+
+
+def exactly(rule: str, values: Sequence[float], threshold: float, tolerance: float = 0) -> Finding:
+    """By "at_least", "at_most" or "equal_within", every value is where it belongs.
+
+    For numbers in which nothing was trained and chance plays no part that matters: closed forms,
+    quadrature, estimates from many draws of a known law. The estimate is the worst value.
+    """
+    if rule == "equal_within":
+        worst = max(values, key=lambda value: abs(value - threshold))
+        return Finding(abs(worst - threshold) <= tolerance, worst)
+    worst = min(values) if rule == "at_least" else max(values)
+    return Finding(worst >= threshold if rule == "at_least" else worst <= threshold, worst)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found."""
+
+    check: Check
+    finding: Finding | None  # None where there is no run
+    runs: tuple[str, ...] = ()  # whose numbers these are, preset/notebook/run
+    sample: int | None = None  # images (or such) behind each number
+    adjusted: float | None = None  # p value, adjusted for all comparisons of the ledger
+    fault: str = ""  # what was in the way, a sentence without its subject
+
+    @property
+    def p(self) -> float | None:
+        return self.finding and self.finding.p
+
+    @property
+    def state(self) -> State:
+        if self.finding is None:
+            return "no run"
+        if self.finding.seeds and self.finding.p is None:
+            return "too few seeds"
+        if self.finding.seeds and (self.adjusted is None or self.adjusted > ERROR_RATE):
+            return "undecided"
+        return "holds" if self.finding.holds else "fails"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim with its verdict."""
+
+    claim: Claim
+    test: tuple[Result, ...]
+    counterexample: tuple[Result, ...]
+    verdict: Verdict
+    note: str  # goes on after the verdict: the condition, or why it is untested
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        return self.test + self.counterexample
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Every run behind the verdict, once, in the order of the checks."""
+        return tuple(dict.fromkeys(run for result in self.results for run in result.runs))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Sentences; each fails the build."""
+        found = [result.fault for result in self.results if result.fault]
+        if self.verdict != self.claim.expected and not found:
+            found.append(
+                f"expects {self.claim.expected!r}, but its numbers say {self.verdict!r}"
+                f"{f' ({self.note})' if self.note else ''}: if they are right, correct the field "
+                f"expected, else make again {', '.join(self.runs) or 'its runs'}."
+            )
+        return tuple(f"{label(LEDGER)}, claim {self.claim.id!r}: it {fault}" for fault in found)
+
+
+def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
+    """The verdict on every claim, in the ledger's order; `runs` is the folder of all runs.
+
+    The p values of all comparisons over seeds are adjusted together (Benjamini & Hochberg 1995):
+    of what is called at adjusted p <= q, a share q is wrong, in expectation and at most; for
+    comparisons that are independent or depend positively.
+    """
+    results = [
+        _measure(claim, check, ledger.seeds.get(check.seeds, ()), runs)
+        for claim in ledger.claims
+        for check in claim.checks
+    ]
+    tried = [result.p for result in results if result.p is not None]
+    adjusted = iter(stats.false_discovery_control(tried).tolist() if tried else [])
+    judged = iter([r if r.p is None else replace(r, adjusted=next(adjusted)) for r in results])
+    judgements = []
+    for claim in ledger.claims:
+        parts = (claim.test, claim.counterexample)
+        test, counterexample = (tuple(islice(judged, len(part))) for part in parts)
+        verdict = reach_verdict(claim, test, counterexample)
+        judgements.append(Judgement(claim, test, counterexample, *verdict))
+    return judgements
+
+
+def reach_verdict(
+    claim: Claim, test: Sequence[Result], counterexample: Sequence[Result]
+) -> tuple[Verdict, str]:
+    """The verdict, and what goes on after it.
+
+    What numbers contradict in which nothing was trained is false as stated; what trained networks
+    contradict is not reproduced: another budget or data set might.
+    """
+    states, limits = ({r.state for r in results} for results in (test, counterexample))
+    few = [r.finding.seeds for r in (*test, *counterexample) if r.state == "too few seeds"]
+    if not states or "no run" in states | limits:
+        return "untested", "no run yet"
+    if few:
+        return "untested", f"{min(few)} of {SEEDS_NEEDED} seeds"
+    if "fails" in states:
+        exact = any(result.p is None for result in test if result.state == "fails")
+        return ("false as stated" if exact else "not reproduced"), ""
+    # A counterexample that fails in one part is none, whatever its other parts say.
+    stands = not limits or "fails" in limits
+    if "undecided" in states or (not stands and "undecided" in limits):
+        return "untested", "undecided"
+    if stands:
+        return "reproduced", ""
+    return ("true only if", claim.condition) if claim.condition else ("false as stated", "")
+
+
+def comparisons(judgements: Iterable[Judgement]) -> int:
+    """How many comparisons over seeds the p values are adjusted for."""
+    return sum(result.adjusted is not None for j in judgements for result in j.results)
+
+
+def _measure(claim: Claim, check: Check, seeds: Sequence[int], runs: Path) -> Result:
+    """Applies the check's rule.
+
+    A rule may be written before its run: nothing is wrong where the claim is untested and the run
+    not there, or the list of seeds empty.
+    """
+    found = [address.partition(":")[0] for address in check.addresses]
+    try:
+        if check.seeds:
+            _refuse_other_seeds(check, seeds, runs)
+            found = [run.replace(SEED, str(seed)) for run in found for seed in seeds]
+        elif claim.expected == "untested" and not all((runs / run).is_dir() for run in found):
+            found = []
+        if not found:
+            return Result(check, None)
+        count = f"{found[0]}:{check.sample}"
+        sample = int(numbers_at(runs, count)[0]) if check.sample else None
+        return Result(check, find(check, seeds, runs), tuple(dict.fromkeys(found)), sample)
+    except ValueError as error:
+        return Result(check, None, fault=str(error))
+
+
+def find(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
+    """What the check's rule finds; raises as `numbers_at`."""
+    series = [[check.scale * x for x in numbers_at(runs, a, seeds)] for a in check.addresses]
+    if check.seed_count:
+        ends = [check.scale * x for x in numbers_at(runs, f"{check.values}.interval")]
+        (count,) = numbers_at(runs, f"{check.values.partition(':')[0]}:{check.seed_count}")
+        found = interval_above(series[0][0], ends, int(count), check.threshold)
+    elif check.seeds:
+        # Of a difference, pair by pair of the same seed.
+        paired = [a - b for a, b in zip(*series, strict=True)] if check.than else series[0]
+        found = mean_above(paired, check.threshold)
+    else:
+        return exactly(check.rule, series[0], check.threshold, check.tolerance)
+    below = check.rule.endswith("_below")
+    return replace(found, holds=found.estimate < check.threshold) if below else found
+
+
+def _refuse_other_seeds(check: Check, seeds: Sequence[int], runs: Path) -> None:
+    """A seed that has been run takes part, or its leaving out could be a choice."""
+    for seed in sorted(set(POSSIBLE_SEEDS) - set(seeds)):
+        try:
+            for address in check.addresses:
+                value_at(runs, address.replace(SEED, str(seed)))
+        except ValueError:
+            continue
+        raise ValueError(
+            f"leaves out seed {seed}, which has been run: add it to the list {check.seeds!r}."
+        )

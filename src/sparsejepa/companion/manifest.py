@@ -9,29 +9,17 @@ import contextlib
 import functools
 import re
 import sys
-import time
 from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsejepa.atomic_files import locked, write_with
+from sparsejepa.companion import parameters as values
 from sparsejepa.companion import provenance
-from sparsejepa.companion.files import plain, read_json, write_json
-from sparsejepa.companion.parameters import (
-    effective_parameters,
-    notebook_label,
-    notebook_parameters,
-    run_command,
-)
-from sparsejepa.companion.presets import OWN, PRESET, own_folder, preset_parameters
-from sparsejepa.companion.provenance import (
-    file_hashes,
-    file_sha256,
-    notebook_path,
-    repository_root,
-    runs_root,
-)
+from sparsejepa.companion.files import label, plain, read_json, write_json
+from sparsejepa.companion.parameters import OWN, PRESET, effective_parameters, notebook_parameters
+from sparsejepa.companion.provenance import notebook_path, repository_root, runs_root
 from sparsejepa.training.code import code_sha256
 
 if TYPE_CHECKING:
@@ -44,8 +32,6 @@ TRAINING, REPORT = "training", "report"
 TRAINING_SHA256 = "training_sha256"  # in a certificate: of the code that trains
 # Measured times: equal runs differ in them, so they are kept apart from results.
 TIME = re.compile(r"(\w+_)?(seconds|minutes)(_\w+)?|images_per_second")
-
-
 Facts = Mapping[str, Any]
 
 
@@ -53,7 +39,7 @@ class RunFailed(RuntimeError):
     """A notebook raised an error, or its kernel died, while it ran."""
 
 
-_held: dict[Path, contextlib.ExitStack] = {}  # locks of this process's interactive runs
+_held: dict[Path, Any] = {}  # locks of this process's interactive runs
 
 
 def open_run(notebook: str, run_folder: str, parameters: MutableMapping[str, Any]) -> "Run":
@@ -85,7 +71,7 @@ def _begin_by_hand(root: Path, source: Path, parameters: MutableMapping[str, Any
     if not preset and "google.colab" in sys.modules:
         preset = "colab"
     if preset not in ("", OWN):
-        given = preset_parameters(root, preset, source.stem)
+        given = values.preset_parameters(root, preset, source.stem)
         kept = {name: parameters[name] for name in given if parameters[name] != usual[name]}
         parameters.update(given | kept)
         usual |= given
@@ -93,12 +79,12 @@ def _begin_by_hand(root: Path, source: Path, parameters: MutableMapping[str, Any
         print("In use:", ", ".join(f"{name} = {parameters[name]!r}" for name in given))
     in_use = {name: parameters[name] for name in usual}
     changed = {n: v for n, v in in_use.items() if n != PRESET and v != usual[n]}
-    folder = runs_root(root) / own_folder(source.stem, preset or "interactive", changed)
+    folder = runs_root(root) / values.own_folder(source.stem, preset or "interactive", changed)
     if folder not in _held:
-        _held[folder] = contextlib.ExitStack()
         # Until the kernel ends: two kernels would mix their files.
-        _held[folder].enter_context(locked(folder / ".lock"))
-    command = run_command(source, [], in_use)
+        (lock := locked(folder / ".lock")).__enter__()
+        _held[folder] = lock
+    command = values.run_command(source, [], in_use)
     write_json(folder / START, {"preset": OWN, "run": folder.name, "needs": {}, "command": command})
     return folder
 
@@ -115,7 +101,6 @@ class Run:
         # As they are now, when the kernel has read them: they may be edited during a long run.
         self._code = {"commit": provenance.commit(root), **provenance.code_of(root, source.stem)}
         self._started = datetime.now(UTC)
-        self._clock = time.monotonic()
 
     @functools.cached_property
     def trainings(self) -> "Trainings":
@@ -131,11 +116,8 @@ class Run:
     def save_figure(self, figure: Any, name: str, alt: str) -> None:
         """Writes a matplotlib figure to `figures/<name>.png` at 150 dpi.
 
-        `alt` says what the figure shows, for readers who cannot see it; ValueError if it is empty,
-        or the name not of lower-case letters, digits, `-` and `_`.
+        `alt` says what the figure shows, for readers who cannot see it; ValueError if it is empty.
         """
-        if not re.fullmatch(r"[a-z0-9_-]+", name):
-            raise ValueError(f"A figure's name has only a-z, 0-9, - and _, unlike {name!r}.")
         if not alt.strip():
             raise ValueError(f"Figure {name!r} needs an alt text that says what it shows.")
         # White, because the book shows figures on a light card in dark mode too.
@@ -164,7 +146,7 @@ class Run:
         trained = [read_json(folder / TIMING)["training_seconds"] for folder in used]
         times = {
             "started_utc": self._started.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "notebook_seconds": round(time.monotonic() - self._clock, 1),
+            "notebook_seconds": round((datetime.now(UTC) - self._started).total_seconds(), 1),
             "training_seconds": round(sum(trained), 1),
             "peak_memory_gb": provenance.peak_memory_gb(),
             "results": self._times,
@@ -183,8 +165,10 @@ class Run:
             "figures": [{"file": f"figures/{n}.png", "alt": a} for n, a in self._figures.items()],
             "needs": self._start["needs"],
             "trainings": {
-                f.relative_to(runs_root(self._root)).as_posix(): file_hashes(f, ("checkpoints",))
-                for f in used
+                folder.relative_to(runs_root(self._root)).as_posix(): provenance.file_hashes(
+                    folder, ("checkpoints",)
+                )
+                for folder in used
             },
         }
         cleaned = provenance.remove_local_paths(plain(manifest, "manifest"), self._root)
@@ -194,33 +178,30 @@ class Run:
 
 def without_times(results: Any) -> tuple[Any, Any]:
     """A tree of JSON without the keys that name measured times, and these keys alone."""
-    if isinstance(results, Mapping):
-        numbers, times = {}, {}
-        for key, value in results.items():
-            if TIME.fullmatch(key):
-                times[key] = value
-                continue
-            numbers[key], inner = without_times(value)
-            if inner:
-                times[key] = inner
-        return numbers, times
+    if not isinstance(results, Mapping | list):
+        return results, {}
     if isinstance(results, list):
         parts = [without_times(value) for value in results]
-        return [numbers for numbers, _ in parts], [t for _, t in parts if t]
-    return results, {}
+        return [numbers for numbers, _ in parts], [times for _, times in parts if times]
+    times = {key: value for key, value in results.items() if TIME.fullmatch(key)}
+    parts = {k: without_times(value) for k, value in results.items() if k not in times}
+    times |= {key: inner for key, (_, inner) in parts.items() if inner}
+    return {key: numbers for key, (numbers, _) in parts.items()}, times
 
 
-def seal_run(folder: Path, manifest: Mapping[str, Any]) -> None:
+def seal_run(folder: Path, manifest: Facts) -> None:
     """Writes a run's manifest, with the hashes of the run's files, and with its own."""
-    files = file_hashes(folder, (MANIFEST, START))
+    files = provenance.file_hashes(folder, (MANIFEST, START))
     write_json(folder / MANIFEST, provenance.seal({**manifest, "files": files}))
 
 
 def read_certificates(root: Path) -> dict[str, Any]:
     """Certificates by the run's id; raises ValueError where the file was edited by hand."""
     path = runs_root(root) / "certificates.json"
-    content = read_json(path) if path.is_file() else provenance.seal({"certificates": {}})
-    if not provenance.is_sealed(content):
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    if content != provenance.seal(content):
         raise ValueError(
             "book/runs/certificates.json is not what `sparsejepa certify` wrote: put the committed "
             "file back, or delete it and run `sparsejepa certify`."
@@ -228,7 +209,7 @@ def read_certificates(root: Path) -> dict[str, Any]:
     return content["certificates"]
 
 
-def write_certificates(root: Path, certificates: Mapping[str, Any]) -> None:
+def write_certificates(root: Path, certificates: Facts) -> None:
     """Replaces the file; raises OSError if it cannot be written."""
     content = provenance.seal({"certificates": dict(sorted(certificates.items()))})
     write_json(runs_root(root) / "certificates.json", content)
@@ -250,7 +231,7 @@ def certified_trainings(root: Path) -> set[Path]:
         path = runs_root(root) / run_id / MANIFEST
         same = certificate["valid_for"].get(TRAINING_SHA256) == here
         if same and TRAINING in certificate["parts"] and path.is_file():
-            found |= {runs_root(root) / place for place in read_json(path).get("trainings", {})}
+            found |= {runs_root(root) / place for place in read_json(path)["trainings"]}
     return found
 
 
@@ -262,23 +243,11 @@ def input_hashes(root: Path, run_id: str) -> dict[str, str]:
     manifest = read_json(runs_root(root) / run_id / MANIFEST)
     named = dict(manifest["files"])
     for place, files in manifest["trainings"].items():
-        named |= {f"{place}/{n}": d for n, d in files.items() if n.endswith(".safetensors")}
+        named |= {f"{place}/{name}": digest for name, digest in files.items()}
     return {n: d for n, d in named.items() if n == RESULTS or n.endswith(".safetensors")}
 
 
-def changed_parameters(
-    source: Path, manifest: Facts, parameters: Facts | None
-) -> list[tuple[str, Any, Any]]:
-    """Name, value in the run and value now of what the preset gives to it; none for an own run."""
-    if parameters is None:
-        return []
-    now = effective_parameters(source, parameters)
-    # A parameter that came since had its default; a certificate says that this changes nothing.
-    then = effective_parameters(source, {}) | {PRESET: manifest["preset"]} | manifest["parameters"]
-    return [(name, then[name], now[name]) for name in sorted(now) if then[name] != now[name]]
-
-
-def staleness(root: Path, run_id: str, parameters: Mapping[str, Any] | None = None) -> list[str]:
+def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[str]:
     """Why a run is not what the notebook and the library here would produce; empty when it is.
 
     Among the reasons is that a file of the run was edited or removed.
@@ -287,37 +256,34 @@ def staleness(root: Path, run_id: str, parameters: Mapping[str, Any] | None = No
         run_id: `preset/notebook/run`.
         parameters: what the preset gives to a run that it names, over the notebook's defaults.
     """
-    folder, source = runs_root(root) / run_id, notebook_path(root, run_id.split("/")[1])
-    try:
-        manifest = read_json(folder / MANIFEST)
-    except FileNotFoundError:
+    runs, source = runs_root(root), notebook_path(root, run_id.split("/")[1])
+    if not (runs / run_id / MANIFEST).is_file():
         return ["it has not been run yet (there is no manifest.json)"]
-    except ValueError as error:
-        return [str(error)]
-    reasons = provenance.edits(folder, manifest)
-    for place, files in manifest.get("trainings", {}).items():
-        for name, digest in files.items():
-            path = runs_root(root) / place / name
-            if not path.is_file() or file_sha256(path) != digest:
-                reasons.append(f"{place}/{name} is not the training that it read")
-    if reasons:
-        # What an edited manifest says of all the rest is worth nothing.
-        return reasons
-    reasons += [
-        f"the parameter {name} was {then!r} and is {now!r} now"
-        for name, then, now in changed_parameters(source, manifest, parameters)
-    ]
-    for need, recorded in manifest["needs"].items():
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            if input_hashes(root, need) == recorded:
-                continue
-        reasons.append(f"its input {need} has changed since")
-    code = provenance.code_of(root, source.stem)
-    names = {"library_tree": "src/sparsejepa", "notebook_sha256": notebook_label(source)}
-    changed = " and ".join(name for key, name in names.items() if manifest[key] != code[key])
     try:
+        manifest = read_json(runs / run_id / MANIFEST)
+        # What an edited manifest says of all the rest is worth nothing.
+        if reasons := provenance.edits(runs, run_id, manifest):
+            return reasons
+        if parameters is not None:
+            now = effective_parameters(source, parameters)
+            # One that came since had its default; a certificate says that this changes nothing.
+            then = effective_parameters(source, {}) | {PRESET: manifest["preset"]}
+            then |= manifest["parameters"]
+            reasons += [
+                f"the parameter {name} was {then[name]!r} and is {now[name]!r} now"
+                for name in sorted(now)
+                if then[name] != now[name]
+            ]
+        for need, recorded in manifest["needs"].items():
+            with contextlib.suppress(FileNotFoundError):
+                if input_hashes(root, need) == recorded:
+                    continue
+            reasons.append(f"its input {need} has changed since")
+        code = provenance.code_of(root, source.stem)
+        names = {"library_tree": "src/sparsejepa", "notebook_sha256": label(source)}
+        changed = " and ".join(name for key, name in names.items() if manifest[key] != code[key])
         if changed and not certificate_of(root, run_id):
             reasons.append(f"{changed} changed since it was made, and no certificate covers that")
+        return reasons
     except ValueError as error:
-        reasons.append(str(error))
-    return reasons
+        return [str(error)]

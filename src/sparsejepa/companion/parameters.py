@@ -1,148 +1,185 @@
-"""The parameters of a notebook: read from its `parameters` cell, checked before anything runs.
+"""With which values a notebook runs: its `parameters` cell, and presets over its defaults.
 
-Papermill's own inspection misses defaults that contain `=` and only warns about unknown names.
+All are checked before anything runs. Papermill's own inspection misses defaults that contain `=`
+and only warns about unknown names. A preset is `notebooks/presets/<preset>.yml`.
 """
 
 import ast
+import contextlib
 import difflib
+import hashlib
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import FiniteFloat, StrictBool, StrictInt, StrictStr, TypeAdapter
-from pydantic import ValidationError as NotOfType
+import yaml
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
-from sparsejepa.companion.files import read_json
+from sparsejepa.companion.files import label, read_json, read_yaml
+from sparsejepa.companion.provenance import notebook_path
 
 # The runner says by this parameter where a notebook writes; it is no choice of the reader's.
 RUN_FOLDER = "run_folder"
+# The parameter by which a notebook knows its settings, and whose encoders it reads.
+PRESET = "preset"
+# Runs of no preset: with parameters of one's own, or started by hand.
+OWN = "own"
 
 Value = int | float | str | bool
-
-
 TYPES = {
-    "int": TypeAdapter(StrictInt),
-    "float": TypeAdapter(FiniteFloat),  # also "1e-3", 1
-    "str": TypeAdapter(StrictStr),
-    "bool": TypeAdapter(StrictBool),
+    "int": TypeAdapter(int),
+    "float": TypeAdapter(FiniteFloat),
+    "str": TypeAdapter(str),
+    "bool": TypeAdapter(bool),
 }
-WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 class Parameter(NamedTuple):
     """One line `name: type = default` of a parameters cell."""
 
-    name: str
     kind: str  # "int", "float", "str" or "bool"
     default: Value
 
+    def typed(self, value: Any) -> Value:
+        """The value in the declared type, read from text if it is one; ValueError if it is none."""
+        # Text comes from a command line or a preset, where every value is text.
+        return TYPES[self.kind].validate_python(value, strict=not isinstance(value, str))
 
-def notebook_parameters(notebook_path: Path) -> dict[str, Parameter]:
+
+def notebook_parameters(notebook: Path) -> dict[str, Parameter]:
     """The parameters that a notebook declares, by name, without `run_folder`.
 
     Raises:
         FileNotFoundError: there is no such notebook.
         ValueError: its cell tagged `parameters` is not of lines `name: type = default`.
     """
-    label = notebook_label(notebook_path)
-    if not notebook_path.is_file():
-        others = ", ".join(sorted(p.stem for p in notebook_path.parent.glob("*.ipynb")))
-        raise FileNotFoundError(f"{label} does not exist; there are: {others or 'none'}.")
+    if not notebook.is_file():
+        others = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb"))) or "none"
+        raise FileNotFoundError(f"{label(notebook)} does not exist; there are: {others}.")
     cells = [
         "".join(cell["source"])
-        for cell in read_json(notebook_path)["cells"]
+        for cell in read_json(notebook)["cells"]
         if "parameters" in cell.get("metadata", {}).get("tags", [])
     ]
     if len(cells) != 1:
-        raise ValueError(f"{label} must have one cell tagged 'parameters', not {len(cells)}.")
+        raise ValueError(f"{label(notebook)} must have one cell tagged 'parameters'.")
     # Commands of IPython are no parameters.
     lines = ["" if line.lstrip()[:1] in ("%", "!") else line for line in cells[0].splitlines()]
+    found = {}
     try:
-        statements = ast.parse("\n".join(lines)).body
+        for statement in ast.parse("\n".join(lines)).body:
+            match statement:
+                case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr() as value):
+                    default = Parameter(kind, "").typed(ast.literal_eval(value))
+                    found[name] = Parameter(kind, default)
+                case _:
+                    raise ValueError
     except SyntaxError as error:
         raise ValueError(
-            f"{label}: line {error.lineno} of the parameters cell, {error.text!r}, is no Python; "
-            "write it as name: type = default."
+            f"{label(notebook)}: line {error.lineno} of the parameters cell, {error.text!r}, is no "
+            "Python; write it as name: type = default."
         ) from error
-    found = {p.name: p for p in (_parameter(statement, label) for statement in statements)}
-    if found.pop(RUN_FOLDER, None) != (RUN_FOLDER, "str", ""):
-        raise ValueError(f'{label} must declare {RUN_FOLDER}: str = "" among its parameters.')
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{label(notebook)}: write the parameter line '{ast.unparse(statement)}' as name: type "
+            f"= default, a plain value of one of the types {', '.join(TYPES)}."
+        ) from error
+    if found.pop(RUN_FOLDER, None) != ("str", ""):
+        raise ValueError(f'{label(notebook)} must declare {RUN_FOLDER}: str = "".')
     return found
 
 
-def check_parameters(
-    notebook_path: Path, given: Mapping[str, Any], where: str = ""
-) -> dict[str, Value]:
+def check_parameters(notebook: Path, given: Mapping[str, Any], where: str = "") -> dict[str, Value]:
     """`given` with every name known to the notebook and every value of its declared type.
 
     A text where the notebook wants a number or truth value is read as one. An unknown name or a
     value of another type is a ValueError of one sentence, which begins with `where` they stand.
     """
-    declared = notebook_parameters(notebook_path)
-    label = ": ".join(filter(None, (where, notebook_label(notebook_path))))
-    for name in given:
+    declared, checked = notebook_parameters(notebook), {}
+    place = ": ".join(filter(None, (where, label(notebook))))
+    for name, value in given.items():
         if name not in declared:
             close = difflib.get_close_matches(str(name), declared, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]!r}?" if close else "."
             raise ValueError(
-                f"{label} has no parameter {name!r}{hint} Its parameters are {', '.join(declared)}."
+                f"{place} has no parameter {name!r}{hint} Its parameters are {', '.join(declared)}."
             )
-    return {name: _typed(value, name, declared[name].kind, label) for name, value in given.items()}
+        try:
+            checked[name] = declared[name].typed(value)
+        except ValidationError as error:
+            kind = declared[name].kind
+            wanted = "a finite float" if kind == "float" else kind
+            raise ValueError(f"{place}: {name} must be {wanted}, not {value!r}.") from error
+    return checked
 
 
-def effective_parameters(notebook_path: Path, given: Mapping[str, Any]) -> dict[str, Value]:
+def effective_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Value]:
     """Every parameter of the notebook: the given values over its own defaults."""
-    defaults = {name: p.default for name, p in notebook_parameters(notebook_path).items()}
-    return defaults | check_parameters(notebook_path, given)
+    defaults = {name: p.default for name, p in notebook_parameters(notebook).items()}
+    return defaults | check_parameters(notebook, given)
 
 
-def parse_overrides(notebook_path: Path, assignments: list[str]) -> dict[str, Value]:
+def parse_overrides(notebook: Path, assignments: list[str]) -> dict[str, Value]:
     """Parses `name=value` as typed on a command line; raises as `check_parameters`."""
     for assignment in assignments:
         if "=" not in assignment:
             raise ValueError(f"Write a parameter as name=value, not {assignment!r}.")
-    return check_parameters(notebook_path, dict(a.split("=", 1) for a in assignments))
+    return check_parameters(notebook, dict(a.split("=", 1) for a in assignments))
 
 
-def run_command(notebook_path: Path, options: Sequence[str], given: Mapping[str, Any]) -> str:
+def run_command(notebook: Path, options: Sequence[str], given: Mapping[str, Any]) -> str:
     """The command line that runs a notebook with `options` and the given parameters."""
     settings = [f"-p {shlex.quote(f'{name}={value}')}" for name, value in given.items()]
-    return " ".join([f"sparsejepa run {notebook_label(notebook_path)}", *options, *settings])
+    return " ".join([f"sparsejepa run {label(notebook)}", *options, *settings])
 
 
-def notebook_label(notebook_path: Path) -> str:
-    """How messages call a notebook: its folder and file, whatever the checkout's place."""
-    return f"{notebook_path.parent.name}/{notebook_path.name}"
+# Values stay text: the notebook's types have the say.
+Settings = dict[str, str]
+# Of the run's folder too: one level, below its notebook's, so not . or .. alone.
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]*[A-Za-z0-9_+-][A-Za-z0-9._+-]*$")]
 
 
-def _parameter(statement: ast.stmt, label: str) -> Parameter:
-    plain = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-    if not plain or statement.value is None or ast.unparse(statement.annotation) not in TYPES:
-        raise ValueError(
-            f"{label}: write the parameter line '{ast.unparse(statement)}' as name: type = default "
-            f"with one of the types {', '.join(TYPES)}."
-        )
-    name, kind = statement.target.id, ast.unparse(statement.annotation)
-    try:
-        default = ast.literal_eval(statement.value)
-    except ValueError as error:
-        raise ValueError(f"{label}: the default of {name} must be a plain value.") from error
-    return Parameter(name, kind, _typed(default, name, kind, label))
+class Section(BaseModel, extra="forbid"):
+    """What a preset says of one notebook."""
+
+    parameters: Settings = {}
+    needs: list[str] = []
+    runs: dict[RunName, Settings] = {}
 
 
-def _typed(value: Any, name: str, kind: str, label: str) -> Value:
-    read = value
-    if isinstance(value, str) and kind == "int":
-        # Decimal, whatever the notation: YAML would read 010 as 8.
-        read = int(value) if value.lstrip("+-").isdecimal() else value
-    if isinstance(value, str) and kind == "bool":
-        read = WORDS.get(value.lower(), value)
-    if isinstance(value, bool) and kind == "float":
-        read = None  # a truth value is no number
-    try:
-        return TYPES[kind].validate_python(read)
-    except NotOfType as error:
-        finite = error.errors()[0]["type"] == "finite_number"
-        wanted = "a finite number" if finite else kind
-        raise ValueError(f"{label}: {name} must be {wanted}, not {value!r}.") from error
+def preset_sections(root: Path, preset: str) -> dict[str, Section]:
+    """What a preset says, by notebook.
+
+    FileNotFoundError: there is no such preset; ValueError: it is no YAML, or has unknown keys.
+    """
+    path = root / "notebooks" / "presets" / f"{preset}.yml"
+    with contextlib.suppress(FileNotFoundError):
+        # Everything as text: YAML 1.1 takes 1:30 for 90 and 010 for 8.
+        return read_yaml(path, TypeAdapter(dict[str, Section]), yaml.BaseLoader)
+    known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
+    raise FileNotFoundError(f"There is no preset {preset!r}; the presets are {known}.")
+
+
+def preset_parameters(
+    root: Path, preset: str, notebook: str, section: Section | None = None
+) -> dict[str, Value]:
+    """What a preset, or its section, gives to every run of a notebook; its own name among it."""
+    section = section or preset_sections(root, preset).get(notebook, Section())
+    source = notebook_path(root, notebook)
+    own = {PRESET: preset} if PRESET in notebook_parameters(source) else {}
+    return own | check_parameters(source, section.parameters, f"presets/{preset}.yml")
+
+
+def own_folder(notebook: str, base: str, overrides: Mapping[str, Value]) -> Path:
+    """Where a run goes that is no named run, relative to the folder of all runs.
+
+    Different overrides never share a folder, and named runs are never overwritten. `base` is the
+    preset, with the run's name if one was named.
+    """
+    given = sorted(overrides.items())
+    slug = "-".join([base, *(f"{k}=" + re.sub(r"[^A-Za-z0-9._+-]", "_", str(v)) for k, v in given)])
+    if len(slug) > 100 or any(re.search(r"[^A-Za-z0-9.+-]", str(value)) for _, value in given):
+        slug = f"{slug[:90]}-{hashlib.sha256(repr(given).encode()).hexdigest()[:8]}"
+    return Path(OWN, notebook, slug)

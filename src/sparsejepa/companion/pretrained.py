@@ -6,7 +6,7 @@ from typing import Any
 
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.manifest import MANIFEST, RESULTS, staleness
-from sparsejepa.companion.presets import OWN, PRESET
+from sparsejepa.companion.parameters import OWN, PRESET
 from sparsejepa.companion.provenance import repository_root, runs_root
 from sparsejepa.companion.study import load_study
 from sparsejepa.model.vit import Encoder
@@ -74,11 +74,10 @@ def _named(root: Path, preset: str) -> dict[str, dict[str, Any] | None]:
         for path in sorted(runs.glob(f"{OWN}/01_pretrain/*/{MANIFEST}"))
         if preset in (OWN, read_json(path)["parameters"].get(PRESET))
     }
-    if preset == OWN:
-        return own
-    study = [run for run in load_study(root, preset) if run.notebook == "01_pretrain"]
-    there = any((runs / run.id / MANIFEST).is_file() for run in study)
-    return own if own and not there else {run.id: run.parameters for run in study}
+    study = [] if preset == OWN else load_study(root, preset)
+    named = {run.id: run.parameters for run in study if run.notebook == "01_pretrain"}
+    there = any((runs / run_id / MANIFEST).is_file() for run_id in named)
+    return named if named and (there or not own) else own
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:

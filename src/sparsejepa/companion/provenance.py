@@ -1,12 +1,12 @@
 """What a run was made from: checkout, code, files, versions, hardware. Never users or hosts."""
 
-import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -18,8 +18,8 @@ from sparsejepa.companion.files import read_json
 
 # The packages that a result may depend on, as their distributions are called.
 PACKAGES = (
-    *("torch", "torchvision", "timm", "accelerate", "safetensors", "datasets", "numpy", "scipy"),
-    *("scikit-learn", "pandas", "matplotlib", "seaborn", "papermill"),
+    *("sparsejepa", "torch", "torchvision", "timm", "accelerate", "safetensors", "datasets"),
+    *("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "seaborn", "papermill"),
 )
 
 
@@ -72,60 +72,36 @@ def uncommitted_code(root: Path) -> list[str]:
 
 
 def code_of(root: Path, notebook: str) -> dict[str, str]:
-    """What decides the numbers of a run besides parameters and inputs."""
+    """What decides the numbers of a run besides parameters and inputs, as SHA-256."""
+    library = root / "src" / "sparsejepa"
     cells = read_json(notebook_path(root, notebook))["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return {
-        "library_tree": tree_id(root / "src" / "sparsejepa"),
-        # Cell by cell: prose and outputs do not count.
-        "notebook_sha256": _json_sha256(code),
+        "library_tree": _json_sha256(file_hashes(library, ("__pycache__",), "*.py")),
+        # Prose and outputs do not count.
+        "notebook_sha256": _json_sha256(
+            ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        ),
     }
-
-
-def tree_id(folder: Path) -> str:
-    """Git's id of a folder's Python files as they are on disk; "" where there are none.
-
-    `git rev-parse COMMIT:PATH` gives the same id for a folder whose files are all committed.
-    """
-    content = b""
-    # Git sorts folders as if their names ended in a slash.
-    for item in sorted(folder.iterdir(), key=lambda p: p.name + "/" * p.is_dir()):
-        mode, found = b"40000", ""
-        if item.is_dir() and item.name != "__pycache__":
-            found = tree_id(item)
-        elif item.suffix == ".py":
-            mode, status = b"100644", item.stat()
-            found = _blob_id(item, status.st_mtime_ns, status.st_size)
-        if found:
-            content += mode + b" " + item.name.encode() + b"\0" + bytes.fromhex(found)
-    return _git_id(b"tree", content) if content else ""
-
-
-@functools.cache
-def _blob_id(file: Path, modified: int, size: int) -> str:
-    """Computed once for each state of a file: one command judges many runs."""
-    return _git_id(b"blob", file.read_bytes().replace(b"\r\n", b"\n"))
-
-
-def _git_id(kind: bytes, content: bytes) -> str:
-    header = kind + b" %d\0" % len(content)
-    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
     """Of a file's content; line ends of text may change on their way through git."""
     content = path.read_bytes()
-    if path.suffix in (".json", ".ipynb"):
+    if path.suffix in (".json", ".ipynb", ".py"):
         content = content.replace(b"\r\n", b"\n")
     return hashlib.sha256(content).hexdigest()
 
 
-def file_hashes(folder: Path, leave_out: Iterable[str]) -> dict[str, str]:
+def file_hashes(folder: Path, leave_out: Iterable[str], pattern: str = "*") -> dict[str, str]:
     """SHA-256 of every file below a folder, by its path in it; hidden files do not count."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    paths = (path.relative_to(folder) for path in folder.rglob(pattern) if path.is_file())
     shown = (p for p in paths if not any(part.startswith(".") for part in p.parts))
     names = sorted(p.as_posix() for p in shown if p.parts[0] not in leave_out)
     return {name: file_sha256(folder / name) for name in names}
+
+
+def _json_sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,24 +110,16 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, "sha256": _json_sha256(rest)}
 
 
-def _json_sha256(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def is_sealed(content: Mapping[str, Any]) -> bool:
-    """Whether the mapping is what `seal` made."""
-    return content == seal(content)
-
-
-def edits(folder: Path, sealed: Mapping[str, Any]) -> list[str]:
-    """A sentence for each file that is gone or is not what was written."""
-    if "files" not in sealed or "sha256" not in sealed:
-        return ["its manifest lists no files, as those of older versions: run it again"]
-    found = [] if is_sealed(sealed) else ["manifest.json is not what the run wrote"]
-    for name, recorded in sealed["files"].items():
-        if not (folder / name).is_file():
+def edits(runs: Path, run_id: str, manifest: Mapping[str, Any]) -> list[str]:
+    """A sentence for each file of a run, and of its trainings, that is not what was written."""
+    found = [] if manifest == seal(manifest) else ["manifest.json is not what the run wrote"]
+    listed = {name: (f"{run_id}/{name}", sha) for name, sha in manifest.get("files", {}).items()}
+    for place, files in manifest.get("trainings", {}).items():
+        listed |= {f"{place}/{name}": (f"{place}/{name}", sha) for name, sha in files.items()}
+    for name, (place, sha) in listed.items():
+        if not (runs / place).is_file():
             found.append(f"{name} is no longer there")
-        elif file_sha256(folder / name) != recorded:
+        elif file_sha256(runs / place) != sha:
             found.append(f"{name} is not what the run wrote")
     return found
 
@@ -165,9 +133,9 @@ def installed(distribution: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this library and those of `PACKAGES` that are installed."""
-    found = {name: installed(name) for name in ("sparsejepa", *PACKAGES)}
-    return {"python": platform.python_version()} | {k: v for k, v in found.items() if v}
+    """Versions of Python and those of `PACKAGES` that are installed."""
+    found = {"python": platform.python_version()} | {name: installed(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version}
 
 
 def hardware() -> dict[str, Any]:
@@ -190,17 +158,12 @@ def cpu_model() -> str:
 
 def cores() -> int:
     """Cores that this process may use, which containers and clusters limit."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    limited = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
 
 
-def peak_memory_gb() -> float | None:
+def peak_memory_gb() -> float:
     """The largest resident memory of this process so far, in GB (10^9 bytes)."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kibibytes, macOS bytes.
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
@@ -226,15 +189,10 @@ def remove_local_paths(value: Any, root: Path, also: Mapping[str, str] | None = 
     general |= also or {}
     for path in sorted(general, key=len, reverse=True):
         if len(path) > 1:
-            name = general[path]
-            value = re.sub(_whole(path) + "/", "" if name == "." else f"{name}/", value)
-            value = re.sub(_whole(path), name, value)
-    for temporary in {tempfile.gettempdir(), "/tmp"}:
-        # The folders below it may carry a user's name.
-        value = re.sub(_whole(temporary) + r"/(?:[^\s/'\"<>:,)]+/)*", "", value)
-    return value
-
-
-def _whole(path: str) -> str:
-    """A pattern for `path` where it is a whole path, not a part of a longer name."""
-    return r"(?<![\w.~-])" + re.escape(path) + r"(?![\w-]|\.\w)"
+            # Where it is a whole path, not a part of a longer name.
+            whole, name = r"(?<![\w.~-])" + re.escape(path), general[path]
+            value = re.sub(whole + "/", "" if name == "." else f"{name}/", value)
+            value = re.sub(whole + r"(?![\w-]|\.\w)", name, value)
+    # The folders below a temporary one may carry a user's name.
+    temporary = "|".join({re.escape(tempfile.gettempdir()), "/tmp"})
+    return re.sub(rf"(?<![\w.~-])(?:{temporary})/(?:[^\s/'\"<>:,)]+/)*", "", value)

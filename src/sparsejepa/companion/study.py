@@ -1,20 +1,15 @@
 """A study: all named runs of a preset, in the order in which they need each other."""
 
-import graphlib
 import os
 import subprocess
 import sys
-import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsejepa.companion import manifest
+from sparsejepa.companion import manifest, parameters
 from sparsejepa.companion.files import read_json
-from sparsejepa.companion.manifest import MANIFEST, TIMING, changed_parameters, staleness
-from sparsejepa.companion.parameters import Value, check_parameters
-from sparsejepa.companion.presets import common_parameters, preset_sections
 from sparsejepa.companion.provenance import notebook_path, runs_root
-from sparsejepa.training.code import code_sha256
 
 
 @dataclass(frozen=True)
@@ -24,7 +19,7 @@ class StudyRun:
     preset: str  # the preset's name, as "reference"
     notebook: str  # the notebook's name, as "01_pretrain"
     name: str  # the run's name, as "jepa-seed0"
-    parameters: dict[str, Value]  # the preset's parameters, with the run's own over them
+    parameters: dict[str, parameters.Value]  # the preset's parameters, with the run's own over them
     needs: tuple[str, ...]  # notebooks whose runs of this preset come first
 
     @property
@@ -40,30 +35,22 @@ class StudyRun:
 
 
 def load_study(root: Path, preset: str) -> list[StudyRun]:
-    """Reads and checks `notebooks/presets/<preset>.yml`, needed runs first.
+    """Reads and checks `notebooks/presets/<preset>.yml`, where needed notebooks stand first.
 
     Raises:
         FileNotFoundError: there is no such preset, or no notebook of a section's name.
-        ValueError: no YAML; an unknown key, parameter or need; an ill-typed value; a run's name
-            that is no folder's; needs in a circle.
+        ValueError: no YAML; an unknown key or parameter; an ill-typed value; a run's name that is
+            no folder's; a need that does not stand above.
     """
-    sections, where = preset_sections(root, preset), f"presets/{preset}.yml"
-    for notebook, section in sections.items():
-        for need in section.needs:
-            if need not in sections:
-                raise ValueError(f"{where}, {notebook}: needs {need!r}, which has no section.")
-    try:
-        needs = {notebook: section.needs for notebook, section in sections.items()}
-        notebooks = list(graphlib.TopologicalSorter(needs).static_order())
-    except graphlib.CycleError as error:
-        circle = " -> ".join(error.args[1])
-        raise ValueError(f"{where}: notebooks need each other: {circle}.") from error
-    runs = []
-    for notebook in notebooks:
-        section, source = sections[notebook], notebook_path(root, notebook)
-        common = common_parameters(source, preset, section)
+    above, runs, where = set(), [], f"presets/{preset}.yml"
+    for notebook, section in parameters.preset_sections(root, preset).items():
+        if unknown := set(section.needs) - above:
+            raise ValueError(f"{where}, {notebook}: needs {min(unknown)!r}, which is not above it.")
+        above.add(notebook)
+        common = parameters.preset_parameters(root, preset, notebook, section)
         for name, own in section.runs.items():
-            checked = check_parameters(source, own, f"{where}, run {name}")
+            source = notebook_path(root, notebook)
+            checked = parameters.check_parameters(source, own, f"{where}, run {name}")
             runs.append(StudyRun(preset, notebook, name, common | checked, tuple(section.needs)))
     return runs
 
@@ -76,18 +63,15 @@ def needed_runs(study: list[StudyRun], run: StudyRun) -> list[StudyRun]:
 def finished_needs(root: Path, study: list[StudyRun], run: StudyRun) -> dict[str, dict[str, str]]:
     """Content of what `run` reads of the runs that it needs: SHA-256 by file, for its manifest.
 
-    Raises:
-        ValueError: one of them has not been run, or is stale.
+    ValueError: one of them has not been run, or is stale.
     """
-    found = {}
     for need in needed_runs(study, run):
-        if reasons := staleness(root, need.id, need.parameters):
+        if reasons := manifest.staleness(root, need.id, need.parameters):
             raise ValueError(
                 f"{run.notebook} needs {need.id}, but {reasons[0]}: run `sparsejepa reproduce "
                 f"--preset {run.preset}`, or `sparsejepa certify` where only code has changed."
             )
-        found[need.id] = manifest.input_hashes(root, need.id)
-    return found
+    return {need.id: manifest.input_hashes(root, need.id) for need in needed_runs(study, run)}
 
 
 def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
@@ -95,9 +79,10 @@ def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
     stale: dict[str, tuple[StudyRun, list[str]]] = {}
     study = load_study(root, preset)
     for run in study:
-        reasons = staleness(root, run.id, run.parameters)
+        reasons = manifest.staleness(root, run.id, run.parameters)
         needs = [need.id for need in needed_runs(study, run)]
-        if not reasons and set(read_json(runs_root(root) / run.id / MANIFEST)["needs"]) != {*needs}:
+        path = runs_root(root) / run.id / manifest.MANIFEST
+        if not reasons and set(read_json(path)["needs"]) != set(needs):
             reasons.append("its inputs are other runs now")
         reasons += [f"its input {need} has to be run" for need in needs if need in stale]
         if reasons:
@@ -105,53 +90,25 @@ def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
     return list(stale.values())
 
 
-def trains(root: Path, run: StudyRun, kept: set[Path]) -> bool:
-    """Whether making a stale run trains, or only reports of trainings that are kept.
-
-    `kept` are the trainings that `manifest.certified_trainings` lists. Any other parameter counts
-    as another training.
-    """
-    folder = runs_root(root) / run.id
-    try:
-        made, times = read_json(folder / MANIFEST), read_json(folder / TIMING)
-    except (FileNotFoundError, ValueError):
-        return not run.needs
-    if not made["trainings"]:
-        return not run.needs or times["training_seconds"] > 0
-    if changed_parameters(notebook_path(root, run.notebook), made, run.parameters):
-        return True
-    facts = [runs_root(root) / place / "training.json" for place in made["trainings"]]
-    here = code_sha256(root / "src" / "sparsejepa")
-    return not all(
-        path.is_file() and (path.parent in kept or read_json(path)["code_sha256"] == here)
-        for path in facts
-    )
-
-
 def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None:
     """Makes what is given, needed runs first, each in a process of its own, `jobs` at a time.
 
     What needs a failed run is left out, all else is made; `threads` are those of each run.
     """
-    waiting, running = list(runs), {}
-    unfinished = {run.id: run.notebook for run in runs}
     environment = os.environ | {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL")}
+    made: dict[str, Future] = {}
 
-    def ready() -> list[StudyRun]:
-        return [run for run in waiting if not set(run.needs) & set(unfinished.values())]
+    def make(run: StudyRun) -> bool:
+        # Needed runs were begun before: none of them waits for this one.
+        needed = [made[need.id].result() for need in needed_runs(runs, run)]
+        return all(needed) and not subprocess.call(run.command, cwd=root, env=environment)
 
+    pool = ThreadPoolExecutor(jobs)
     try:
-        while running or ready():
-            for run in ready()[: jobs - len(running)]:
-                waiting.remove(run)
-                running[run.id] = subprocess.Popen(run.command, cwd=root, env=environment)
-            for name, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[name]
-                    # A failed run stays unfinished, so that what needs it does not start.
-                    if process.returncode == 0:
-                        del unfinished[name]
-            time.sleep(0.2)
+        # What needs nothing comes first: there is always something to do.
+        for run in sorted(runs, key=lambda run: len(run.needs) > 0):
+            made[run.id] = pool.submit(make, run)
+        wait(made.values())
     finally:
-        for process in running.values():
-            process.terminate()
+        # Ctrl-C reaches the processes that run too.
+        pool.shutdown(cancel_futures=True)
