@@ -102,13 +102,15 @@ def reproduce(
 
     An interrupted study goes on where it was when the command is given again.
     """
+    from sparsejepa.companion.manifest import certified_trainings
     from sparsejepa.companion.study import reproduce as make
-    from sparsejepa.companion.study import stale_runs
+    from sparsejepa.companion.study import stale_runs, trains
 
     root = repository_root()
-    stale = stale_runs(root, preset)
+    stale, kept = stale_runs(root, preset), certified_trainings(root)
     for study_run, reasons in stale:
-        typer.echo(f"{study_run.id}: {'; '.join(reasons)}")
+        what = "train" if trains(root, study_run, kept) else "only report, no training"
+        typer.echo(f"{study_run.id} ({what}): {'; '.join(reasons)}")
     if not stale:
         typer.echo(f"Every run of {preset} is fresh.")
     if dry_run or not stale:

@@ -247,6 +247,16 @@ def input_hashes(root: Path, run_id: str) -> dict[str, str]:
     return {n: d for n, d in named.items() if n == RESULTS or n.endswith(".safetensors")}
 
 
+def changed_parameters(
+    source: Path, manifest: Facts, parameters: Facts
+) -> dict[str, tuple[Any, Any]]:
+    """Parameters that a preset now gives another value than a run had: then and now, by name."""
+    now = effective_parameters(source, parameters)
+    # One that came since had its default; a certificate says that this changes nothing.
+    then = effective_parameters(source, {}) | {PRESET: manifest["preset"]} | manifest["parameters"]
+    return {name: (then[name], now[name]) for name in sorted(now) if then[name] != now[name]}
+
+
 def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[str]:
     """Why a run is not what the notebook and the library here would produce; empty when it is.
 
@@ -265,14 +275,9 @@ def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[
         if reasons := provenance.edits(runs, run_id, manifest):
             return reasons
         if parameters is not None:
-            now = effective_parameters(source, parameters)
-            # One that came since had its default; a certificate says that this changes nothing.
-            then = effective_parameters(source, {}) | {PRESET: manifest["preset"]}
-            then |= manifest["parameters"]
             reasons += [
-                f"the parameter {name} was {then[name]!r} and is {now[name]!r} now"
-                for name in sorted(now)
-                if then[name] != now[name]
+                f"the parameter {name} was {then!r} and is {now!r} now"
+                for name, (then, now) in changed_parameters(source, manifest, parameters).items()
             ]
         for need, recorded in manifest["needs"].items():
             with contextlib.suppress(FileNotFoundError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from sparsejepa.companion import manifest, parameters
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.provenance import notebook_path, runs_root
+from sparsejepa.training.code import code_sha256
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,29 @@ def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
         if reasons:
             stale[run.id] = (run, reasons)
     return list(stale.values())
+
+
+def trains(root: Path, run: StudyRun, kept: set[Path]) -> bool:
+    """Whether making a stale run trains, or only reports of trainings that are kept.
+
+    `kept` are the trainings that `manifest.certified_trainings` lists. Any other parameter counts
+    as another training.
+    """
+    folder, source = runs_root(root) / run.id, notebook_path(root, run.notebook)
+    try:
+        made, times = (read_json(folder / n) for n in (manifest.MANIFEST, manifest.TIMING))
+    except (FileNotFoundError, ValueError):
+        return not run.needs
+    if not made["trainings"]:
+        return not run.needs or times["training_seconds"] > 0
+    if manifest.changed_parameters(source, made, run.parameters):
+        return True
+    facts = [runs_root(root) / place / "training.json" for place in made["trainings"]]
+    here = code_sha256(root / "src" / "sparsejepa")
+    return not all(
+        path.is_file() and (path.parent in kept or read_json(path)["code_sha256"] == here)
+        for path in facts
+    )
 
 
 def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None:
