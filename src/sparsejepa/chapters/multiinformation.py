@@ -28,7 +28,7 @@ from sparsejepa.information.multiinformation import (
     total_correlation,
 )
 from sparsejepa.information.nearest_neighbour import ksg_value
-from sparsejepa.intervals import SEEDS_NEEDED, Interval, seed_interval
+from sparsejepa.intervals import Interval, over_intervals
 from sparsejepa.model.penalties import strongest_group
 from sparsejepa.model.vit import Encoder
 from sparsejepa.probing.features import pooled_features
@@ -218,8 +218,7 @@ def measure(
     null = shuffled_null(values, "copula", null_draws, generator(seed, "null"))
     labels = groups[torch.from_numpy(kept)]
     read = torch.nonzero(labels >= 0).flatten()
-    parts, among = groups_of(labels[read]), {}
-    between = within = 0.0
+    parts, among, between, within = groups_of(labels[read]), {}, 0.0, 0.0
     if parts:
         split = decompose(values[:, read], parts, "copula", seed=seed)
         between, within = split.between.value, sum(part.value for part in split.within)
@@ -233,7 +232,6 @@ def measure(
             among[key]["random_range"] = [float(found.random.min()), float(found.random.max())]
     total = total_correlation(features, "copula", drop=True, seed=seed)
     plug_in = total_correlation(features, "gaussian", drop=True)
-    missed = missed_by_copula(values, subsets, seed)
     return {
         "n": total.n,
         "d": total.d,
@@ -242,7 +240,7 @@ def measure(
         "per_unit": total.per_unit,
         "gaussian": {"value": plug_in.value, "interval": list(plug_in.interval())},
         "null": {"mean": float(null.mean()), "standard_deviation": float(null.std())},
-        "missed_by_copula": dict(zip(("mean", "standard_error"), missed, strict=True)),
+        "missed_by_copula": missed_by_copula(values, subsets, seed),
         "rankme": rankme(features),
         "spread": feature_spread(features),
         "read_latents": len(read),
@@ -253,9 +251,7 @@ def measure(
     }, total
 
 
-def missed_by_copula(
-    values: Float[np.ndarray, "N d"], subsets: int, seed: int
-) -> tuple[float, float]:
+def missed_by_copula(values: Float[np.ndarray, "N d"], subsets: int, seed: int) -> dict[str, float]:
     """Nats that nearest neighbours find beyond the copula, on random sets of few columns.
 
     Mean over the sets and its standard error. KSG errs downwards there: a positive number is
@@ -267,7 +263,8 @@ def missed_by_copula(
         ranks = independent_ranks(few, source)
         by_neighbours = ksg_value(list(normal_scores(len(few))[ranks].T[:, :, None]))
         gaps.append(by_neighbours - total_correlation(few, "copula", seed=seed).value)
-    return float(np.mean(gaps)), float(np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
+    error = float(np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
+    return {"mean": float(np.mean(gaps)), "standard_error": error}
 
 
 def per_unit_difference(
@@ -275,18 +272,16 @@ def per_unit_difference(
 ) -> Interval | None:
     """TC / (d - 1) of a method minus JEPA's, over the seeds that both have; None without a pair.
 
-    Student's interval from three seeds on; else over images, of the one seed or of the mean of
-    two, as if both encoders saw images of their own (a wider interval than they deserve).
+    By `over_intervals`, those over images as if both encoders saw images of their own (wider
+    intervals than they deserve).
     """
-    seeds = [seed for found, seed in totals if found == method and ("jepa", seed) in totals]
-    pairs = [(totals[method, seed], totals["jepa", seed]) for seed in seeds]
-    differences = [one.per_unit - jepa.per_unit for one, jepa in pairs]
-    if not differences or len(differences) >= SEEDS_NEEDED:
-        return seed_interval(differences) if differences else None
-    errors = [t.standard_error / max(t.d - 1, 1) for pair in pairs for t in pair]
-    mean = sum(differences) / len(differences)
-    half = float(ndtri(0.975)) * math.hypot(*errors) / len(pairs)
-    return Interval(mean, mean - half, mean + half, 0.95)
+    differences = []
+    for seed in [seed for found, seed in totals if found == method and ("jepa", seed) in totals]:
+        one, jepa = totals[method, seed], totals["jepa", seed]
+        value = one.per_unit - jepa.per_unit
+        half = ndtri(0.975) * math.hypot(*(t.standard_error / max(t.d - 1, 1) for t in (one, jepa)))
+        differences.append(Interval(value, value - half, value + half, 0.95))
+    return over_intervals(differences) if differences else None
 
 
 def conclusions(

@@ -1,6 +1,7 @@
 """The sparsity study: what is measured of every variant with one `Yardstick`, comparisons."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,10 +85,8 @@ def first_images(name: str, split: str, count: int) -> ImageSet:
     if name != "scenes" or count == 0:
         return load_image_set(name, split).take(count)
     drawn = draw_scenes(count, SCENES_SEED, split)
-    digest = pixel_sha256(drawn.images)
-    return ImageSet(
-        name, split, drawn.images, drawn.labels, drawn.label_names, digest, "drawn", drawn.factors
-    )
+    known = (drawn.labels, drawn.label_names, pixel_sha256(drawn.images), "drawn", drawn.factors)
+    return ImageSet(name, split, drawn.images, *known)
 
 
 def measure_majority(yardstick: Yardstick) -> Measurement:
@@ -219,19 +218,14 @@ class Study:
 
     def pixels(self, side: int) -> Measurement:
         """The control: raw pixels of the images, squeezed to `side` pixels a side."""
-
-        def represent(*images: Tensor) -> list[Tensor]:
-            return pixel_features(*(resized(x, side) for x in images))
-
-        return Measurement(probe(represent, self.yardstick)[0], {})
+        squeeze = functools.partial(resized, size=side)
+        correct, _ = probe(lambda *sets: pixel_features(*map(squeeze, sets)), self.yardstick)
+        return Measurement(correct, {})
 
     def _measure(self, encoder: Encoder, projection: Tensor, config: PretrainConfig) -> Measurement:
         """Of the target encoder, as in I-JEPA; in float32, as in the pretraining chapter."""
-
-        def represent(*images: Tensor) -> tuple[Tensor, ...]:
-            return tuple(pooled_features(encoder, x) for x in images)
-
-        correct, pooled = probe(represent, self.yardstick)
+        pool = functools.partial(pooled_features, encoder)
+        correct, pooled = probe(lambda *sets: tuple(map(pool, sets)), self.yardstick)
         return Measurement(correct, structure(encoder, projection, config, self.yardstick, pooled))
 
 
