@@ -18,6 +18,8 @@ from sparsejepa.intervals import Interval
 from sparsejepa.model.masks import Masks
 
 History = Sequence[Mapping[str, int | float]]  # an entry an epoch
+Names = Mapping[str, str]
+Size = tuple[int | float, int | float]  # of a panel, in inches
 
 # Okabe & Ito's palette (2008) for what is compared most; the rest from Tol's muted scheme (2021).
 COLORS = {
@@ -65,7 +67,7 @@ def interval_dots(
     cells: Mapping[tuple[str, str, str], Interval],
     label: str,
     *,
-    methods: Mapping[str, str] | None = None,
+    methods: Names | None = None,
     lines: Mapping[str, float | Mapping[str, float]] | None = None,
     hollow: Collection[str] = (),
     factor: int | float = 1,
@@ -111,7 +113,7 @@ def line_panels(
     ylabel: str,
     *,
     columns: int | None = None,
-    size: tuple[int | float, int | float] = (2.9, 2.4),
+    size: Size = (2.9, 2.4),
     share: bool | str = False,
     below: bool = False,
     **scales: object,
@@ -161,9 +163,7 @@ def line_panels(
 
 
 def curves(
-    histories: History | Mapping[str, History],
-    panels: Mapping[str, str],
-    methods: Mapping[str, str] | None = None,
+    histories: History | Mapping[str, History], panels: Names, methods: Names | None = None
 ) -> Figure:
     """A panel a measure, over epochs, a line a run.
 
@@ -212,13 +212,9 @@ def coverage_maps(maps: Mapping[str, Float[Tensor, "g g"]]) -> Figure:
 
 
 def _heat_maps(
-    maps: Mapping[str, Float[np.ndarray, "r c"]],
-    size: tuple[int | float, int | float],
-    label: str,
-    xlabel: str,
-    ylabel: str,
-    **options: bool,
+    maps: Mapping[str, Float[np.ndarray, "r c"]], size: Size, *labels: str, **options: bool
 ) -> Figure:
+    label, xlabel, ylabel = labels
     figure, axes = panel_grid(len(maps), size)
     largest = max(values.max() for values in maps.values())
     # Few digits, which never make a small number look like an exact zero.
@@ -243,12 +239,9 @@ def image_grid(images: UInt8[Tensor, "N H W 3"], titles: Sequence[str], columns:
 
 
 def panel_grid(
-    count: int,
-    size: tuple[int | float, int | float] = (2.9, 2.6),
-    columns: int | None = None,
-    **options: object,
+    count: int, size: Size = (2.9, 2.6), columns: int | None = None, **options: object
 ) -> tuple[Figure, list[Axes]]:
-    """`count` panels of `size` inches, three a row at most, so that a phone can show them."""
+    """`count` panels, three a row at most, so that a phone can show them."""
     columns = columns or (2 if count == 4 else min(3, count))
     rows = -(-count // columns)
     options |= {"figsize": (size[0] * columns + 0.8, size[1] * rows), "layout": "constrained"}

@@ -17,7 +17,7 @@ from sparsejepa.data.image_set import load_image_set
 from sparsejepa.density.detectors import Fit, mahalanobis
 from sparsejepa.density.jepa_score import EPS, JepaScore, Map, combine_views, jepa_score
 from sparsejepa.density.separation import Separation, rank_correlation, separation
-from sparsejepa.intervals import Interval, over_intervals, seed_interval
+from sparsejepa.intervals import Bounds, Interval, over_intervals, seed_interval
 from sparsejepa.model import regularisers
 from sparsejepa.probing.backbones import Backbone
 from sparsejepa.probing.linear import linear_probe
@@ -27,6 +27,8 @@ from sparsejepa.randomness import generator
 Images = UInt8[Tensor, "N S S 3"]
 Values = Float64[Tensor, "N"]
 Embedding = Float[Tensor, "B K"]
+Cells = Mapping[str, Interval]
+Labelled = tuple[Float[Tensor, "_ d"], Int64[Tensor, "_"]]  # features and labels
 
 
 class ClosedForm(NamedTuple):
@@ -330,15 +332,13 @@ def toy_correlations(
 
 
 def by_method(
-    found: Mapping[str, Mapping[str, Interval]],
-    methods: Mapping[str, str],
-    bounds: tuple[float, float] = (-1.0, 1.0),
+    found: Mapping[str, Cells], methods: Mapping[str, str], bounds: Bounds = (-1.0, 1.0)
 ) -> dict[str, dict[str, Interval]]:
     """The mean over each method's encoders of each quantity, with its interval (`over_intervals`).
 
     `found` is by encoder and quantity, `methods` by encoder; intervals are cut to `bounds`.
     """
-    together: dict[str, list[Mapping[str, Interval]]] = {}
+    together: dict[str, list[Cells]] = {}
     for encoder, cells in found.items():
         together.setdefault(methods[encoder], []).append(cells)
     return {
@@ -389,10 +389,7 @@ def kept_rows(score: Float[Tensor, "N"], dropped: float) -> Int64[Tensor, "kept"
 
 
 def curate(
-    kept: Sequence[Int64[Tensor, "_"]],
-    training: tuple[Float[Tensor, "N d"], Int64[Tensor, "N"]],
-    test: tuple[Float[Tensor, "M d"], Int64[Tensor, "M"]],
-    seed: int,
+    kept: Sequence[Int64[Tensor, "_"]], training: Labelled, test: Labelled, seed: int
 ) -> Bool[Tensor, "draws M"]:
     """Which test images a linear probe gets right that learns from the kept rows of `training`.
 

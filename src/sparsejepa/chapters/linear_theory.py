@@ -29,9 +29,13 @@ from sparsejepa.randomness import generator
 from sparsejepa.theory import linear_dynamics as theory
 from sparsejepa.theory import linear_features as features
 from sparsejepa.theory import linear_networks as networks
-from sparsejepa.theory.linear_dynamics import LinearDynamics, Objective, linear_dynamics
+from sparsejepa.theory.linear_dynamics import LinearDynamics, Objective, PerFeature, linear_dynamics
 from sparsejepa.theory.linear_features import FeatureModel
 from sparsejepa.theory.linear_networks import Descent, Moments, Start
+
+Layers, Shares = Float[np.ndarray, "X"], Float[np.ndarray, "Y"]
+Planted = dict[str, Float[Tensor, "N P"]]  # coefficients of every image and patch
+Rows, Values = Float[Tensor, "_ d"], Float[Tensor, "_"]
 
 NAMES = {"jepa": "JEPA", "mae": "MAE"}
 # Small enough that a measured time is within 2 % of the exact one.
@@ -84,7 +88,7 @@ def gains_of(descent: Descent, count: int | None = None) -> Float[np.ndarray, "T
 
 def measured_times(
     dynamics: LinearDynamics, seed: int, step_size: float | None = None
-) -> Float[np.ndarray, "F"]:
+) -> PerFeature:
     """Half-way times by gradient descent: in one network, or one each where starts differ."""
     if np.ptp(dynamics.epsilon) > 0:
         each = zip(dynamics.covariance, dynamics.regression, dynamics.epsilon, strict=True)
@@ -95,11 +99,7 @@ def measured_times(
 
 
 def lead_overcome(
-    objective: Objective,
-    layers: int,
-    layer: Float[np.ndarray, "X"],
-    share: Float[np.ndarray, "Y"],
-    rho: float,
+    objective: Objective, layers: int, layer: Layers, share: Shares, rho: float
 ) -> Float[np.ndarray, "Y X"]:
     """t_A / t_B at equal lambda, rho_B = `rho`; NaN where A begins beyond half its fixed point."""
     x, y = np.meshgrid(layer, share)
@@ -153,7 +153,7 @@ def shades(objective: Objective, count: int) -> list:
     return sns.light_palette(method_color(objective), 2 * count)[-count:]
 
 
-def learning_curves(dynamics: LinearDynamics) -> tuple[list[Line], Float[np.ndarray, "F"]]:
+def learning_curves(dynamics: LinearDynamics) -> tuple[list[Line], PerFeature]:
     """Solved trajectories with their exact half-way times as points, and these times."""
     critical = theory.critical_time(dynamics, 0.5)
     times = np.geomspace(critical.min() / 8, 1.5 * theory.critical_time(dynamics, 0.99).max(), 400)
@@ -179,9 +179,7 @@ def gain_lines(descents: Sequence[Descent], dynamics: LinearDynamics, horizon: f
 
 
 def inversion_map(
-    ratios: Mapping[str, Float[np.ndarray, "Y X"]],
-    layer: Float[np.ndarray, "X"],
-    share: Float[np.ndarray, "Y"],
+    ratios: Mapping[str, Float[np.ndarray, "Y X"]], layer: Layers, share: Shares
 ) -> Figure:
     """t_A / t_B at equal lambda: the lead in lambda that is overcome, two panels a row.
 
@@ -248,7 +246,7 @@ def plant(
     covariance: float,
     generator: torch.Generator,
     swapped: bool = False,
-) -> tuple[Float[Tensor, "N 3 H W"], dict[str, Float[Tensor, "N P"]]]:
+) -> tuple[Float[Tensor, "N 3 H W"], Planted]:
     """Standardised images with both textures, and the coefficients in them, of variance 1.
 
     Args:
@@ -322,9 +320,7 @@ def train(
 
 @torch.no_grad()
 def decodability(
-    encoder: Encoder,
-    images: Float[Tensor, "N 3 H W"],
-    coefficients: Mapping[str, Float[Tensor, "N P"]],
+    encoder: Encoder, images: Float[Tensor, "N 3 H W"], coefficients: Planted
 ) -> dict[tuple[str, str], float]:
     """How well, and how prominently, an encoder's tokens hold each planted coefficient.
 
@@ -351,12 +347,7 @@ def decodability(
     }
 
 
-def readout_score(
-    train_x: Float[Tensor, "N d"],
-    train_y: Float[Tensor, "N"],
-    test_x: Float[Tensor, "M d"],
-    test_y: Float[Tensor, "M"],
-) -> float:
+def readout_score(train_x: Rows, train_y: Values, test_x: Rows, test_y: Values) -> float:
     """R² on the test rows of a least-squares readout with a slight ridge, in float64."""
     mean, level = train_x.mean(0), train_y.mean()
     centred = train_x - mean
@@ -369,7 +360,7 @@ def readout_score(
     return 1 - (left / (test_y - test_y.mean()).square().sum()).item()
 
 
-def explained_share(x: Float[Tensor, "N d"], y: Float[Tensor, "N"]) -> float:
+def explained_share(x: Rows, y: Values) -> float:
     """sum_k Cov(x_k, y)² / Var(y), over sum_k Var(x_k)."""
     x, y = x - x.mean(0), y - y.mean()
     return ((y @ x).square().sum() / y.square().sum() / x.square().sum()).item()

@@ -80,6 +80,9 @@ class Measurement:
         return Interval(value, *ends, 0.95)
 
 
+Runs = Sequence[Measurement]
+
+
 def first_images(name: str, split: str, count: int) -> ImageSet:
     """The first `count` images of a split, 0 for all; of `scenes` no others are drawn."""
     if name != "scenes" or count == 0:
@@ -229,13 +232,7 @@ class Study:
         return Measurement(correct, structure(encoder, projection, config, self.yardstick, pooled))
 
 
-def compare(
-    first: Sequence[Measurement],
-    second: Sequence[Measurement],
-    probe: str,
-    seed: int,
-    level: float = 0.95,
-) -> Estimate:
+def compare(first: Runs, second: Runs, probe: str, seed: int, level: float = 0.95) -> Estimate:
     """Accuracy of `first` minus that of `second`, run by run; the i-th runs of both share a seed.
 
     With three seeds or more the interval is Student's over the seeds; with fewer it is the paired
@@ -281,7 +278,7 @@ def path_figure(
     path: Mapping[float, Measurement],
     method: str,
     measures: Mapping[str, tuple[str, int | float]],
-    jepa_runs: Sequence[Measurement],
+    jepa_runs: Runs,
     untrained: Measurement,
     seed: int,
 ) -> Figure:

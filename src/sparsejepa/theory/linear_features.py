@@ -69,10 +69,8 @@ def turned_moments(
     covariance: Float[Tensor, "2"], regression: Float[Tensor, "2"], degrees: float
 ) -> Moments:
     """Moments of two features, with E[x x^T] turned by an angle; at 0 degrees they commute."""
-    angle = math.radians(degrees)
-    turn = covariance.new_tensor(
-        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-    )
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = covariance.new_tensor([[cos, -sin], [sin, cos]])
     return Moments(turn @ (covariance / regression).diag() @ turn.T, covariance.diag())
 
 

@@ -69,10 +69,9 @@ def bars_experiment(config: BarsConfig, seed: int) -> BarsResult:
     groups = torch.arange(config.size).view(-1, 1)
     eta, strength = config.weight_learning_rate, config.strength
     for _ in range(config.steps):
-        parts = negative_elbo(parameters, mean, covariance)
-        gradients = torch.autograd.grad(sum(parts.values()), [weight, *others])
-        for parameter, gradient in zip([weight, *others], gradients, strict=True):
-            parameter.grad = gradient
+        adam.zero_grad()
+        weight.grad = None
+        sum(negative_elbo(parameters, mean, covariance).values()).backward()
         adam.step()
         with torch.no_grad():
             if config.proximal:
