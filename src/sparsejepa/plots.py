@@ -137,7 +137,7 @@ def line_panels(
                 # Rounding may put a mean of equal numbers outside its ends.
                 look[side] = lengths.clip(min=0)
             axis.errorbar(line.x, line.y, label=line.label or None, **look)
-        axis.set(**scales)
+        axis.set(xlabel=xlabel, **scales)
         axis.set_title(title, fontsize=9)
         if not below and axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=7, handlelength=1.2)
@@ -151,7 +151,6 @@ def line_panels(
                 side.set_minor_formatter("")
         axis.grid(alpha=0.3)
         sns.despine(ax=axis)
-    figure.supxlabel(xlabel, fontsize=10)
     figure.supylabel(ylabel, fontsize=10)
     # Each label once.
     found = [axis.get_legend_handles_labels() for axis in axes]
