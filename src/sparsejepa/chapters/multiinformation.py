@@ -31,7 +31,7 @@ from sparsejepa.information.nearest_neighbour import ksg_value
 from sparsejepa.intervals import Interval, over_intervals
 from sparsejepa.model.penalties import strongest_group
 from sparsejepa.model.vit import Encoder
-from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.features import TrainX, pooled_features
 from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator
 
@@ -45,6 +45,7 @@ WIDEST = {"ksg": 20, "discrete": 10}
 
 Rows, Matrix = Float64[Tensor, "n d"], Float64[Tensor, "d d"]
 Latents = Int64[Tensor, "d"]
+Reads = tuple[Latents, Latents]  # the group that reads each latent most, and how many read it
 
 
 def equicorrelated(d: int, rho: float) -> float:
@@ -173,34 +174,27 @@ def measure_runs(
     """
     cells, totals = {}, {}
     for run in runs:
-        groups, readers = read_groups(load_file(run.training / "groups.safetensors")["norms"])
+        reads = read_groups(load_file(run.training / "groups.safetensors")["norms"])
         before = Encoder(run.encoder.config, generator(run.seed, "initial encoder")).eval()
         for name, method, encoder in (
             (run.name, run.method, run.encoder),
             (f"{run.name} before", CONTROL, before),
         ):
             features = pooled_features(encoder, images)
-            cell, totals[method, run.seed] = measure(features, groups, readers, seed, **draws)
+            cell, totals[method, run.seed] = measure(features, reads, seed, **draws)
             probed = run.results["accuracy"][f"{method}, last block"]["linear probe"]["value"]
             cells[name] = {"method": method, "seed": run.seed, "accuracy": probed} | cell
     return cells, totals
 
 
-def read_groups(norms: Float[Tensor, "G d"]) -> tuple[Latents, Latents]:
-    """The group that reads each latent most, -1 if none does, and how many groups read it."""
+def read_groups(norms: Float[Tensor, "G d"]) -> Reads:
+    """From column norms; a latent that no group reads has -1."""
     reads = norms > SMALL_COLUMN * norms.max()
     return strongest_group(norms * reads), reads.sum(dim=0)
 
 
 def measure(
-    features: Float[Tensor, "N d"],
-    groups: Latents,
-    readers: Latents,
-    seed: int,
-    *,
-    draws: int,
-    null_draws: int,
-    subsets: int,
+    features: TrainX, reads: Reads, seed: int, *, draws: int, null_draws: int, subsets: int
 ) -> tuple[dict[str, Any], TotalCorrelation]:
     """Total correlation and its split in nats, each beside what chance gives, and the estimate.
 
@@ -216,7 +210,7 @@ def measure(
     """
     values, kept, _ = usable_columns(features, drop=True)
     null = shuffled_null(values, "copula", null_draws, generator(seed, "null"))
-    labels = groups[torch.from_numpy(kept)]
+    labels, readers = (of_all[torch.from_numpy(kept)] for of_all in reads)
     read = torch.nonzero(labels >= 0).flatten()
     parts, among, between, within = groups_of(labels[read]), {}, 0.0, 0.0
     if parts:
@@ -244,7 +238,7 @@ def measure(
         "rankme": rankme(features),
         "spread": feature_spread(features),
         "read_latents": len(read),
-        "shared_latents": int((readers[torch.from_numpy(kept)] > 1).sum()),
+        "shared_latents": int((readers > 1).sum()),
         "between": between,
         "within": within,
         **among,
