@@ -33,6 +33,7 @@ from sparsejepa.theory.linear_dynamics import LinearDynamics, Objective, PerFeat
 from sparsejepa.theory.linear_features import FeatureModel
 from sparsejepa.theory.linear_networks import Descent, Moments, Start
 
+# Values of epsilon^(1/L), and of rho_A / rho_B.
 Layers, Shares = Float[np.ndarray, "X"], Float[np.ndarray, "Y"]
 Planted = dict[str, Float[Tensor, "N P"]]  # coefficients of every image and patch
 Rows, Values = Float[Tensor, "_ d"], Float[Tensor, "_"]

@@ -21,6 +21,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import hyp2f1
 
 Objective = Literal["jepa", "mae"]
+# One number a feature; gains at times.
 PerFeature, Gains = Float[np.ndarray, "F"], Float[np.ndarray, "T F"]
 # One number for all features, or one for each.
 Numbers = float | Sequence[float] | PerFeature
