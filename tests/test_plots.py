@@ -17,10 +17,14 @@ def closed_figures():
     plt.close("all")
 
 
+def marks(figure, panel: int, bars: bool = True) -> list:
+    """What a panel shows with intervals, or without."""
+    return [one for one in figure.axes[panel].containers if one.has_xerr == bars]
+
+
 def dots(figure, panel: int) -> list[tuple[float, float]]:
     """Where the dots of a panel stand."""
-    bars = [container.lines[0] for container in figure.axes[panel].containers]
-    return [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in bars]
+    return [tuple(one.lines[0].get_xydata()[0].tolist()) for one in marks(figure, panel)]
 
 
 def test_every_estimate_stands_at_its_value_with_its_interval():
@@ -30,13 +34,14 @@ def test_every_estimate_stands_at_its_value_with_its_interval():
     methods, lines = {"jepa": "jepa", "l1": "l1"}, {"chance": 0.05, "pixels": {"count": 0.12}}
     figure = plots.interval_dots(cells, "%", methods=methods, lines=lines, factor=100)
     assert [dots(figure, 0), dots(figure, 1)] == [[(40, 0), (30, 1)], [(20, 1)]]
-    interval = figure.axes[0].containers[0].lines[2][0].get_segments()[0]
-    np.testing.assert_allclose(interval, [[38, 0], [43, 0]])
-    assert figure.axes[0].containers[1].lines[0].get_color() == plots.method_color("l1")
-    levels = [
-        {line.get_label(): line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) == 2}
-        for axis in figure.axes
+    first, second = marks(figure, 0)
+    np.testing.assert_allclose(first.lines[2][0].get_segments()[0], [[38, 0], [43, 0]])
+    assert second.lines[0].get_color() == plots.method_color("l1")
+    lines = [
+        [(one.get_label(), one.lines[0].get_xdata()) for one in marks(figure, panel, False)]
+        for panel in range(2)
     ]
+    levels = [{label: x[0] for label, x in panel if len(x) == 2} for panel in lines]
     assert levels == [{"chance": 5}, {"chance": 5, "pixels": 12}]
 
 
@@ -53,11 +58,8 @@ def test_series_have_places_and_markers_of_their_own():
     places = dict(dots(figure, 0))
     assert sorted(places) == [0.5, 0.6, 0.7, 0.8]
     assert places[0.5] < places[0.6] < 0.5 < places[0.7] < places[0.8]
-    marks = {
-        (c.lines[0].get_marker(), c.lines[0].get_markerfacecolor())
-        for c in figure.axes[0].containers
-    }
-    assert len({marker for marker, _ in marks}) == 2 and "white" in {face for _, face in marks}
+    looks = {(one.lines[0].get_marker(), one.lines[0].get_mfc()) for one in marks(figure, 0)}
+    assert len({marker for marker, _ in looks}) == 2 and "white" in {face for _, face in looks}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["held out", "fitted"]
     figure.canvas.draw()
 

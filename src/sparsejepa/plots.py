@@ -10,15 +10,16 @@ import seaborn as sns
 import torch
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from sparsejepa.intervals import Interval
 from sparsejepa.model.masks import Masks
 
-History = Mapping[str, int | float]  # an entry an epoch
+History = Sequence[Mapping[str, int | float]]  # an entry an epoch
+Names = Mapping[str, str]
+Size = tuple[int | float, int | float]  # of a panel, in inches
 
 # Okabe & Ito's palette (2008) for what is compared most; the rest from Tol's muted scheme (2021).
 COLORS = {
@@ -49,11 +50,26 @@ def method_color(name: str) -> str:
     return COLORS.get(name, "black")
 
 
+@dataclass(frozen=True)
+class Line:
+    """One curve or row of points of a panel."""
+
+    x: Any  # a sequence of numbers, as y
+    y: Any
+    color: Any
+    label: str | None = None
+    style: str = "-"  # of matplotlib; "o": points
+    width: int | float = 1.6
+    ends: Any = None  # low and high ends of the intervals around y, [2, n]
+    hollow: bool = False  # points that are not filled
+    across: bool = False  # the intervals are around x
+
+
 def interval_dots(
     cells: Mapping[tuple[str, str, str], Interval],
     label: str,
     *,
-    methods: Mapping[str, str] | None = None,
+    methods: Names | None = None,
     lines: Mapping[str, float | Mapping[str, float]] | None = None,
     hollow: Collection[str] = (),
     factor: int | float = 1,
@@ -69,52 +85,28 @@ def interval_dots(
         hollow: series whose dots are not filled.
         factor: of all values, as 100 for per cent.
     """
-    panels, rows, series = (list(dict.fromkeys(key[i] for key in cells)) for i in range(3))
-    height = len(rows) * (0.2 + 0.12 * len(series)) + 0.7
-    figure, axes = panel_grid(len(panels), (2.9, height), sharey=True)
-    for axis, panel in zip(axes, panels, strict=True):
-        for shift, name in enumerate(series):
-            color, marker = [*COLORS.values()][shift], MARKERS[shift]
-            for row, row_name in enumerate(rows):
-                if (cell := cells.get((panel, row_name, name))) is None:
-                    continue
-                if methods:
-                    color = method_color(methods[row_name])
-                axis.errorbar(
-                    factor * cell.value, row + 0.7 * ((shift + 0.5) / len(series) - 0.5),
-                    xerr=factor * _lengths([cell.value], [[cell.low], [cell.high]]), marker=marker,
-                    ms=5, lw=1.2, capsize=2, color=color, mfc="white" if name in hollow else color,
-                )  # fmt: skip
-            shown = "0.3" if methods else color
-            face = "white" if name in hollow else shown
-            axis.plot([], [], marker, color=shown, label=name, mfc=face)
+    names, rows, series = (list(dict.fromkeys(key[i] for key in cells)) for i in range(3))
+    colors = ["0.3"] * len(series) if methods else [*COLORS.values()]
+    looks = dict(zip(series, zip(colors, MARKERS, strict=False), strict=False))
+    height = (len(rows) - 0.5, -0.5)
+    panels = {panel: [] for panel in names}
+    for panel, drawn in panels.items():
         for (control, at), (color, style) in zip((lines or {}).items(), LINES, strict=False):
             value = at.get(panel) if isinstance(at, Mapping) else at
             if value is not None:
-                place = factor * value
-                axis.axvline(place, color=color, ls=style, lw=1.2, zorder=0, label=control)
-        axis.set(title=panel, xlabel=label)
-        axis.grid(alpha=0.3)
-        sns.despine(ax=axis)
-    axes[0].set_yticks(range(len(rows)), rows)
-    axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    if len(series) > 1 or lines:
-        legend_below(figure)
-    return figure
-
-
-@dataclass(frozen=True)
-class Line:
-    """One curve or row of points of a panel."""
-
-    x: Any  # a sequence of numbers, as y
-    y: Any
-    color: Any
-    label: str | None = None
-    style: str = "-"  # of matplotlib; "o": points
-    width: int | float = 1.6
-    ends: Any = None  # low and high ends of the intervals around y, [2, n]
-    hollow: bool = False  # points that are not filled
+                drawn.append(Line([factor * value] * 2, height, color, control, style, 1.2))
+        for name, (color, marker) in looks.items():
+            drawn.append(Line([], [], color, name, marker, hollow=name in hollow))
+    for (panel, row, name), cell in cells.items():
+        color, marker = looks[name]
+        color = method_color(methods[row]) if methods else color
+        place = rows.index(row) + 0.7 * ((series.index(name) + 0.5) / len(series) - 0.5)
+        value, *ends = factor * np.array([[cell.value], [cell.low], [cell.high]])
+        dot = Line(value, [place], color, None, marker, 1.2, ends, name in hollow, across=True)
+        panels[panel].append(dot)
+    size = 2.9, len(rows) * (0.2 + 0.12 * len(series)) + 0.7
+    scales = {"yticks": range(len(rows)), "yticklabels": rows, "ylim": height}
+    return line_panels(panels, label, "", size=size, share=True, below=True, **scales)
 
 
 def line_panels(
@@ -123,7 +115,7 @@ def line_panels(
     ylabel: str,
     *,
     columns: int | None = None,
-    size: tuple[int | float, int | float] = (2.9, 2.4),
+    size: Size = (2.9, 2.4),
     share: bool | str = False,
     below: bool = False,
     **scales: object,
@@ -138,60 +130,46 @@ def line_panels(
     figure, axes = panel_grid(len(panels), size, columns, sharey=share)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for line in lines:
-            ends = None if line.ends is None else _lengths(line.y, line.ends)
-            edge = "white" if line.style == "o" and not line.hollow else line.color
-            axis.errorbar(
-                line.x, line.y, ends, fmt=line.style, color=line.color, label=line.label or None,
-                lw=line.width, mec=edge, mfc="white" if line.hollow else line.color, capsize=2,
-            )  # fmt: skip
-        axis.set(**scales)
+            look = {"fmt": line.style, "color": line.color, "lw": line.width, "capsize": 2}
+            look["mec"] = "white" if line.style == "o" and not line.hollow else line.color
+            look["mfc"] = "white" if line.hollow else line.color
+            if line.ends is not None:
+                middle, side = (line.x, "xerr") if line.across else (line.y, "yerr")
+                lengths = (np.asarray(line.ends) - np.asarray(middle)) * [[-1], [1]]
+                # Rounding may put a mean of equal numbers outside its ends.
+                look[side] = lengths.clip(min=0)
+            axis.errorbar(line.x, line.y, label=line.label or None, **look)
+        axis.set(xlabel=xlabel, **scales)
         axis.set_title(title, fontsize=9)
         if not below and axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=7, handlelength=1.2)
         for side in (axis.xaxis, axis.yaxis):
-            _log_ticks(side)
+            if side.get_scale() == "log":
+                # Few labels, so that they do not run together in a narrow panel.
+                low, high = side.get_view_interval()
+                subs = (1, 2, 5) if high < 10 * low else (1, 3) if high < 50 * low else (1,)
+                side.set_major_locator(LogLocator(subs=subs, numticks=5))
+                side.set_major_formatter("{x:g}")
+                side.set_minor_formatter("")
         axis.grid(alpha=0.3)
         sns.despine(ax=axis)
-    figure.supxlabel(xlabel, fontsize=10)
     figure.supylabel(ylabel, fontsize=10)
-    if below:
-        legend_below(figure)
+    # Each label once.
+    found = [axis.get_legend_handles_labels() for axis in axes]
+    unique = {name: h for pair in found for h, name in zip(*pair, strict=True)}
+    if below and unique:
+        place = {"loc": "outside lower center", "ncols": min(3, len(unique))}
+        figure.legend(unique.values(), unique.keys(), frameon=False, **place)
     return figure
 
 
-def _lengths(values: Any, ends: Any) -> np.ndarray:
-    """Of the bars below and above; rounding may put a mean of equal numbers outside its ends."""
-    return ((np.asarray(ends) - np.asarray(values)) * [[-1], [1]]).clip(min=0)
-
-
-def _log_ticks(axis: Axis) -> None:
-    """Few labels on a logarithmic axis, so that they do not run together in a narrow panel."""
-    if axis.get_scale() != "log":
-        return
-    low, high = axis.get_view_interval()
-    subs = (1, 2, 5) if high < 10 * low else (1, 3) if high < 50 * low else (1,)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=5))
-    axis.set_major_formatter(FuncFormatter(_tick))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _tick(value: float, _: int) -> str:
-    power = int(np.floor(np.log10(value) + 1e-9))
-    if -4 < power < 4:
-        return f"{value:g}"
-    digits = round(value / 10.0**power)
-    return f"$10^{{{power}}}$" if digits == 1 else rf"${digits}\cdot10^{{{power}}}$"
-
-
 def curves(
-    histories: Sequence[History] | Mapping[str, Sequence[History]],
-    panels: Mapping[str, str],
-    methods: Mapping[str, str] | None = None,
+    histories: History | Mapping[str, History], panels: Names, methods: Names | None = None
 ) -> Figure:
     """A panel a measure, over epochs, a line a run.
 
     Args:
-        histories: run -> its history, an entry an epoch; or the history of a single run.
+        histories: run -> its history; or that of a single run.
         panels: key of the entries -> label.
         methods: run -> the method whose colour it has.
     """
@@ -217,22 +195,37 @@ def norm_matrix(norms: Float[Tensor, "G d"] | Mapping[str, Float[Tensor, "G d"]]
     Latents stand in the order of their strongest group, those that no group reads at the end.
     Several matrices, by title, stand side by side; small ones have their numbers in them.
     """
-    matrices = norms if isinstance(norms, Mapping) else {"": norms}
-    size = max(4.8, 9 / len(matrices)), 0.28 * len(next(iter(matrices.values()))) + 1.4
-    figure, axes = panel_grid(len(matrices), size)
-    largest = max(matrix.max().item() for matrix in matrices.values())
-    for axis, (title, matrix) in zip(axes, matrices.items(), strict=True):
-        values = matrix.double().numpy()
+    ordered = {}
+    for title, norm in (norms if isinstance(norms, Mapping) else {"": norms}).items():
+        values = norm.double().numpy()
         strongest = np.where(values.max(0) > 0, values.argmax(0), len(values))
-        values = values[:, np.lexsort((-values.max(0), strongest))]
-        # Few digits, which never make a small norm look like an exact zero.
-        digits = np.vectorize(lambda norm: f"{norm:.3f}" if norm >= 0.001 else f"{norm:.0e}")
-        sns.heatmap(
-            values, mask=values == 0, ax=axis, cmap="crest", vmin=0, vmax=largest or 1, fmt="",
-            annot=digits(values) if values.size <= 100 else None, annot_kws={"fontsize": 7},
-            cbar_kws={"label": "column norm"}, xticklabels=False,
-        )  # fmt: skip
-        axis.set(title=title, xlabel="latent k, by its strongest group", ylabel="group g")
+        ordered[title] = values[:, np.lexsort((-values.max(0), strongest))]
+    size = max(4.8, 9 / len(ordered)), 0.28 * len(values) + 1.4
+    labels = "latent k, by its strongest group", "group g"
+    return _heat_maps(ordered, size, "column norm", *labels, xticklabels=False)
+
+
+def coverage_maps(maps: Mapping[str, Float[Tensor, "g g"]]) -> Figure:
+    """How often each patch is used, as heat maps with numbers."""
+    values = {name: uses.numpy() for name, uses in maps.items()}
+    labels = "mean uses per image", "patch column", "patch row"
+    return _heat_maps(values, (4.4, 3.8), *labels, square=True)
+
+
+def _heat_maps(
+    maps: Mapping[str, Float[np.ndarray, "r c"]], size: Size, *labels: str, **options: bool
+) -> Figure:
+    label, xlabel, ylabel = labels
+    figure, axes = panel_grid(len(maps), size)
+    largest = max(values.max() for values in maps.values())
+    # Few digits, which never make a small number look like an exact zero.
+    digits = np.vectorize(lambda value: f"{value:.3f}" if value >= 0.001 else f"{value:.0e}")
+    for axis, (title, values) in zip(axes, maps.items(), strict=True):
+        look = {"cmap": "crest", "vmin": 0, "vmax": largest or 1, "cbar_kws": {"label": label}}
+        if values.size <= 100:
+            look |= {"annot": digits(values), "fmt": "", "annot_kws": {"fontsize": 7}}
+        sns.heatmap(values, mask=values == 0, ax=axis, **look, **options)
+        axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
     return figure
 
 
@@ -247,31 +240,16 @@ def image_grid(images: UInt8[Tensor, "N H W 3"], titles: Sequence[str], columns:
 
 
 def panel_grid(
-    count: int,
-    size: tuple[int | float, int | float] = (2.9, 2.6),
-    columns: int | None = None,
-    **options: object,
+    count: int, size: Size = (2.9, 2.6), columns: int | None = None, **options: object
 ) -> tuple[Figure, list[Axes]]:
-    """`count` panels of `size` inches, three a row at most, so that a phone can show them."""
+    """`count` panels, three a row at most, so that a phone can show them."""
     columns = columns or (2 if count == 4 else min(3, count))
     rows = -(-count // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(size[0] * columns + 0.8, size[1] * rows), squeeze=False,
-        layout="constrained", **options,
-    )  # fmt: skip
+    options |= {"figsize": (size[0] * columns + 0.8, size[1] * rows), "layout": "constrained"}
+    figure, axes = plt.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, list(axes.flat[:count])
-
-
-def legend_below(figure: Figure) -> None:
-    """One legend for all panels, each label once."""
-    found = [axis.get_legend_handles_labels() for axis in figure.axes]
-    unique = {name: h for pair in found for h, name in zip(*pair, strict=True) if name}
-    figure.legend(
-        unique.values(), unique.keys(), loc="outside lower center", frameon=False,
-        ncols=min(3, len(unique)),
-    )  # fmt: skip
 
 
 def mask_grid(images: UInt8[Tensor, "N H W 3"], masks: Masks, grid: int) -> Figure:
@@ -280,21 +258,8 @@ def mask_grid(images: UInt8[Tensor, "N H W 3"], masks: Masks, grid: int) -> Figu
     size, shown = images.shape[1] // grid, []
     for row, image in enumerate(images):
         for kept in (torch.arange(grid**2), masks.context[row], *masks.targets[row]):
-            hidden = torch.ones(grid**2, dtype=torch.bool).index_fill(0, kept, False)
-            hidden = hidden.view(grid, grid, 1).repeat_interleave(size, 0)
-            shown.append(torch.where(hidden.repeat_interleave(size, 1), 225, image))
+            seen = torch.isin(torch.arange(grid**2), kept).view(grid, grid, 1)
+            seen = seen.repeat_interleave(size, 0).repeat_interleave(size, 1)
+            shown.append(torch.where(seen, image, 225))
     names = titles + [""] * (len(shown) - len(titles))
     return image_grid(torch.stack(shown), names, columns=len(titles))
-
-
-def coverage_maps(maps: Mapping[str, Float[Tensor, "g g"]]) -> Figure:
-    """How often each patch is used, as heat maps with numbers."""
-    figure, axes = panel_grid(len(maps), (4.4, 3.8))
-    for axis, (name, values) in zip(axes, maps.items(), strict=True):
-        sns.heatmap(
-            values.numpy(), ax=axis, annot=True, fmt=".2f", square=True, cmap="crest", vmin=0,
-            annot_kws={"fontsize": 7}, cbar_kws={"shrink": 0.8},
-        )  # fmt: skip
-        axis.set_title(f"{name}: mean uses per image")
-        axis.set(xlabel="patch column", ylabel="patch row")
-    return figure

@@ -13,9 +13,9 @@ from scipy import stats
 
 from sparsejepa.chapters import jepa_score as chapter
 from sparsejepa.chapters.jepa_score import (
+    GaussianMixture,
     by_method,
     curate,
-    drawn_mixture,
     drawn_outliers,
     image_statistics,
     kept_rows,
@@ -110,12 +110,12 @@ def test_statistics_of_a_checkerboard() -> None:
     assert image_statistics(image)["saturation"].tolist() == [100]
 
 
-PLANE = drawn_mixture(2, 4, seed=0)
+PLANE = GaussianMixture(2, 4, seed=0)
 
 
 def test_log_density_is_scipys() -> None:
     """Weights, means and covariances with the drawn axes and scales."""
-    mixture = drawn_mixture(3, 4, seed=1)
+    mixture = GaussianMixture(3, 4, seed=1)
     x = mixture.sample(30, generator(0))
     drawn = (mixture.weights, mixture.means, mixture.axes, mixture.scales)
     parts = [

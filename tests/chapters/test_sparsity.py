@@ -128,10 +128,7 @@ def test_what_features_share_is_known_for_a_gaussian_pair():
     assert found["total_correlation_high"] - found["total_correlation_low"] < 0.1
     copied = shared_information(torch.cat([pair, pair.sum(1, keepdim=True)], dim=1), 0)
     assert np.isfinite(copied["total_correlation"])
-
-
-def test_nothing_is_said_of_what_features_share_where_it_is_undefined():
-    """Fewer than 50 rows a column, and features that are the same for all images."""
+    # Nothing of fewer than 50 rows a column, nor of features that are the same for all images.
     assert shared_information(torch.randn(99, 2, generator=generator(0, "few")), 0) == {}
     assert shared_information(torch.full((200, 3), 0.7), 0) == {}
 
@@ -140,26 +137,19 @@ def right(values: np.ndarray) -> Measurement:
     return Measurement({"kNN": torch.tensor(values)}, {})
 
 
-def test_three_seeds_are_judged_by_their_spread():
-    """Student's interval of the differences of runs that share a seed."""
+def test_runs_are_compared_by_seeds_or_on_their_images():
+    """From three on Student's interval of their differences; below, the first's test images."""
     rng = np.random.default_rng(0)
     first = [right(rng.random(500) < share) for share in (0.50, 0.55, 0.60)]
     second = [right(rng.random(500) < share) for share in (0.45, 0.52, 0.53)]
     found = compare(first, second, "kNN", seed=0)
     gaps = [a.accuracy("kNN") - b.accuracy("kNN") for a, b in zip(first, second, strict=True)]
     low, high = stats.t.interval(0.95, 2, np.mean(gaps), stats.sem(gaps))
-    assert (found.low, found.high) == pytest.approx((low, high))
-    assert found.seeds == 3
-
-
-def test_one_seed_is_judged_on_its_images():
-    """The paired bootstrap of the first runs, with one seed or with two."""
-    rng = np.random.default_rng(1)
-    runs = [right(rng.random(400) < 0.5) for _ in range(4)]
-    expected = paired_difference(runs[0].correct["kNN"], runs[2].correct["kNN"], 3, 0.99)
+    assert (found.low, found.high, found.seeds) == pytest.approx((low, high, 3))
+    images = paired_difference(first[0].correct["kNN"], second[0].correct["kNN"], 3, 0.99)
     for count in (1, 2):
-        found = compare(runs[:count], runs[2 : 2 + count], "kNN", seed=3, level=0.99)
-        ends = (expected.value, expected.low, expected.high)
+        found = compare(first[:count], second[:count], "kNN", seed=3, level=0.99)
+        ends = (images.value, images.low, images.high)
         assert (found.value, found.low, found.high) == ends and found.seeds == 1
 
 

@@ -136,9 +136,9 @@ def test_groups_of_labels():
     [
         ([[0, 1]], "Column 2 is in no group"),
         ([[0, 1], [1, 2]], "Column 1 is in 2 groups: groups that share a column"),
-        ([[0, 1], [2, 3]], "Columns 0 to 3 are not within 0 to 2"),
-        ([[0, 1, 2], []], "Every group needs at least one column"),
-        ([[0, 0, 1], [2]], "names none of them twice"),
+        ([[0, 1], [2, 3]], "Every group needs columns of 0 to 2, none of them twice"),
+        ([[0, 1, 2], []], "Every group needs columns"),
+        ([[0, 0, 1], [2]], "Every group needs columns"),
     ],
 )
 def test_what_is_no_partition_is_refused(groups: list[list[int]], sentence: str):

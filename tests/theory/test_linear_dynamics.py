@@ -112,24 +112,23 @@ def test_crossing_times_are_exact_for_exponentials():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "fraction", "message"),
     [
-        (("jepa", 2, 1.0, np.nan, 0.01), r"regression \[nan\] must be finite and above 0"),
-        (("jepa", 2, 1.0, [0.5, 0.1], 0.02), r"0.02\] must be above 0 and below the fixed point"),
-        (("mae", 1, 1.0, 0.25, 0.5), r"\[0.5\] must be above 0 and below the fixed point \[0.5\]"),
+        (("jepa", 2, 1.0, np.nan, 0.01), 0.5, r"regression \[nan\] must be finite and above 0"),
+        (("jepa", 2, 1.0, [0.5, 0.1], 0.02), 0.5, r"0.02\] must be above 0 and below the fixed"),
+        (("mae", 1, 1.0, 0.25, 0.5), 0.5, r"\[0.5\] must be .* below the fixed point \[0.5\]"),
+        # The end is not reached, and the start must lie below the level.
+        (("jepa", 2, 1.0, 0.5, 0.01), 1.0, "must be below 1, and no epsilon .* beyond it"),
+        (("jepa", 2, 1.0, 0.5, 0.2), 0.5, "must be below 1, and no epsilon .* beyond it"),
+        # Depth 8 from 0.001 of the layer's fixed point: the wait is 10^45 times the growth.
+        (("jepa", 8, 1.0, 1.0, 1e-24), 0.5, "epsilon 1e-24 is too small for a trajectory at depth"),
     ],
 )
-def test_what_lies_outside_the_theory_is_refused(arguments, message):
+def test_what_lies_outside_the_theory_is_refused(arguments, fraction, message):
     """With the reason."""
     with pytest.raises(ValueError, match=message):
-        linear_dynamics(*arguments)
-
-
-def test_a_jump_is_no_trajectory():
-    """Depth 8 from 0.001 of the layer's fixed point: the wait is 10^45 times the growth."""
-    dynamics = linear_dynamics("jepa", 8, 1.0, 1.0, 1e-24)
-    with pytest.raises(ValueError, match="epsilon 1e-24 is too small for a trajectory at depth 8"):
-        trajectories(dynamics, np.array([1.0]))
+        dynamics = linear_dynamics(*arguments)
+        trajectories(dynamics, critical_time(dynamics, fraction))
 
 
 def quadrature(dynamics, fraction):
@@ -245,13 +244,4 @@ def test_one_layer_inverts_a_very_small_lead():
     """A lead of 1 % is overcome at L = 1 too, by JEPA and not by MAE: "never" is not exact."""
     for objective, inverted in (("jepa", True), ("mae", False)):
         dynamics = linear_dynamics(objective, 1, [1.01, 1.0], [0.4, 0.9], 0.01)
-        ratio = critical_time(dynamics, 0.5)
-        assert (ratio[0] > ratio[1]) == inverted
-
-
-@pytest.mark.parametrize(("epsilon", "fraction"), [(0.01, 1.0), (0.2, 0.5)])
-def test_a_level_that_is_never_crossed_is_refused(epsilon, fraction):
-    """The end is not reached, and the start must lie below the level."""
-    dynamics = linear_dynamics("jepa", 2, 1.0, 0.5, epsilon)
-    with pytest.raises(ValueError, match="must be below 1, and no epsilon .* beyond it"):
-        critical_time(dynamics, fraction)
+        assert (order_ratio(dynamics, 0.5)[0] > 1) == inverted

@@ -13,7 +13,6 @@ from sparsejepa.theory.linear_features import (
     diagonal_features,
     generalised_features,
     learned_values,
-    model_of,
     sample,
     turned_moments,
 )
@@ -44,15 +43,6 @@ def test_samples_have_the_stated_moments(dynamic: bool):
     np.testing.assert_allclose(model.regression, model.covariance / variance, rtol=1e-12)
     np.testing.assert_allclose(model.covariance, persistence * signal, rtol=1e-12)
     assert abs(moments.yx[0, 1]) < error.max()
-
-
-@settings(max_examples=20)
-@given(st.floats(0.1, 5), st.floats(0.05, 1.0))
-def test_every_lambda_and_rho_has_a_static_model(covariance, regression):
-    """model_of inverts the two formulas."""
-    model = model_of(np.array([covariance]), np.array([regression]))
-    assert model.covariance == pytest.approx([covariance], rel=1e-12)
-    assert model.regression == pytest.approx([regression], rel=1e-12)
 
 
 @settings(max_examples=20)

@@ -3,8 +3,7 @@
 import io
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from sparsejepa.data.image_set import load_image_set
 from sparsejepa.density.detectors import Fit, mahalanobis
 from sparsejepa.density.jepa_score import EPS, JepaScore, Map, combine_views, jepa_score
 from sparsejepa.density.separation import Separation, rank_correlation, separation
-from sparsejepa.intervals import Interval, over_intervals, seed_interval
+from sparsejepa.intervals import Bounds, Interval, over_intervals, seed_interval
 from sparsejepa.model import regularisers
 from sparsejepa.probing.backbones import Backbone
 from sparsejepa.probing.linear import linear_probe
@@ -28,6 +27,8 @@ from sparsejepa.randomness import generator
 Images = UInt8[Tensor, "N S S 3"]
 Values = Float64[Tensor, "N"]
 Embedding = Float[Tensor, "B K"]
+Cells = Mapping[str, Interval]
+Labelled = tuple[Float[Tensor, "_ d"], Int64[Tensor, "_"]]  # features and labels
 
 
 class ClosedForm(NamedTuple):
@@ -86,14 +87,23 @@ def _mixture(points: int, seed: int) -> tuple[Map, Tensor, Tensor]:
     return normalise, drawn, density.log()
 
 
-@dataclass(frozen=True, eq=False)
 class GaussianMixture:
-    """sum_c weights_c N(x; means_c, axes_c diag(scales_c²) axes_cᵀ)."""
+    """sum_c weights_c N(x; means_c, axes_c diag(scales_c²) axes_cᵀ), drawn at random.
 
-    weights: Float64[Tensor, "C"]  # sum to 1
-    means: Float64[Tensor, "C D"]
-    axes: Float64[Tensor, "C D D"]  # columns are orthonormal principal axes
-    scales: Float64[Tensor, "C D"]  # standard deviations along them
+    Its density varies much between and within its components. Means are normal with standard
+    deviation 2, scales (standard deviations along orthonormal axes, in columns) log-uniform from
+    0.3 to 1.2, axes random, weights proportional to uniform draws from 0.2 to 1.
+    """
+
+    def __init__(self, dimensions: int, components: int, seed: int) -> None:
+        draw = generator(seed, "mixture", dimensions, components)
+        shape, options = (components, dimensions), {"dtype": torch.float64, "generator": draw}
+        low, high = math.log(0.3), math.log(1.2)
+        weights = 0.2 + 0.8 * torch.rand(components, **options)
+        self.weights = weights / weights.sum()
+        self.means = 2 * torch.randn(shape, **options)
+        self.axes = torch.linalg.qr(torch.randn(*shape, dimensions, **options)).Q
+        self.scales = (low + (high - low) * torch.rand(shape, **options)).exp()
 
     def log_density(self, x: Float64[Tensor, "N D"]) -> Float64[Tensor, "N"]:
         """log p(x), nats."""
@@ -107,25 +117,6 @@ class GaussianMixture:
         normal = torch.randn(count, self.means.shape[1], dtype=torch.float64, generator=draw)
         along = normal * self.scales[component]
         return self.means[component] + torch.einsum("nde,ne->nd", self.axes[component], along)
-
-
-def drawn_mixture(dimensions: int, components: int, seed: int) -> GaussianMixture:
-    """A mixture whose density varies much between and within its components.
-
-    Means are normal with standard deviation 2, scales log-uniform from 0.3 to 1.2, axes random,
-    weights proportional to uniform draws from 0.2 to 1.
-    """
-    draw = generator(seed, "mixture", dimensions, components)
-    shape = (components, dimensions)
-    options = {"dtype": torch.float64, "generator": draw}
-    low, high = math.log(0.3), math.log(1.2)
-    weights = 0.2 + 0.8 * torch.rand(components, **options)
-    return GaussianMixture(
-        weights / weights.sum(),
-        2 * torch.randn(shape, **options),
-        torch.linalg.qr(torch.randn(*shape, dimensions, **options)).Q,
-        (low + (high - low) * torch.rand(shape, **options)).exp(),
-    )
 
 
 # Toys: width of both hidden layers; points a step, two views each; AdamW's rate at the first step;
@@ -152,7 +143,10 @@ def train_toys(
         for step in range(steps):
             optimiser.zero_grad()
             for seed, encoder in zip(seeds, encoders, strict=True):
-                z, other = map(encoder, _views(density, seed, step))
+                draw = generator(seed, "toy points", step)
+                points = density.sample(BATCH, draw).float()
+                noise = torch.randn(2, *points.shape, generator=draw)
+                z, other = map(encoder, points + NOISE * noise)
                 _loss(objective, z, other, generator(seed, "toy slices", step)).backward()
             optimiser.step()
             schedule.step()
@@ -170,12 +164,6 @@ def _initial_encoder(widths: tuple[int, ...], seed: int) -> nn.Sequential:
         layers += [nn.Linear(inputs, outputs), nn.GELU()]
         layers[-2].load_state_dict(drawn)
     return nn.Sequential(*layers[:-1])
-
-
-def _views(density: GaussianMixture, seed: int, step: int) -> Float[Tensor, "2 B D"]:
-    draw = generator(seed, "toy points", step)
-    points = density.sample(BATCH, draw).float()
-    return points + NOISE * torch.randn(2, *points.shape, generator=draw)
 
 
 def _loss(
@@ -283,21 +271,20 @@ def backbone_scores(
     backbone: Backbone, images: Images, null_directions: int | None = None
 ) -> JepaScore:
     """JEPA-SCORE of bytes of any size by any backbone, through its own preprocessing."""
-    return jepa_score(
-        backbone.embedding(),
-        torch.stack([backbone.prepare(Image.fromarray(image.numpy())) for image in images]),
-        null_directions=null_directions,
-        chunk_size=64,
-        batch_size=1,
-    )
+    pixels = torch.stack(list(_prepared(backbone, images)))
+    options = {"null_directions": null_directions, "chunk_size": 64, "batch_size": 1}
+    return jepa_score(backbone.embedding(), pixels, **options)
 
 
 @torch.no_grad()
 def backbone_embeddings(backbone: Backbone, images: Images) -> Float[Tensor, "N K"]:
     """Embeddings alone, image by image."""
     encoder, device = backbone.embedding(), backbone.mean.device
-    pixels = (backbone.prepare(Image.fromarray(image.numpy())) for image in images)
-    return torch.cat([encoder(x[None].to(device)).cpu() for x in pixels])
+    return torch.cat([encoder(x[None].to(device)).cpu() for x in _prepared(backbone, images)])
+
+
+def _prepared(backbone: Backbone, images: Images) -> Iterator[Float[Tensor, "3 H W"]]:
+    return (backbone.prepare(Image.fromarray(image.numpy())) for image in images)
 
 
 def without_largest(score: JepaScore, share: float = 0.2) -> Float[Tensor, "B"]:
@@ -345,15 +332,13 @@ def toy_correlations(
 
 
 def by_method(
-    found: Mapping[str, Mapping[str, Interval]],
-    methods: Mapping[str, str],
-    bounds: tuple[float, float] = (-1.0, 1.0),
+    found: Mapping[str, Cells], methods: Mapping[str, str], bounds: Bounds = (-1.0, 1.0)
 ) -> dict[str, dict[str, Interval]]:
     """The mean over each method's encoders of each quantity, with its interval (`over_intervals`).
 
     `found` is by encoder and quantity, `methods` by encoder; intervals are cut to `bounds`.
     """
-    together: dict[str, list[Mapping[str, Interval]]] = {}
+    together: dict[str, list[Cells]] = {}
     for encoder, cells in found.items():
         together.setdefault(methods[encoder], []).append(cells)
     return {
@@ -404,10 +389,7 @@ def kept_rows(score: Float[Tensor, "N"], dropped: float) -> Int64[Tensor, "kept"
 
 
 def curate(
-    kept: Sequence[Int64[Tensor, "_"]],
-    training: tuple[Float[Tensor, "N d"], Int64[Tensor, "N"]],
-    test: tuple[Float[Tensor, "M d"], Int64[Tensor, "M"]],
-    seed: int,
+    kept: Sequence[Int64[Tensor, "_"]], training: Labelled, test: Labelled, seed: int
 ) -> Bool[Tensor, "draws M"]:
     """Which test images a linear probe gets right that learns from the kept rows of `training`.
 

@@ -16,7 +16,6 @@ import numpy as np
 import seaborn as sns
 import torch
 from jaxtyping import Float, UInt8
-from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -30,8 +29,14 @@ from sparsejepa.randomness import generator
 from sparsejepa.theory import linear_dynamics as theory
 from sparsejepa.theory import linear_features as features
 from sparsejepa.theory import linear_networks as networks
-from sparsejepa.theory.linear_dynamics import LinearDynamics, Objective, linear_dynamics
+from sparsejepa.theory.linear_dynamics import LinearDynamics, Objective, PerFeature, linear_dynamics
+from sparsejepa.theory.linear_features import FeatureModel
 from sparsejepa.theory.linear_networks import Descent, Moments, Start
+
+# Values of epsilon^(1/L), and of rho_A / rho_B.
+Layers, Shares = Float[np.ndarray, "X"], Float[np.ndarray, "Y"]
+Planted = dict[str, Float[Tensor, "N P"]]  # coefficients of every image and patch
+Rows, Values = Float[Tensor, "_ d"], Float[Tensor, "_"]
 
 NAMES = {"jepa": "JEPA", "mae": "MAE"}
 # Small enough that a measured time is within 2 % of the exact one.
@@ -66,46 +71,36 @@ def descend(
         path: of the generator that draws the initial matrices.
         records: points in time that are kept, about.
     """
-    objective, depth = dynamics.objective, dynamics.depth
-    if moments is None:
-        lam, rho = map(torch.from_numpy, (dynamics.covariance, dynamics.regression))
-        moments = Moments((lam / rho).diag(), lam.diag())
+    objective, depth, epsilon = dynamics.objective, dynamics.depth, float(dynamics.epsilon[0])
+    lam, rho = map(torch.from_numpy, (dynamics.covariance, dynamics.regression))
     draws = generator(seed, *(path or ("start", objective, start)))
-    inputs, epsilon = inputs or len(dynamics.covariance), float(dynamics.epsilon[0])
-    network = networks.initial_network(objective, start, inputs, depth, epsilon, draws)
+    network = networks.initial_network(objective, start, inputs or len(lam), depth, epsilon, draws)
     step_size = step_size or STEP_SIZES[objective]
     steps = int(horizon / depth / step_size)
-    every = max(1, steps // records)
-    return networks.gradient_descent(
-        objective, network, moments, step_size=step_size, steps=steps, every=every
-    )
+    options = {"step_size": step_size, "steps": steps, "every": max(1, steps // records)}
+    moments = moments or Moments((lam / rho).diag(), lam.diag())
+    return networks.gradient_descent(objective, network, moments, **options)
 
 
 def gains_of(descent: Descent, count: int | None = None) -> Float[np.ndarray, "T F"]:
-    """Gains of the first `count` features, or of all, where each is an axis of its own."""
-    axes = torch.eye(descent.encoders.shape[-1], dtype=torch.float64)
-    return networks.feature_gains(descent.encoders, axes).numpy()[:, :count]
+    """Gains of the first `count` features, or of all, where each is an axis e: ||W e||."""
+    return descent.encoders.norm(dim=1).numpy()[:, :count]
 
 
 def measured_times(
     dynamics: LinearDynamics, seed: int, step_size: float | None = None
-) -> Float[np.ndarray, "F"]:
+) -> PerFeature:
     """Half-way times by gradient descent: in one network, or one each where starts differ."""
     if np.ptp(dynamics.epsilon) > 0:
         each = zip(dynamics.covariance, dynamics.regression, dynamics.epsilon, strict=True)
         alone = (linear_dynamics(dynamics.objective, dynamics.depth, *one) for one in each)
         return np.concatenate([measured_times(one, seed, step_size) for one in alone])
     descent = descend(dynamics, 1.05 * theory.critical_time(dynamics, 0.5).max(), seed, step_size)
-    level = 0.5 * theory.fixed_point(dynamics.objective, dynamics.depth, dynamics.regression)
-    return theory.crossing_times(descent.times.numpy(), gains_of(descent), level)
+    return theory.crossing_times(descent.times.numpy(), gains_of(descent), 0.5 * dynamics.end)
 
 
 def lead_overcome(
-    objective: Objective,
-    layers: int,
-    layer: Float[np.ndarray, "X"],
-    share: Float[np.ndarray, "Y"],
-    rho: float,
+    objective: Objective, layers: int, layer: Layers, share: Shares, rho: float
 ) -> Float[np.ndarray, "Y X"]:
     """t_A / t_B at equal lambda, rho_B = `rho`; NaN where A begins beyond half its fixed point."""
     x, y = np.meshgrid(layer, share)
@@ -113,9 +108,8 @@ def lead_overcome(
     pairs = np.stack([y[begins] * rho, np.full(begins.sum(), rho)], axis=1).ravel()
     epsilon = np.repeat(x[begins], 2) ** layers
     values = np.full(x.shape, np.nan)
-    values[begins] = theory.order_ratio(
-        linear_dynamics(objective, layers, 1.0, pairs, epsilon), 0.5
-    )
+    dynamics = linear_dynamics(objective, layers, 1.0, pairs, epsilon)
+    values[begins] = theory.order_ratio(dynamics, 0.5)
     return values
 
 
@@ -126,11 +120,9 @@ def coupled_times(
     objective, depth = dynamics.objective, dynamics.depth
     lam, rho = map(torch.from_numpy, (dynamics.covariance, dynamics.regression))
     moments = features.turned_moments(lam, rho, degrees)
-    pair, found = features.generalised_features(moments), {}
-    for name, read in (
-        ("generalised pairs", pair),
-        ("diagonal", features.diagonal_features(moments)),
-    ):
+    pair, naive = features.generalised_features(moments), features.diagonal_features(moments)
+    found = {}
+    for name, read in (("generalised pairs", pair), ("diagonal", naive)):
         values = (read.covariance.numpy(), read.regression.numpy(), dynamics.epsilon)
         found[name] = theory.critical_time(linear_dynamics(objective, depth, *values), 0.5)
     horizon = 1.3 * max(times.max() for times in found.values())
@@ -149,27 +141,25 @@ def noisy_pairs(
     lam, rho = (torch.tensor(values, dtype=torch.float64) for values in (covariance, regression))
     noise = torch.zeros(noise_inputs, dtype=torch.float64)
     moments = Moments(torch.cat([lam / rho, noise + 1]).diag(), torch.cat([lam, noise]).diag())
-    x, y = features.sample(
-        features.model_of(lam.numpy(), rho.numpy()), 20_000, generator(seed, "samples")
-    )
-    shape, draws = (2, len(x), noise_inputs), generator(seed, "noise inputs")
-    inputs = torch.randn(shape, generator=draws, dtype=torch.float64)
-    return moments, (torch.cat([x, inputs[0]], dim=1), torch.cat([y, inputs[1]], dim=1))
+    # Two looks at one z: its persistence is 1.
+    static = (values.numpy() for values in (lam, lam * (1 / rho - 1), torch.ones_like(lam)))
+    x, y = features.sample(FeatureModel(*static), 20_000, generator(seed, "samples"))
+    draws = generator(seed, "noise inputs")
+    others = torch.randn(2, len(x), noise_inputs, generator=draws, dtype=torch.float64)
+    return moments, tuple(torch.cat(pair, dim=1) for pair in zip((x, y), others, strict=True))
 
 
 def shades(objective: Objective, count: int) -> list:
     """From light, but still to be seen, to the colour of the objective itself."""
-    palette = sns.light_palette(method_color(objective), as_cmap=True)
-    return [palette(share) for share in np.linspace(0.45, 1, count)]
+    return sns.light_palette(method_color(objective), 2 * count)[-count:]
 
 
-def learning_curves(dynamics: LinearDynamics) -> tuple[list[Line], Float[np.ndarray, "F"]]:
+def learning_curves(dynamics: LinearDynamics) -> tuple[list[Line], PerFeature]:
     """Solved trajectories with their exact half-way times as points, and these times."""
     critical = theory.critical_time(dynamics, 0.5)
     times = np.geomspace(critical.min() / 8, 1.5 * theory.critical_time(dynamics, 0.99).max(), 400)
-    end = theory.fixed_point(dynamics.objective, dynamics.depth, dynamics.regression)
-    learned, lines = theory.trajectories(dynamics, times) / end, []
-    for index, color in enumerate(shades(dynamics.objective, len(end))):
+    learned, lines = theory.trajectories(dynamics, times) / dynamics.end, []
+    for index, color in enumerate(shades(dynamics.objective, len(critical))):
         label = f"λ {dynamics.covariance[index]:g}, ρ {dynamics.regression[index]:g}"
         lines.append(Line(times, learned[:, index], color, label))
         lines.append(Line(critical[index : index + 1], [0.5], color, style="o"))
@@ -190,9 +180,7 @@ def gain_lines(descents: Sequence[Descent], dynamics: LinearDynamics, horizon: f
 
 
 def inversion_map(
-    ratios: Mapping[str, Float[np.ndarray, "Y X"]],
-    layer: Float[np.ndarray, "X"],
-    share: Float[np.ndarray, "Y"],
+    ratios: Mapping[str, Float[np.ndarray, "Y X"]], layer: Layers, share: Shares
 ) -> Figure:
     """t_A / t_B at equal lambda: the lead in lambda that is overcome, two panels a row.
 
@@ -200,15 +188,15 @@ def inversion_map(
     """
     figure, axes = panel_grid(len(ratios), (2.9, 2.2), 2, sharex=True, sharey=True)
     levels = [0.25, 0.5, 0.8, 0.95, 1, 1.05, 1.25, 2, 4]
-    norm = BoundaryNorm(levels, 256, extend="both")
+    options = {"colors": sns.color_palette("vlag", len(levels) + 1), "extend": "both"}
     for axis, (title, values) in zip(axes, ratios.items(), strict=True):
-        bands = axis.contourf(layer, share, values, levels, norm=norm, cmap="vlag", extend="both")
+        bands = axis.contourf(layer, share, values, levels, **options)
         axis.set(xscale="log", facecolor="0.75")
         axis.set_title(title, fontsize=9)
     figure.supxlabel(r"$\epsilon^{1/L}$")
     figure.supylabel(r"$\rho_A / \rho_B$")
-    bar = figure.colorbar(bands, ax=axes, ticks=levels, format="%g", shrink=0.8)
-    bar.set_label(r"lead $\lambda_A / \lambda_B$ that is overcome")
+    label = r"lead $\lambda_A / \lambda_B$ that is overcome"
+    figure.colorbar(bands, ax=axes, ticks=levels, format="%g", shrink=0.8, label=label)
     return figure
 
 
@@ -259,7 +247,7 @@ def plant(
     covariance: float,
     generator: torch.Generator,
     swapped: bool = False,
-) -> tuple[Float[Tensor, "N 3 H W"], dict[str, Float[Tensor, "N P"]]]:
+) -> tuple[Float[Tensor, "N 3 H W"], Planted]:
     """Standardised images with both textures, and the coefficients in them, of variance 1.
 
     Args:
@@ -333,9 +321,7 @@ def train(
 
 @torch.no_grad()
 def decodability(
-    encoder: Encoder,
-    images: Float[Tensor, "N 3 H W"],
-    coefficients: Mapping[str, Float[Tensor, "N P"]],
+    encoder: Encoder, images: Float[Tensor, "N 3 H W"], coefficients: Planted
 ) -> dict[tuple[str, str], float]:
     """How well, and how prominently, an encoder's tokens hold each planted coefficient.
 
@@ -349,23 +335,20 @@ def decodability(
     fit, score = tokens[:half].flatten(0, 1), tokens[half:].flatten(0, 1)
     centred = fit - fit.mean(0)
     axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -LEADING:]
+    read = {"decoded": (fit, score), "leading": (fit @ axes, score @ axes)}
     asked = {name: values.double() for name, values in coefficients.items()}
-    found = {}
-    for measure, x, x_score in (("decoded", fit, score), ("leading", fit @ axes, score @ axes)):
-        for name, values in asked.items():
-            y, y_score = values[:half].flatten(), values[half:].flatten()
-            found[measure, name] = readout_score(x, y, x_score, y_score)
-    for name, values in asked.items():
-        found["share", name] = explained_share(tokens.flatten(0, 1), values.flatten())
-    return found
+    found = {
+        (measure, name): readout_score(x, y[:half].flatten(), x_score, y[half:].flatten())
+        for measure, (x, x_score) in read.items()
+        for name, y in asked.items()
+    }
+    whole = tokens.flatten(0, 1)
+    return found | {
+        ("share", name): explained_share(whole, y.flatten()) for name, y in asked.items()
+    }
 
 
-def readout_score(
-    train_x: Float[Tensor, "N d"],
-    train_y: Float[Tensor, "N"],
-    test_x: Float[Tensor, "M d"],
-    test_y: Float[Tensor, "M"],
-) -> float:
+def readout_score(train_x: Rows, train_y: Values, test_x: Rows, test_y: Values) -> float:
     """R² on the test rows of a least-squares readout with a slight ridge, in float64."""
     mean, level = train_x.mean(0), train_y.mean()
     centred = train_x - mean
@@ -378,7 +361,7 @@ def readout_score(
     return 1 - (left / (test_y - test_y.mean()).square().sum()).item()
 
 
-def explained_share(x: Float[Tensor, "N d"], y: Float[Tensor, "N"]) -> float:
+def explained_share(x: Rows, y: Values) -> float:
     """sum_k Cov(x_k, y)² / Var(y), over sum_k Var(x_k)."""
     x, y = x - x.mean(0), y - y.mean()
     return ((y @ x).square().sum() / y.square().sum() / x.square().sum()).item()

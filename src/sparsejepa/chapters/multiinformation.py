@@ -28,10 +28,10 @@ from sparsejepa.information.multiinformation import (
     total_correlation,
 )
 from sparsejepa.information.nearest_neighbour import ksg_value
-from sparsejepa.intervals import SEEDS_NEEDED, Interval, seed_interval
+from sparsejepa.intervals import Interval, over_intervals
 from sparsejepa.model.penalties import strongest_group
 from sparsejepa.model.vit import Encoder
-from sparsejepa.probing.features import pooled_features
+from sparsejepa.probing.features import TrainX, pooled_features
 from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator
 
@@ -45,6 +45,7 @@ WIDEST = {"ksg": 20, "discrete": 10}
 
 Rows, Matrix = Float64[Tensor, "n d"], Float64[Tensor, "d d"]
 Latents = Int64[Tensor, "d"]
+Reads = tuple[Latents, Latents]  # the group that reads each latent most, and how many read it
 
 
 def equicorrelated(d: int, rho: float) -> float:
@@ -173,34 +174,27 @@ def measure_runs(
     """
     cells, totals = {}, {}
     for run in runs:
-        groups, readers = read_groups(load_file(run.training / "groups.safetensors")["norms"])
+        reads = read_groups(load_file(run.training / "groups.safetensors")["norms"])
         before = Encoder(run.encoder.config, generator(run.seed, "initial encoder")).eval()
         for name, method, encoder in (
             (run.name, run.method, run.encoder),
             (f"{run.name} before", CONTROL, before),
         ):
             features = pooled_features(encoder, images)
-            cell, totals[method, run.seed] = measure(features, groups, readers, seed, **draws)
+            cell, totals[method, run.seed] = measure(features, reads, seed, **draws)
             probed = run.results["accuracy"][f"{method}, last block"]["linear probe"]["value"]
             cells[name] = {"method": method, "seed": run.seed, "accuracy": probed} | cell
     return cells, totals
 
 
-def read_groups(norms: Float[Tensor, "G d"]) -> tuple[Latents, Latents]:
-    """The group that reads each latent most, -1 if none does, and how many groups read it."""
+def read_groups(norms: Float[Tensor, "G d"]) -> Reads:
+    """From column norms; a latent that no group reads has -1."""
     reads = norms > SMALL_COLUMN * norms.max()
     return strongest_group(norms * reads), reads.sum(dim=0)
 
 
 def measure(
-    features: Float[Tensor, "N d"],
-    groups: Latents,
-    readers: Latents,
-    seed: int,
-    *,
-    draws: int,
-    null_draws: int,
-    subsets: int,
+    features: TrainX, reads: Reads, seed: int, *, draws: int, null_draws: int, subsets: int
 ) -> tuple[dict[str, Any], TotalCorrelation]:
     """Total correlation and its split in nats, each beside what chance gives, and the estimate.
 
@@ -216,10 +210,9 @@ def measure(
     """
     values, kept, _ = usable_columns(features, drop=True)
     null = shuffled_null(values, "copula", null_draws, generator(seed, "null"))
-    labels = groups[torch.from_numpy(kept)]
+    labels, readers = (of_all[torch.from_numpy(kept)] for of_all in reads)
     read = torch.nonzero(labels >= 0).flatten()
-    parts, among = groups_of(labels[read]), {}
-    between = within = 0.0
+    parts, among, between, within = groups_of(labels[read]), {}, 0.0, 0.0
     if parts:
         split = decompose(values[:, read], parts, "copula", seed=seed)
         between, within = split.between.value, sum(part.value for part in split.within)
@@ -233,7 +226,6 @@ def measure(
             among[key]["random_range"] = [float(found.random.min()), float(found.random.max())]
     total = total_correlation(features, "copula", drop=True, seed=seed)
     plug_in = total_correlation(features, "gaussian", drop=True)
-    missed = missed_by_copula(values, subsets, seed)
     return {
         "n": total.n,
         "d": total.d,
@@ -242,20 +234,18 @@ def measure(
         "per_unit": total.per_unit,
         "gaussian": {"value": plug_in.value, "interval": list(plug_in.interval())},
         "null": {"mean": float(null.mean()), "standard_deviation": float(null.std())},
-        "missed_by_copula": dict(zip(("mean", "standard_error"), missed, strict=True)),
+        "missed_by_copula": missed_by_copula(values, subsets, seed),
         "rankme": rankme(features),
         "spread": feature_spread(features),
         "read_latents": len(read),
-        "shared_latents": int((readers[torch.from_numpy(kept)] > 1).sum()),
+        "shared_latents": int((readers > 1).sum()),
         "between": between,
         "within": within,
         **among,
     }, total
 
 
-def missed_by_copula(
-    values: Float[np.ndarray, "N d"], subsets: int, seed: int
-) -> tuple[float, float]:
+def missed_by_copula(values: Float[np.ndarray, "N d"], subsets: int, seed: int) -> dict[str, float]:
     """Nats that nearest neighbours find beyond the copula, on random sets of few columns.
 
     Mean over the sets and its standard error. KSG errs downwards there: a positive number is
@@ -267,7 +257,8 @@ def missed_by_copula(
         ranks = independent_ranks(few, source)
         by_neighbours = ksg_value(list(normal_scores(len(few))[ranks].T[:, :, None]))
         gaps.append(by_neighbours - total_correlation(few, "copula", seed=seed).value)
-    return float(np.mean(gaps)), float(np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
+    error = float(np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
+    return {"mean": float(np.mean(gaps)), "standard_error": error}
 
 
 def per_unit_difference(
@@ -275,18 +266,16 @@ def per_unit_difference(
 ) -> Interval | None:
     """TC / (d - 1) of a method minus JEPA's, over the seeds that both have; None without a pair.
 
-    Student's interval from three seeds on; else over images, of the one seed or of the mean of
-    two, as if both encoders saw images of their own (a wider interval than they deserve).
+    By `over_intervals`, those over images as if both encoders saw images of their own (wider
+    intervals than they deserve).
     """
-    seeds = [seed for found, seed in totals if found == method and ("jepa", seed) in totals]
-    pairs = [(totals[method, seed], totals["jepa", seed]) for seed in seeds]
-    differences = [one.per_unit - jepa.per_unit for one, jepa in pairs]
-    if not differences or len(differences) >= SEEDS_NEEDED:
-        return seed_interval(differences) if differences else None
-    errors = [t.standard_error / max(t.d - 1, 1) for pair in pairs for t in pair]
-    mean = sum(differences) / len(differences)
-    half = float(ndtri(0.975)) * math.hypot(*errors) / len(pairs)
-    return Interval(mean, mean - half, mean + half, 0.95)
+    differences = []
+    for seed in [seed for found, seed in totals if found == method and ("jepa", seed) in totals]:
+        one, jepa = totals[method, seed], totals["jepa", seed]
+        value = one.per_unit - jepa.per_unit
+        half = ndtri(0.975) * math.hypot(*(t.standard_error / max(t.d - 1, 1) for t in (one, jepa)))
+        differences.append(Interval(value, value - half, value + half, 0.95))
+    return over_intervals(differences) if differences else None
 
 
 def conclusions(

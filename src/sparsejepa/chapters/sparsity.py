@@ -1,6 +1,7 @@
 """The sparsity study: what is measured of every variant with one `Yardstick`, comparisons."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,15 +80,16 @@ class Measurement:
         return Interval(value, *ends, 0.95)
 
 
+Runs = Sequence[Measurement]
+
+
 def first_images(name: str, split: str, count: int) -> ImageSet:
     """The first `count` images of a split, 0 for all; of `scenes` no others are drawn."""
     if name != "scenes" or count == 0:
         return load_image_set(name, split).take(count)
     drawn = draw_scenes(count, SCENES_SEED, split)
-    digest = pixel_sha256(drawn.images)
-    return ImageSet(
-        name, split, drawn.images, drawn.labels, drawn.label_names, digest, "drawn", drawn.factors
-    )
+    known = (drawn.labels, drawn.label_names, pixel_sha256(drawn.images), "drawn", drawn.factors)
+    return ImageSet(name, split, drawn.images, *known)
 
 
 def measure_majority(yardstick: Yardstick) -> Measurement:
@@ -219,29 +221,18 @@ class Study:
 
     def pixels(self, side: int) -> Measurement:
         """The control: raw pixels of the images, squeezed to `side` pixels a side."""
-
-        def represent(*images: Tensor) -> list[Tensor]:
-            return pixel_features(*(resized(x, side) for x in images))
-
-        return Measurement(probe(represent, self.yardstick)[0], {})
+        squeeze = functools.partial(resized, size=side)
+        correct, _ = probe(lambda *sets: pixel_features(*map(squeeze, sets)), self.yardstick)
+        return Measurement(correct, {})
 
     def _measure(self, encoder: Encoder, projection: Tensor, config: PretrainConfig) -> Measurement:
         """Of the target encoder, as in I-JEPA; in float32, as in the pretraining chapter."""
-
-        def represent(*images: Tensor) -> tuple[Tensor, ...]:
-            return tuple(pooled_features(encoder, x) for x in images)
-
-        correct, pooled = probe(represent, self.yardstick)
+        pool = functools.partial(pooled_features, encoder)
+        correct, pooled = probe(lambda *sets: tuple(map(pool, sets)), self.yardstick)
         return Measurement(correct, structure(encoder, projection, config, self.yardstick, pooled))
 
 
-def compare(
-    first: Sequence[Measurement],
-    second: Sequence[Measurement],
-    probe: str,
-    seed: int,
-    level: float = 0.95,
-) -> Estimate:
+def compare(first: Runs, second: Runs, probe: str, seed: int, level: float = 0.95) -> Estimate:
     """Accuracy of `first` minus that of `second`, run by run; the i-th runs of both share a seed.
 
     With three seeds or more the interval is Student's over the seeds; with fewer it is the paired
@@ -287,7 +278,7 @@ def path_figure(
     path: Mapping[float, Measurement],
     method: str,
     measures: Mapping[str, tuple[str, int | float]],
-    jepa_runs: Sequence[Measurement],
+    jepa_runs: Runs,
     untrained: Measurement,
     seed: int,
 ) -> Figure:

@@ -1,7 +1,5 @@
 """Columns with a finite multiinformation; constant and dependent ones are refused or left out."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import scipy.linalg
 import torch
@@ -13,8 +11,6 @@ from sparsejepa.information.estimate import DroppedColumn, Matrix
 # Fewer rows leave the correlation matrix so uncertain that no correction mends it.
 ROWS_PER_COLUMN = 5
 FEWEST_ROWS = 20
-# Rows are handled a chunk at a time where a copy of 50,000 x 768 numbers would take 300 MB.
-CHUNK_BYTES = 32_000_000
 # An entry this many typical deviations from its column's median is an outlier or a sentinel, such
 # as 1e9 for "missing", whose row would hide what the others show of dependence.
 FAR = 100
@@ -78,13 +74,10 @@ def dependent_columns(
     each column is centred at its median and scaled by its typical deviation: neither an offset,
     nor a unit, nor a sentinel row changes them. `noise` is as in `as_float64`.
     """
-    n, d = x.shape
+    d = x.shape[1]
     median, spread = centre_and_spread(x)
-    y, near = np.empty((n, d)), np.ones(n, dtype=bool)
-    for j in range(d):
-        y[:, j] = (x[:, j] - median[j]) / spread[j]
-        near &= np.abs(y[:, j]) <= FAR
-    y = y if near.all() else y[near]
+    y = np.ascontiguousarray((x - median) / spread)
+    y = y[(np.abs(y) <= FAR).all(axis=1)]
     if len(y) < _fewest_rows(d):
         return np.array([], dtype=np.int64), np.nan
     mean, covariance = moments(y)
@@ -104,12 +97,9 @@ def dependent_columns(
 
 def centre_and_spread(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "2 d"]:
     """The median of every column, and the median distance of other values from it."""
-    found = np.empty((2, x.shape[1]))
-    for j, column in enumerate(x.T):
-        found[0, j] = np.median(column)
-        distance = np.abs(column - found[0, j])
-        found[1, j] = np.median(distance[distance > 0])
-    return found
+    median = np.median(x, axis=0)
+    distance = np.abs(x - median)
+    return np.stack([median, np.nanmedian(np.where(distance > 0, distance, np.nan), axis=0)])
 
 
 def as_float64(x: Array) -> tuple[Float64[np.ndarray, "N d"], float, float]:
@@ -126,10 +116,7 @@ def as_float64(x: Array) -> tuple[Float64[np.ndarray, "N d"], float, float]:
     if eps > EPS32:
         return values, eps, eps**2 / 2
     with np.errstate(over="ignore"):
-        coarse = all(
-            np.array_equal(values[rows], values[rows].astype(np.float32))
-            for rows in row_chunks(*values.shape)
-        )
+        coarse = np.array_equal(values, values.astype(np.float32))
     return values, eps, 2 * (EPS32 if coarse else EPS64) ** 2
 
 
@@ -142,7 +129,7 @@ def as_array(x: Array) -> Shaped[np.ndarray, "N d"]:
     if isinstance(x, Tensor):
         x = x.detach().cpu()
         x = (x.double() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
-    if x.dtype.kind == "f" and not all(np.isfinite(x[r]).all() for r in row_chunks(*x.shape)):
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise ValueError(
             "The columns contain NaN or infinity, of which no multiinformation can be estimated; "
             "check what computed them."
@@ -152,18 +139,9 @@ def as_array(x: Array) -> Shaped[np.ndarray, "N d"]:
 
 def moments(x: Float64[np.ndarray, "N d"]) -> tuple[Float64[np.ndarray, "d"], Matrix]:
     """Mean and covariance (divided by N)."""
-    n, d = x.shape
-    mean, covariance = x.mean(axis=0), np.zeros((d, d))
-    for rows in row_chunks(n, d):
-        centred = x[rows] - mean
-        covariance += centred.T @ centred
-    return mean, covariance / n
-
-
-def row_chunks(n: int, d: int) -> Iterator[slice]:
-    """Slices over n rows of d numbers, each of some `CHUNK_BYTES` in float64."""
-    size = max(1, CHUNK_BYTES // (8 * max(d, 1)))
-    return (slice(start, start + size) for start in range(0, n, size))
+    mean = x.mean(axis=0)
+    centred = x - mean
+    return mean, centred.T @ centred / len(x)
 
 
 def _fewest_rows(d: int) -> int:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float64, Int32, Shaped
 from scipy.special import ndtri
 
-from sparsejepa.information.columns import EPS64, row_chunks
+from sparsejepa.information.columns import EPS64
 from sparsejepa.information.estimate import Columns, Matrix
 from sparsejepa.information.gaussian import GaussianEstimator
 
@@ -60,24 +60,18 @@ class CopulaEstimator(GaussianEstimator):
         A row moves R by z z' and, through the margins, by the empirical distribution function's
         error at each of its scores: Klaassen & Wellner 1997, section 3, here summed over R⁻¹.
         """
-        n, k = len(self.ranks), len(columns)
-        precision = scipy.linalg.cho_solve((factor, True), np.eye(k))
-        scores = normal_scores(n)
+        n, scores = self.rows, normal_scores(self.rows)
+        precision = scipy.linalg.cho_solve((factor, True), np.eye(len(columns)))
         # d score / d rank share: from an error of the distribution function to one of the score.
         slope = np.sqrt(2 * np.pi) * np.exp(0.5 * ndtri((np.arange(n) + 1) / (n + 1)) ** 2) / n
         slope *= scores[-1] / ndtri(n / (n + 1))
-        influence = np.zeros(n)
-        # A few columns of R⁻¹ z at a time, to bound memory.
-        for some in row_chunks(k, n):
-            pulled = np.zeros((n, len(precision[some])))
-            for rows in row_chunks(n, k):
-                pulled[rows] = scores[self.ranks[rows][:, columns]] @ precision[:, some]
-            for column, pull in zip(columns[some], pulled.T, strict=True):
-                rank = self.ranks[:, column]
-                by_rank = np.empty(n)
-                by_rank[rank] = pull
-                above = (by_rank * slope)[::-1].cumsum()[::-1]
-                influence += 0.5 * scores[rank] * pull + above[rank]
+        influence, pulled = np.zeros(n), scores[self.ranks[:, columns]] @ precision
+        for column, pull in zip(columns, pulled.T, strict=True):
+            rank = self.ranks[:, column]
+            by_rank = np.empty(n)
+            by_rank[rank] = pull
+            above = (by_rank * slope)[::-1].cumsum()[::-1]
+            influence += 0.5 * scores[rank] * pull + above[rank]
         return (influence - influence.mean()) / np.sqrt(n)
 
     def correction(self, columns: Columns, factor: Matrix) -> float:
@@ -120,12 +114,8 @@ def _ranks_within(ranks: Ranks, member: Bool[np.ndarray, "N"]) -> Int32[np.ndarr
 
 def _products(ranks: Ranks) -> Matrix:
     """Correlation matrix of the columns' normal scores."""
-    n, d = ranks.shape
-    scores, products = normal_scores(n), np.zeros((d, d))
-    for rows in row_chunks(n, d):
-        z = scores[ranks[rows]]
-        products += z.T @ z
-    products /= n
+    z = normal_scores(len(ranks))[ranks]
+    products = z.T @ z / len(ranks)
     # Exactly 1, without rounding, so that a column alone is exactly independent.
     np.fill_diagonal(products, 1.0)
     return products

@@ -31,21 +31,16 @@ class DiscreteEstimator(Estimator):
         draw = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         self.resampled = draw.multinomial(n, counts / n, size=RESAMPLINGS)
 
-    def entropy_value(self, columns: Columns) -> float:
-        counts = self._merged(columns, self.counts)
-        return _plug_in(counts).item() + self._correction(counts)
-
     def entropy(self, columns: Columns) -> Term:
         """With the bootstrap over rows for its sampling error.
 
         The correction is right to order 1 / N and where no value is rare: its size is suspected.
         """
+        counts = self._merged(columns, self.counts)
         drawn = _plug_in(self._merged(columns, self.resampled))
-        correction = self._correction(self._merged(columns, self.counts))
-        return Term(self.entropy_value(columns), drawn - drawn.mean(), systematic=correction)
-
-    def _correction(self, counts: Int64[np.ndarray, "1 C"]) -> float:
-        return (counts.shape[1] - 1) / (2 * int(self.counts.sum()))
+        correction = (counts.shape[1] - 1) / (2 * int(self.counts.sum()))
+        value = _plug_in(counts).item() + correction
+        return Term(value, drawn - drawn.mean(), systematic=correction)
 
     def _merged(self, columns: Columns, counts: Int64[np.ndarray, "B K"]) -> np.ndarray:
         """Counts of the distinct values of some columns, from those of all."""

@@ -9,14 +9,8 @@ import scipy.linalg
 from jaxtyping import Float64
 from scipy.special import polygamma, psi
 
-from sparsejepa.information.columns import (
-    EPS64,
-    centre_and_spread,
-    moments,
-    row_chunks,
-    usable_columns,
-)
-from sparsejepa.information.estimate import Columns, Estimator, Matrix, Term
+from sparsejepa.information.columns import EPS64, centre_and_spread, moments, usable_columns
+from sparsejepa.information.estimate import Blocks, Columns, Estimator, Matrix, Term
 
 # Where a row leaves less of the determinant than this share, the formula of the jackknife loses
 # its digits, and the row is left out in fact.
@@ -32,8 +26,9 @@ class GaussianEstimator(Estimator):
         self.scale = np.sqrt(np.diag(covariance))
         self.correlation = covariance / self.scale / self.scale[:, None]
 
-    def entropy_value(self, columns: Columns) -> float:
-        return self._plug_in(columns)[0]
+    def between_value(self, blocks: Blocks) -> float:
+        whole = self._plug_in(np.concatenate(blocks))[0]
+        return sum(self._plug_in(block)[0] for block in blocks) - whole
 
     def entropy(self, columns: Columns) -> Term:
         value, factor, correction = self._plug_in(columns)
@@ -65,12 +60,9 @@ class GaussianEstimator(Estimator):
 
     def leverages(self, columns: Columns, factor: Matrix) -> Float64[np.ndarray, "N"]:
         """h_i / (N - 1) with each row's squared Mahalanobis distance h_i from the mean."""
-        leverage = np.empty(self.rows)
-        for rows in row_chunks(self.rows, len(columns)):
-            z = (self.x[rows][:, columns] - self.mean[columns]) / self.scale[columns]
-            white = scipy.linalg.solve_triangular(factor, z.T, lower=True)
-            leverage[rows] = np.square(white).sum(axis=0) / (self.rows - 1)
-        return leverage
+        z = (self.x[:, columns] - self.mean[columns]) / self.scale[columns]
+        white = scipy.linalg.solve_triangular(factor, z.T, lower=True)
+        return np.square(white).sum(axis=0) / (self.rows - 1)
 
 
 def in_own_units(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "N d"]:

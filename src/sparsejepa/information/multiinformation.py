@@ -244,12 +244,10 @@ def _checked_groups(
 ) -> list[Int64[np.ndarray, "_"]]:
     """Groups as arrays of columns, after refusing those for which the split does not hold."""
     named = [np.array([int(i) for i in group], dtype=np.int64) for group in groups]
-    if not named or any(len(np.unique(group)) < max(1, len(group)) for group in named):
-        raise ValueError("Every group needs at least one column, and names none of them twice.")
-    every = np.concatenate(named)
-    if every.min() < 0 or every.max() >= d:
-        raise ValueError(f"Columns {every.min()} to {every.max()} are not within 0 to {d - 1}.")
-    uses = np.bincount(every, minlength=d)
+    known = set(range(d))
+    if not (named and all(0 < len(group) == len(known.intersection(group)) for group in named)):
+        raise ValueError(f"Every group needs columns of 0 to {d - 1}, none of them twice.")
+    uses = np.bincount(np.concatenate(named), minlength=d)
     if (uses > 1).any() and not overlapping:
         raise ValueError(
             f"Column {uses.argmax()} is in {uses.max()} groups: groups that share a column depend "

@@ -20,11 +20,10 @@ missed in part, and more rows help little.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 from scipy.spatial import cKDTree
 from scipy.special import psi
 
@@ -34,7 +33,7 @@ from sparsejepa.information.estimate import Blocks, Estimator, Term
 NEIGHBOURS = 4
 # The bias is extrapolated from balls with so many times the neighbours.
 COARSER, COARSEST = 2, 4
-# Pairs of rows that are listed at a time, to bound memory.
+# Pairs of rows that are compared at a time, to bound memory.
 PAIRS = 4_000_000
 
 Block = Float64[np.ndarray, "N _"]
@@ -55,9 +54,6 @@ class NearestNeighbourEstimator(Estimator):
         term = ksg([self.scores[:, block] for block in blocks])
         missing = self.copula.between_value(blocks) - term.value
         return replace(term, systematic=max(term.systematic, missing))
-
-    def between_value(self, blocks: Blocks) -> float:
-        return ksg([self.scores[:, block] for block in blocks]).value
 
 
 def ksg_value(blocks: Sequence[Block]) -> float:
@@ -164,20 +160,12 @@ def _within_strip(block: Block, radius: Rows) -> Within:
 
 
 def _within_ball(block: Block, radius: Rows) -> Within:
-    tree = cKDTree(block)
-    # The tree counts distances up to the radius: of the next smaller number, those below it.
-    below = np.nextafter(radius, 0)
-    count = tree.query_ball_point(block, below, p=np.inf, return_length=True)
-    # Slices of rows that hold some `PAIRS` others together.
-    ends = np.flatnonzero(np.diff(count.cumsum() // PAIRS)) + 1
+    parts = np.array_split(np.arange(len(block)), -(-(block.size * len(block)) // PAIRS))
+
+    def held(rows: Int64[np.ndarray, "_"]) -> Bool[np.ndarray, "_ N"]:
+        return np.abs(block[rows][:, None] - block).max(axis=2) < radius[rows][:, None]
 
     def spread(weight: Rows) -> Rows:
-        received = np.zeros(len(block))
-        for start, end in pairwise([0, *ends.tolist(), len(count)]):
-            rows = slice(start, end)
-            held = tree.query_ball_point(block[rows], below[rows], p=np.inf)
-            pairs = np.repeat(weight[rows], count[rows])
-            received += np.bincount(np.concatenate(held), pairs, len(block))
-        return received
+        return sum(weight[rows] @ held(rows) for rows in parts)
 
-    return count, spread
+    return np.concatenate([held(rows).sum(axis=1) for rows in parts]), spread

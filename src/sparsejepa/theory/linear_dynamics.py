@@ -21,8 +21,10 @@ from scipy.integrate import solve_ivp
 from scipy.special import hyp2f1
 
 Objective = Literal["jepa", "mae"]
+# One number a feature; gains at times.
+PerFeature, Gains = Float[np.ndarray, "F"], Float[np.ndarray, "T F"]
 # One number for all features, or one for each.
-PerFeature = float | Sequence[float] | Float[np.ndarray, "F"]
+Numbers = float | Sequence[float] | PerFeature
 
 # Of log w: the solver's critical times are exact to 1e-6.
 TOLERANCE = 1e-10
@@ -40,9 +42,9 @@ class LinearDynamics:
 
     objective: Objective  # jepa: the target is the encoder's own output on y; mae: y itself
     depth: int  # L, linear layers of the encoder
-    covariance: Float[np.ndarray, "F"]  # lambda_i = E[x_i y_i]
-    regression: Float[np.ndarray, "F"]  # rho_i = lambda_i / E[x_i²]
-    epsilon: Float[np.ndarray, "F"]  # gain w_i at time 0
+    covariance: PerFeature  # lambda_i = E[x_i y_i]
+    regression: PerFeature  # rho_i = lambda_i / E[x_i²]
+    epsilon: PerFeature  # gain w_i at time 0
 
     @property
     def power(self) -> int:
@@ -50,17 +52,13 @@ class LinearDynamics:
         return (2 if self.objective == "jepa" else 1) * self.depth - 1
 
     @property
-    def end(self) -> Float[np.ndarray, "F"]:
+    def end(self) -> PerFeature:
         """The fixed points."""
         return fixed_point(self.objective, self.depth, self.regression)
 
 
 def linear_dynamics(
-    objective: Objective,
-    depth: int,
-    covariance: PerFeature,
-    regression: PerFeature,
-    epsilon: PerFeature,
+    objective: Objective, depth: int, covariance: Numbers, regression: Numbers, epsilon: Numbers
 ) -> LinearDynamics:
     """Broadcasts lambda, rho and epsilon to one length and checks that the theory covers them."""
     given = (np.atleast_1d(np.asarray(a, float)) for a in (covariance, regression, epsilon))
@@ -76,23 +74,19 @@ def linear_dynamics(
     return LinearDynamics(objective, depth, lam, rho, start)
 
 
-def fixed_point(
-    objective: Objective, depth: int, regression: Float[np.ndarray, "F"]
-) -> Float[np.ndarray, "F"]:
+def fixed_point(objective: Objective, depth: int, regression: PerFeature) -> PerFeature:
     """Where the gain ends: rho^L for JEPA (V = rho), rho^(L / (L + 1)) for MAE (V w = rho)."""
     return regression ** (depth if objective == "jepa" else depth / (depth + 1))
 
 
-def log_growth(dynamics: LinearDynamics, gain: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
+def log_growth(dynamics: LinearDynamics, gain: PerFeature) -> PerFeature:
     """d ln w / dt = lambda (u^k - u^(2L) / rho), u = w^(1/L), k = 2L - 1 (JEPA) or L - 1 (MAE)."""
     layer = gain ** (1 / dynamics.depth)  # each of the L layers, and V
     rest = layer ** (2 * dynamics.depth) / dynamics.regression
     return dynamics.covariance * (layer**dynamics.power - rest)
 
 
-def trajectories(
-    dynamics: LinearDynamics, times: Float[np.ndarray, "T"]
-) -> Float[np.ndarray, "T F"]:
+def trajectories(dynamics: LinearDynamics, times: Float[np.ndarray, "T"]) -> Gains:
     """The gains at increasing times from 0 on, by a stiff solver in log w.
 
     Without the exact Jacobian it takes a hundred times as many steps.
@@ -108,7 +102,7 @@ def trajectories(
         )
     depth = dynamics.depth
 
-    def slope(log_gain: Float[np.ndarray, "F"]) -> Float[np.ndarray, "F"]:
+    def slope(log_gain: PerFeature) -> PerFeature:
         layer = np.exp(log_gain) ** (1 / depth)
         rest = 2 * depth * layer ** (2 * depth) / dynamics.regression
         return dynamics.covariance / depth * (dynamics.power * layer**dynamics.power - rest)
@@ -128,9 +122,7 @@ def trajectories(
     return np.exp(solved.y.T)
 
 
-def crossing_times(
-    times: Float[np.ndarray, "T"], gains: Float[np.ndarray, "T F"], levels: Float[np.ndarray, "F"]
-) -> Float[np.ndarray, "F"]:
+def crossing_times(times: Float[np.ndarray, "T"], gains: Gains, levels: PerFeature) -> PerFeature:
     """When each gain, log-linear between samples, first reaches its level; NaN: never."""
     found = np.full(len(levels), np.nan)
     for feature, level in enumerate(levels):
@@ -144,7 +136,7 @@ def crossing_times(
     return found
 
 
-def critical_time(dynamics: LinearDynamics, fraction: float) -> Float[np.ndarray, "F"]:
+def critical_time(dynamics: LinearDynamics, fraction: float) -> PerFeature:
     """Time from epsilon to `fraction` of the fixed point, in closed form [derived here].
 
     JEPA, by partial fractions, with u_0 and u_1 the ends:

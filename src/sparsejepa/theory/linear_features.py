@@ -44,23 +44,13 @@ class FeatureModel:
         return self.covariance / (self.signal + self.noise)
 
 
-def model_of(
-    covariance: Float[np.ndarray, "F"], regression: Float[np.ndarray, "F"]
-) -> FeatureModel:
-    """The static model that has these lambda > 0 and rho, above 0 to 1."""
-    noise = covariance * (1 / regression - 1)
-    return FeatureModel(covariance, noise, np.ones_like(covariance))
-
-
 def sample(
     model: FeatureModel, count: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N F"]]:
     """`count` independent Gaussian pairs (x, y) in float64."""
     drawn = torch.randn(4, count, len(model.signal), generator=generator, dtype=torch.float64)
     first, innovation, noise_x, noise_y = drawn
-    signal, noise, persistence = map(
-        torch.from_numpy, (model.signal, model.noise, model.persistence)
-    )
+    signal, noise, persistence = map(torch.from_numpy, vars(model).values())
     later = persistence * first + (1 - persistence.square()).sqrt() * innovation
     x = signal.sqrt() * first + noise.sqrt() * noise_x
     return x, signal.sqrt() * later + noise.sqrt() * noise_y
@@ -79,10 +69,8 @@ def turned_moments(
     covariance: Float[Tensor, "2"], regression: Float[Tensor, "2"], degrees: float
 ) -> Moments:
     """Moments of two features, with E[x x^T] turned by an angle; at 0 degrees they commute."""
-    angle = math.radians(degrees)
-    turn = covariance.new_tensor(
-        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-    )
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = covariance.new_tensor([[cos, -sin], [sin, cos]])
     return Moments(turn @ (covariance / regression).diag() @ turn.T, covariance.diag())
 
 

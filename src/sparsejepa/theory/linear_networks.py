@@ -131,13 +131,6 @@ def sample_moments(x: Float[Tensor, "N d"], y: Float[Tensor, "N d"]) -> Moments:
     return Moments(x.T @ x / len(x), y.T @ x / len(x))
 
 
-def feature_gains(
-    encoders: Float[Tensor, "T d d"], directions: Float[Tensor, "d F"]
-) -> Float[Tensor, "T F"]:
-    """||W e|| for unit directions e, in columns; w_i where features decouple."""
-    return (encoders @ directions).norm(dim=1)
-
-
 def imbalance(network: Float[Tensor, "M d d"]) -> Float[Tensor, "L d d"]:
     """W_{a+1}^T W_{a+1} - W_a W_a^T, V above W_L included; 0 is balanced, and kept by the flow."""
     lower, upper = network[:-1], network[1:]

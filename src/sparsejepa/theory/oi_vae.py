@@ -69,10 +69,9 @@ def bars_experiment(config: BarsConfig, seed: int) -> BarsResult:
     groups = torch.arange(config.size).view(-1, 1)
     eta, strength = config.weight_learning_rate, config.strength
     for _ in range(config.steps):
-        parts = negative_elbo(parameters, mean, covariance)
-        gradients = torch.autograd.grad(sum(parts.values()), [weight, *others])
-        for parameter, gradient in zip([weight, *others], gradients, strict=True):
-            parameter.grad = gradient
+        adam.zero_grad()
+        weight.grad = None
+        sum(negative_elbo(parameters, mean, covariance).values()).backward()
         adam.step()
         with torch.no_grad():
             if config.proximal:
@@ -99,8 +98,7 @@ def initial_parameters(config: BarsConfig, seed: int) -> dict[str, Tensor]:
     """Initial values. W is N(0, 1) as in the paper's code: large, lest columns die at once."""
     size, latents = config.size, config.latents
     options = {"generator": generator(seed, "oi-VAE"), "dtype": torch.float64}
-    normal = functools.partial(torch.randn, **options)
-    zeros = functools.partial(torch.zeros, dtype=torch.float64)
+    normal, zeros = functools.partial(torch.randn, **options), torch.zeros
     values = {
         "weight": normal(size, latents),  # W [G, K]
         "generator": 0.1 * normal(size, size),  # of f^(g): pixels of row g for an input of 1
@@ -110,7 +108,7 @@ def initial_parameters(config: BarsConfig, seed: int) -> dict[str, Tensor]:
         "log_std": zeros(latents),  # of q(z | x); for linear decoders the best is constant in x
         "log_noise": torch.tensor(config.brightness, dtype=torch.float64).log(),
     }
-    return {name: value.requires_grad_() for name, value in values.items()}
+    return {name: value.double().requires_grad_() for name, value in values.items()}
 
 
 def negative_elbo(
