@@ -97,7 +97,7 @@ def test_a_dry_run_says_what_is_stale(root: Path):
     result = call("reproduce", "--dry-run")
     assert result.exit_code == 0
     why = "it has not been run yet (there is no manifest.json)"
-    assert result.stdout.splitlines() == [f"demo/toy/jepa-seed{s}: {why}" for s in (0, 1)]
+    assert result.stdout.splitlines() == [f"demo/toy/jepa-seed{s} (train): {why}" for s in (0, 1)]
     assert not (root / "book").exists()
 
 

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 PARTS = {
     "claims": partial(claims.part, "one_by_one"),
     "counts": partial(claims.part, "in_short"),
+    "in-plain-words": partial(claims.part, "in_plain_words"),
     "own-runs": tables.own_runs,
     "runs": tables.committed_runs,
     "scorecard": partial(claims.part, "at_a_glance"),

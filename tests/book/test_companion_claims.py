@@ -54,6 +54,14 @@ def show(root: Path, *parts: str) -> str:
     return "\n\n".join(PARTS[part](book) for part in parts or ("scorecard", "claims"))
 
 
+def test_claims_that_ask_are_answered_on_top(root: Path):
+    """In the words of the ledger, with number and verdict; the claim that asks nothing is not."""
+    assert show(root, "in-plain-words").replace("\\", "") == (
+        "- Is a ahead: +6.0 points [+3.5, +8.5], 3 seeds, 1,200 test images. "
+        "[reproduced]{.verdict .verdict-reproduced}"
+    )
+
+
 def test_each_claim_has_a_row_and_a_section(root: Path, warnings: list[str]):
     """With what was said and measured, the verdict as a word, and where it came from."""
     page = show(root)

@@ -17,6 +17,7 @@ from sparsejepa.companion.parameters import own_folder
 from sparsejepa.companion.provenance import runs_root
 from sparsejepa.companion.runs import run_notebook
 from sparsejepa.companion.study import load_study, stale_runs
+from sparsejepa.training.code import code_sha256
 from tests.companion.tiny_repository import PRESET, TOY, make_repository, write_preset
 
 VALUES = st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False), st.text())
@@ -165,3 +166,22 @@ def test_a_study_makes_what_is_stale_and_only_that(root: Path):
         "report",
         ["its input demo/toy/jepa-seed1 has changed since"],
     )
+
+
+def test_a_report_of_kept_trainings_trains_nothing(root: Path):
+    """Where its code is that of here; a run that keeps none and reads no others trains."""
+    two_notebooks(root)
+    toy, other, report = load_study(root, "demo")
+    assert study.trains(root, toy, set()) and not study.trains(root, report, set())
+    folder, training = runs_root(root) / toy.id, runs_root(root) / "demo" / "trainings" / "a"
+    write_json(folder / "timing.json", {"training_seconds": 1.0})
+    made = {"preset": "demo", "parameters": toy.parameters, "trainings": {"demo/trainings/a": {}}}
+    write_json(folder / "manifest.json", made)
+    assert study.trains(root, toy, {training}), "the training is gone"
+    here = code_sha256(root / "src" / "sparsejepa")
+    write_json(training / "training.json", {"code_sha256": here})
+    assert not study.trains(root, toy, set())
+    write_json(training / "training.json", {"code_sha256": "other"})
+    assert study.trains(root, toy, set()) and not study.trains(root, toy, {training})
+    write_json(folder / "manifest.json", made | {"parameters": other.parameters})
+    assert study.trains(root, toy, {training}), "another seed"

@@ -19,6 +19,7 @@ claims:
   - id: better
     paper: A paper
     title: a is better than b
+    asks: Is a ahead
     statement: With the penalty, a reads off classes better than b.
     quoted: {says: +5 points, value: 5, unit: points, mark: secondary, where: "?"}
     notebook: nb

@@ -122,6 +122,7 @@ class Claim(Entry):
     paper: Text  # a paper's name
     title: Annotated[str, Field(pattern=r"^[^`<>$]+$")]  # a short sentence: plain text, for links
     statement: Text  # the claim in our words
+    asks: Text = ""  # on top of the scorecard, before the first number: "At counting objects"
     quoted: Quoted
     notebook: Text  # where it is tested or will be, as "01_pretrain"
     expected: Verdict  # what the numbers are known to say; the build fails where they do not
