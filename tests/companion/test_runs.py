@@ -112,11 +112,17 @@ def test_an_executed_copy_can_be_published(finished: Path, root: Path):
     assert paths == {"input_path": "notebooks/toy.ipynb", "output_path": "executed.ipynb"}
 
 
+@pytest.mark.parametrize("crashed", [False, True])
 def test_a_failed_run_keeps_the_earlier_results(
-    finished: Path, root: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, root: Path, capsys: pytest.CaptureFixture[str], crashed: bool
 ):
-    """One sentence with the cell's error, the failed copy aside, the finished run untouched."""
+    """One sentence with the cell's error, the failed copy aside, the finished run untouched.
+
+    Also where a crash between the two renames of publishing left the finished run aside.
+    """
     before, source = content(finished), (root / NOTEBOOK).read_text()
+    if crashed:
+        finished.rename(root / "book/runs/attempts/demo/toy/jepa-seed1/earlier")
     (root / NOTEBOOK).write_text(source.replace("if crash:", "if True:"))
     try:
         with pytest.raises(RunFailed) as error:

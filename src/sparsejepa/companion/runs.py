@@ -78,6 +78,9 @@ def run_notebook(
         print(f"{label(source)} as {folder.as_posix()}", flush=True)
         # What an earlier attempt left; trainings lie elsewhere and stay.
         working, earlier = attempt / "run", attempt / "earlier"
+        if earlier.is_dir() and not run_folder.exists():
+            # A crash between the two renames below left the only copy here.
+            earlier.rename(run_folder)
         for left in (working, earlier):
             shutil.rmtree(left, ignore_errors=True)
         (attempt / "failed.ipynb").unlink(missing_ok=True)
