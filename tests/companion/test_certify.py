@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from sparsejepa.companion.certify import agree, certify, verify
-from sparsejepa.companion.manifest import staleness
+from sparsejepa.companion.manifest import stale_runs, staleness
 from sparsejepa.companion.runs import run_notebook
-from sparsejepa.companion.study import stale_runs
 from tests.companion.tiny_repository import PRESET, TOY, git, make_repository, write_preset
 
 RUNS = ["demo/toy/jepa-seed0", "demo/toy/jepa-seed1"]
@@ -24,7 +23,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(root, "add", "src", "notebooks")
     git(root, "commit", "-qm", "all")
     for run in ("jepa-seed0", "jepa-seed1"):
-        run_notebook(Path("toy"), "demo", run, root=root)
+        run_notebook(root, Path("toy"), "demo", run)
     monkeypatch.chdir(root)
     return root
 

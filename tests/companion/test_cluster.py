@@ -15,9 +15,9 @@ import yaml
 
 from sparsejepa.companion.certify import verify
 from sparsejepa.companion.files import read_json, write_json
-from sparsejepa.companion.manifest import seal_run
+from sparsejepa.companion.manifest import seal_run, stale_runs
+from sparsejepa.companion.parameters import load_study
 from sparsejepa.companion.provenance import runs_root
-from sparsejepa.companion.study import load_study, stale_runs
 from tests.notebooks.conftest import preset
 from tests.repository import ROOT
 
