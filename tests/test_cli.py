@@ -28,7 +28,7 @@ def call(*arguments: str) -> Result:
     ("arguments", "message"),
     [
         (["-p", "seed"], "Write a parameter as name=value, not 'seed'"),
-        (["--preset", "dmo"], "no preset 'dmo'"),
+        (["--preset", "dmo"], "no preset 'dmo'; the presets are demo"),
     ],
 )
 def test_a_users_mistake_is_one_sentence(root: Path, arguments: list[str], message: str):

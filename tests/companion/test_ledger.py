@@ -102,15 +102,6 @@ def test_what_is_no_number_is_refused(tmp_path: Path, value: Any):
         numbers_at(runs, "reference/theory/all:rise")
 
 
-def test_numbers_of_seeds_lists_and_manifests(tmp_path: Path):
-    """One a seed, every one of a list, and what the manifest counts."""
-    runs = make_runs(tmp_path)
-    assert numbers_at(runs, "reference/nb/b-seed{seed}:accuracy.b, last", (0, 2)) == [0.4, 0.41]
-    assert numbers_at(runs, "reference/theory/all:times") == [1, 2, 3]
-    assert numbers_at(runs, "reference/theory/all:gain") == [0.5]
-    assert numbers_at(runs, "reference/theory/all:manifest.seeds") == [3]
-
-
 def test_the_committed_ledger_stands():
     """No run, seed or key is missing; all papers are covered, cited and marked."""
     committed = load_ledger(ROOT / LEDGER)

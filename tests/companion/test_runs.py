@@ -36,40 +36,27 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("wrong", "message"),
     [
-        ({"sed": 1}, "notebooks/toy.ipynb has no parameter 'sed'; did you mean 'seed'? Its param"),
-        ({"colour": 1}, "no parameter 'colour'. Its parameters are seed, rate, method, crash."),
-        ({"run_folder": "x"}, "no parameter 'run_folder'"),
-        ({"seed": "one"}, "seed must be int, not 'one'"),
-        ({"seed": True}, "seed must be int, not True"),
-        ({"rate": True}, "rate must be a finite float, not True"),
-        ({"rate": float("nan")}, "rate must be a finite float, not nan"),
-        ({"method": 1}, "method must be str, not 1"),
+        ({"overrides": {"sed": 1}}, "toy.ipynb has no parameter 'sed'; did you mean 'seed'? Its"),
+        ({"overrides": {"colour": 1}}, "'colour'. Its parameters are seed, rate, method, crash."),
+        ({"overrides": {"run_folder": "x"}}, "no parameter 'run_folder'"),
+        ({"overrides": {"seed": "one"}}, "seed must be int, not 'one'"),
+        ({"overrides": {"seed": True}}, "seed must be int, not True"),
+        ({"overrides": {"rate": True}}, "rate must be a finite float, not True"),
+        ({"overrides": {"rate": float("nan")}}, "rate must be a finite float, not nan"),
+        ({"overrides": {"method": 1}}, "method must be str, not 1"),
+        ({"run": "jepa"}, "no run 'jepa' of toy; its runs are jepa-seed0, jepa-seed1."),
+        ({"notebook": "tyo"}, "notebooks/tyo.ipynb does not exist; there are: toy."),
     ],
 )
-def test_wrong_parameters_stop_before_anything_runs(root: Path, overrides: dict, message: str):
-    """One sentence that names the parameter, and no folder is made."""
+def test_what_is_wrong_stops_before_anything_runs(root: Path, wrong: dict, message: str):
+    """One sentence that names the value and what there is, and no folder is made."""
     before = set(root.rglob("*"))
-    with pytest.raises(ValueError) as error:
-        run_notebook(root, NOTEBOOK, "demo", overrides=overrides)
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        run_notebook(root, **{"notebook": NOTEBOOK, "preset": "demo"} | wrong)
     assert message in str(error.value) and "\n" not in str(error.value)
     assert set(root.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("notebook", "preset", "run", "message"),
-    [
-        ("notebooks/toy.ipynb", "dmo", "", "no preset 'dmo'; the presets are demo"),
-        ("notebooks/toy.ipynb", "demo", "jepa", "no run 'jepa' of toy; its runs are jepa-seed0"),
-        ("notebooks/tyo.ipynb", "demo", "", "notebooks/tyo.ipynb does not exist; there are: toy"),
-    ],
-)
-def test_unknown_names_are_answered_with_the_known(root, notebook, preset, run, message):
-    """A notebook, preset or run that is not there."""
-    with pytest.raises((ValueError, FileNotFoundError)) as error:
-        run_notebook(root, Path(notebook), preset, run)
-    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(

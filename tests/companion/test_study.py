@@ -180,8 +180,7 @@ def test_a_report_of_kept_trainings_trains_nothing(root: Path):
     assert manifest.trains(root, toy, manifest.valid_trainings(root)), "the training is gone"
     write_json(training / "training.json", {"code_sha256": "other"})
     assert manifest.valid_trainings(root) == set()
-    here = code_sha256(root / "src" / "sparsejepa")
-    write_json(training / "training.json", {"code_sha256": here})
+    write_json(training / "training.json", {"code_sha256": code_sha256(root / "src/sparsejepa")})
     assert manifest.valid_trainings(root) == {training}
     assert not manifest.trains(root, toy, {training})
     write_json(folder / "manifest.json", made | {"parameters": other.parameters})
