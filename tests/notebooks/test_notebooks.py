@@ -77,7 +77,7 @@ def test_the_scorecard_pairs_the_runs(finished):
         assert pair == "sparsejepa-seed0 - jepa-seed0"
         for cell in results[key][pair].values():
             assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]
-    assert results["conclusion"].count("for a single seed") == 4
+    assert results["conclusion"].count("for 1 seed") == 4
 
 
 def test_the_screening_changes_one_setting_at_a_time(finished):

@@ -16,7 +16,7 @@ from tests.training.test_resume import cut
 from tests.training.tiny import MODEL, SPARSE, flat, start, tiny_config, train_here
 
 # Noise by a key breaks the graph: these compile in parts.
-KEYED = {"sparsejepa-r3", "sigreg", "rectified"}
+KEYED = {"sparsejepa-r3", "sigreg", "jepa-sigreg", "rectified"}
 CHANGES = {"model": SPARSE, "epochs": 2}
 
 

@@ -74,9 +74,11 @@ class Trainings:
         """
         key = training_key(config, pixel_sha256)
         for place in (self.folder, *self.others):
-            for folder in sorted(place.glob(f"*-{key}")):
-                if (folder / FACTS).is_file() and self._valid(folder):
-                    return self._hand_out(folder)
+            for path in sorted(place.glob(f"*/{FACTS}")):
+                # Not by the folder's name: an earlier edition named it by exact digits.
+                facts = json.loads(path.read_text(encoding="utf-8"))
+                if _key(facts["config"], facts["pixel_sha256"]) == key and self._valid(path.parent):
+                    return self._hand_out(path.parent)
         folder = self.folder / f"{name}-{key}"
         checkpoints = folder / "checkpoints"
         _discard_other_code(checkpoints)
@@ -149,10 +151,17 @@ def load_training(folder: Path) -> Training:
 def training_key(config: PretrainConfig, pixel_sha256: str) -> str:
     """Names all that decides a training but its code.
 
-    Fields with their defaults do not count: one that a later version adds changes no key.
+    Fields with their defaults do not count: one that a later version adds changes no key. Of
+    numbers twelve digits count: the last ones of the images' mean and standard deviation differ
+    between processors.
     """
-    text = json.dumps([_without_defaults(config), pixel_sha256], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _key(_without_defaults(config), pixel_sha256)
+
+
+def _key(settings: Mapping[str, Any], pixel_sha256: str) -> str:
+    text = json.dumps([settings, pixel_sha256], sort_keys=True)
+    rounded = json.loads(text, parse_float=lambda digits: f"{float(digits):.12g}")
+    return hashlib.sha256(json.dumps(rounded).encode()).hexdigest()[:16]
 
 
 def _without_defaults(config: Any) -> dict[str, Any]:
