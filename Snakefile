@@ -4,7 +4,7 @@
 #     snakemake --config preset=paper --executor slurm --jobs 4
 #
 # On one machine `sparsejepa reproduce --preset P` does the same. What is stale is decided by content
-# (sparsejepa.companion.study), not by the times of files, which mean nothing after a git clone. The
+# (sparsejepa.companion.manifest), not by the times of files, which mean nothing after a git clone. The
 # files that Snakemake watches are marks of the runs made in this call; the runs themselves are put
 # in place by `sparsejepa run`, whole or not at all.
 
@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sparsejepa.companion.study import stale_runs
+from sparsejepa.companion.manifest import stale_runs
 
 PRESET = config.get("preset", "demo")
 # Relative: braces in the path of the checkout would be wildcards.
@@ -29,7 +29,7 @@ def mark(run):
 
 def marks_of_needs(wildcards):
     run = next(r for r in STALE if r.id == f"{PRESET}/{wildcards.notebook}/{wildcards.run}")
-    return [mark(other) for other in STALE if other.notebook in run.needs]
+    return [mark(need) for need in run.needs if need in STALE]
 
 
 rule all:

@@ -27,9 +27,8 @@ def call(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-p", "sed=1"], "notebooks/toy.ipynb has no parameter 'sed'; did you mean 'seed'?"),
         (["-p", "seed"], "Write a parameter as name=value, not 'seed'"),
-        (["--preset", "dmo"], "no preset 'dmo'"),
+        (["--preset", "dmo"], "no preset 'dmo'; the presets are demo"),
     ],
 )
 def test_a_users_mistake_is_one_sentence(root: Path, arguments: list[str], message: str):
@@ -84,7 +83,7 @@ def test_never_more_runs_than_jobs(root: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs at a time share the cores."""
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(
-        "sparsejepa.companion.study.reproduce",
+        "sparsejepa.companion.runs.reproduce",
         lambda root, runs, jobs, threads: asked.append((threads, jobs)),
     )
     for cores, jobs in (("8", "3"), ("2", "5")):

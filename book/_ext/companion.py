@@ -32,7 +32,8 @@ import companion_tables as tables
 from companion_book import Book
 from companion_markdown import number, text
 from companion_page import page_of_run, point_buttons_at_source
-from sparsejepa.companion.ledger import LEDGER, making_command, value_at
+from sparsejepa.companion.ledger import LEDGER, value_at
+from sparsejepa.companion.parameters import run_command
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def open_book(app: Sphinx, env: BuildEnvironment, docnames: Sequence[str]) -> No
     # Runs without a page count too: other pages print their numbers. Own runs may be as they like.
     for run in dict.fromkeys([*book.page_of_run, *book.runs(committed=True)]):
         page = book.page_of_run.get(run, f"book/runs/{run}/executed")
-        again = f"make it by `{making_command(run)}`"
+        again = f"make it by `{run_command(run)}`"
         if missing := book.missing(run):
             warn("missing", page, f"the run {run} has no {', '.join(missing)}; {again}.")
         elif reasons := book.stale(run):

@@ -10,7 +10,7 @@ import yaml
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.ledger import LEDGER, Judgement, Ledger, judge, load_ledger
 from sparsejepa.companion.manifest import staleness
-from sparsejepa.companion.study import load_study
+from sparsejepa.companion.parameters import load_study
 
 RUNS = PurePosixPath("book/runs")
 # What a finished run always has; figures and weights depend on the notebook.

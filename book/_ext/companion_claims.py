@@ -136,7 +136,7 @@ def _template() -> Any:
     )
     environment.globals |= globals() | {
         "comparisons": ledger.comparisons,
-        "making_command": ledger.making_command,
+        "run_command": ledger.run_command,
         "seeds_needed": SEEDS_NEEDED,
         "error_rate": f"{ERROR_RATE:.0%}",
     }

@@ -9,8 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from sparsejepa.companion.manifest import RunFailed
-from sparsejepa.companion.provenance import cores as usable_cores
-from sparsejepa.companion.provenance import repository_root
+from sparsejepa.companion.provenance import hardware, repository_root
 
 
 class OneSentence(TyperGroup):
@@ -69,9 +68,9 @@ def doctor() -> None:
 
 @app.command()
 def run(
-    notebook: Annotated[Path, typer.Argument(help="As notebooks/01_pretrain.ipynb.")],
+    notebook: Annotated[str, typer.Argument(help="As notebooks/01_pretrain.ipynb.")],
     preset: Annotated[str, PRESET] = "demo",
-    run: Annotated[str | None, typer.Option(help="A run that the preset names.")] = None,
+    run: Annotated[str, typer.Option(help="A run that the preset names.")] = "",
     parameter: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", help="name=value, over the preset's; may be repeated."),
@@ -79,11 +78,12 @@ def run(
 ) -> None:
     """Runs one notebook; an interrupted run goes on when the command is given again."""
     from sparsejepa.companion.parameters import parse_overrides
-    from sparsejepa.companion.runs import find_notebook, run_notebook
+    from sparsejepa.companion.provenance import notebook_path
+    from sparsejepa.companion.runs import run_notebook
 
     root = repository_root()
-    source = find_notebook(root, notebook)
-    run_notebook(source, preset, run, parse_overrides(source, parameter or []), root)
+    overrides = parse_overrides(notebook_path(root, notebook), parameter or [])
+    run_notebook(root, notebook, preset, run, overrides)
 
 
 @app.command()
@@ -102,14 +102,13 @@ def reproduce(
 
     An interrupted study goes on where it was when the command is given again.
     """
-    from sparsejepa.companion.manifest import certified_trainings
-    from sparsejepa.companion.study import reproduce as make
-    from sparsejepa.companion.study import stale_runs, trains
+    from sparsejepa.companion.manifest import stale_runs, trains, valid_trainings
+    from sparsejepa.companion.runs import reproduce as make
 
     root = repository_root()
-    stale, kept = stale_runs(root, preset), certified_trainings(root)
+    stale, valid = stale_runs(root, preset), valid_trainings(root)
     for study_run, reasons in stale:
-        what = "train" if trains(root, study_run, kept) else "only report, no training"
+        what = "train" if trains(root, study_run, valid) else "only report, no training"
         typer.echo(f"{study_run.id} ({what}): {'; '.join(reasons)}")
     if not stale:
         typer.echo(f"Every run of {preset} is fresh.")
@@ -118,7 +117,7 @@ def reproduce(
     # Takes seconds, and what is stale is said without it.
     import torch
 
-    cores = cores or usable_cores()
+    cores = cores or hardware()["cores"]
     # On a CPU, two runs side by side get more done than one with twice the threads, which wait for
     # each other at every operation; a GPU is best left to one.
     jobs = min(cores, jobs or (1 if torch.cuda.is_available() else 2))
@@ -145,10 +144,11 @@ def certify(
     """
     from sparsejepa.companion.certify import certify as outcomes_of
 
-    outcomes = outcomes_of(repository_root(), preset, base, only)
-    for outcome in outcomes:
-        typer.echo(outcome.line())
-    raise typer.Exit(any(outcome.state in ("stale", "missing") for outcome in outcomes))
+    wrong = 0
+    for found in outcomes_of(repository_root(), preset, base, only):
+        typer.echo(found.line())
+        wrong += found.state in ("stale", "missing")
+    raise typer.Exit(wrong > 0)
 
 
 @app.command()

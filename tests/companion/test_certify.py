@@ -1,13 +1,17 @@
 """Old code against new code: what is equal is certified, what differs is named."""
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from sparsejepa.companion.certify import agree, certify, verify
-from sparsejepa.companion.manifest import staleness
+from sparsejepa.companion.certify import _run_all, agree, certify, compare_runs, verify
+from sparsejepa.companion.files import read_json, write_json
+from sparsejepa.companion.manifest import seal_run, stale_runs, staleness
+from sparsejepa.companion.parameters import StudyRun
 from sparsejepa.companion.runs import run_notebook
-from sparsejepa.companion.study import stale_runs
 from tests.companion.tiny_repository import PRESET, TOY, git, make_repository, write_preset
 
 RUNS = ["demo/toy/jepa-seed0", "demo/toy/jepa-seed1"]
@@ -24,7 +28,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(root, "add", "src", "notebooks")
     git(root, "commit", "-qm", "all")
     for run in ("jepa-seed0", "jepa-seed1"):
-        run_notebook(Path("toy"), "demo", run, root=root)
+        run_notebook(root, Path("toy"), "demo", run)
     monkeypatch.chdir(root)
     return root
 
@@ -67,13 +71,53 @@ def test_a_missing_base_is_one_sentence(root: Path):
 
 
 def test_reports_run_again_and_are_compared(root: Path):
-    """All numbers agree; an edited file is named; what takes too long is left out."""
+    """All numbers agree; an edited file or another number is named; what takes long is left."""
     again = [(one.state, one.details) for one in verify(root, "demo", 5.0)]
     assert again == [("agrees", "1 numbers compared")] * 2
     assert {f.state for f in verify(root, "demo", -1.0)} == {"not done"}
     (root / "book" / "runs" / RUNS[0] / "results.json").write_text('{"answer": 41}')
     found = {f.run: f for f in verify(root, "demo", 5.0)}
     assert found[RUNS[0]][1:] == ("edited", "results.json is not what the run wrote")
+    folder = root / "book" / "runs" / RUNS[0]
+    seal_run(folder, read_json(folder / "manifest.json"))
+    found = {f.run: f for f in verify(root, "demo", 5.0)}
+    said = "1 numbers compared; answer: printed 41, computed 42"
+    assert found[RUNS[0]][1:] == ("differs", said)
+
+
+def left_by(tree: Path, weights: list[float], **results: object) -> Path:
+    """The folder of a run in a tree, which read one training."""
+    run, training = (tree / "book/runs/golden" / name for name in ("01/a", "trainings/a"))
+    made = {"parameters": {"seed": 0, tree.name: 1}, "trainings": {"golden/trainings/a": {}}}
+    write_json(run / "manifest.json", made)
+    write_json(run / "results.json", results)
+    training.mkdir(parents=True)
+    save_file({"w": np.array(weights)}, training / "encoder.safetensors")
+    return run
+
+
+def test_what_is_compared_of_a_run(tmp_path: Path):
+    """Tensors and numbers that the old code left; words, times and what came since are not."""
+    kept, since = {"accuracy": [0.5, 1], "loss": 2.0, "note": "a"}, {"note": "b", "more": 3}
+    old = left_by(tmp_path / "old", [1.0, np.nan, 2.0], **kept, seconds=1.0)
+    new = left_by(tmp_path / "new", [1.0, np.nan, 2.0], **kept | since, seconds=2.0)
+    assert compare_runs(old, new) == ({"tensors": 1, "numbers": 3}, {})
+    other = left_by(tmp_path / "other", [1.0, 0.0, 3.0], loss=2, accuracy=[0.5])
+    assert compare_runs(old, other)[1] == {
+        "training": "encoder.safetensors > w > 1: nan -> 0.0",
+        "report": "accuracy > 1: 1 -> None",
+    }
+
+
+def test_a_training_is_killed_at_its_first_checkpoint(tmp_path: Path, monkeypatch):
+    """And goes on from there; the last words of a run that fails are kept."""
+    (tmp_path / "book" / "runs").mkdir(parents=True)
+    code = "import pathlib, time; file = pathlib.Path('book/runs/checkpoint.pt'); file.exists() or "
+    code += "(file.touch(), time.sleep(600)); 1 / 0"
+    monkeypatch.setattr(StudyRun, "command", [sys.executable, "-c", code])
+    run = StudyRun("golden", "01_pretrain", "a", {}, ())
+    words = f"{tmp_path.name} code: ZeroDivisionError: division by zero"
+    assert _run_all(tmp_path, [run]) == {run.id: words}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from sparsejepa.companion import manifest, provenance
-from sparsejepa.companion.files import plain, read_json
+from sparsejepa.companion.files import plain, read_json, write_json
 from sparsejepa.companion.manifest import open_run, seal_run, staleness, without_times
 from sparsejepa.training.code import code_sha256
 from tests.companion.tiny_repository import TOY, make_repository, toy_notebook
@@ -171,14 +171,16 @@ def test_changed_code_needs_a_certificate(finished: Path, root: Path):
 def test_a_certificate_covers_kept_trainings(finished: Path, root: Path):
     """Those that the certified run read, as long as the code that trains is the certificate's."""
     written = read_json(finished / "manifest.json")
-    seal_run(finished, written | {"trainings": {"demo/trainings/a": {}}})
-    assert manifest.certified_trainings(root) == set()
+    seal_run(finished, written | {"trainings": {"demo/trainings/a": {}, "demo/trainings/gone": {}}})
+    training = root / "book/runs/demo/trainings/a"
+    write_json(training / "training.json", {"code_sha256": "of other code"})
+    assert manifest.valid_trainings(root) == set()
     certify(root, "training")
-    assert manifest.certified_trainings(root) == {root / "book/runs/demo/trainings/a"}
+    assert manifest.valid_trainings(root) == {training}
     (root / "src" / "sparsejepa" / "toy.py").write_text(TOY.replace("42", "43"))
-    assert manifest.certified_trainings(root), "a report's code trains nothing"
+    assert manifest.valid_trainings(root), "a report's code trains nothing"
     (root / "src" / "sparsejepa" / "config.py").write_text("# Other code.\n")
-    assert manifest.certified_trainings(root) == set()
+    assert manifest.valid_trainings(root) == set()
 
 
 def test_staleness_names_the_notebook_and_the_parameter(finished: Path, root: Path):

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsejepa.companion import study
+from sparsejepa.companion import manifest, runs
 from sparsejepa.companion.files import read_json, write_json
-from sparsejepa.companion.manifest import seal_run
-from sparsejepa.companion.parameters import own_folder
+from sparsejepa.companion.manifest import seal_run, stale_runs
+from sparsejepa.companion.parameters import load_study, own_folder
 from sparsejepa.companion.provenance import runs_root
 from sparsejepa.companion.runs import run_notebook
-from sparsejepa.companion.study import load_study, stale_runs
 from sparsejepa.training.code import code_sha256
 from tests.companion.tiny_repository import PRESET, TOY, make_repository, write_preset
+from tests.repository import ROOT
 
 VALUES = st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False), st.text())
 
@@ -119,13 +119,14 @@ def test_what_needs_a_failed_run_is_not_started(root: Path):
     two_notebooks(root)
     source = root / "notebooks" / "toy.ipynb"
     source.write_text(source.read_text().replace("if crash:", "if seed == 0:"))
-    study.reproduce(root, load_study(root, "demo"), jobs=2, threads=1)
+    runs.reproduce(root, load_study(root, "demo"), jobs=2, threads=1)
     made = {path.parent.name for path in runs_root(root).glob("demo/*/*/manifest.json")}
     assert made == {"jepa-seed1"}
 
 
 def reproduce(root: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(root / "src")}
+    # The checkout's own folder has a colon in its name, which ends an entry of PYTHONPATH.
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-m", "sparsejepa.cli", "reproduce", "--preset", "demo"]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
@@ -135,10 +136,10 @@ def test_a_study_makes_what_is_stale_and_only_that(root: Path):
     two_notebooks(root)
     demo = runs_root(root) / "demo"
     seed0, seed1, report = (demo / n for n in ("toy/jepa-seed0", "toy/jepa-seed1", "report/all"))
-    run_notebook(Path("toy"), "demo", "jepa-seed0", root=root)
+    run_notebook(root, Path("toy"), "demo", "jepa-seed0")
     before = (seed0 / "manifest.json").read_bytes()
     with pytest.raises(ValueError, match="report needs demo/toy/jepa-seed1, but it has not been"):
-        run_notebook(Path("report"), "demo", "all", root=root)
+        run_notebook(root, Path("report"), "demo", "all")
     made = reproduce(root)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "2 of 2 runs were made" in made.stdout
@@ -157,7 +158,7 @@ def test_a_study_makes_what_is_stale_and_only_that(root: Path):
     assert "its input demo/toy/jepa-seed0 has to be run" in stale["all"]
     toy.write_text(TOY)
     # Made again with equal results, nothing after it is stale; with others, what read them is.
-    run_notebook(Path("toy"), "demo", "jepa-seed1", root=root)
+    run_notebook(root, Path("toy"), "demo", "jepa-seed1")
     assert stale_runs(root, "demo") == []
     write_json(seed1 / "results.json", {"answer": 43})
     seal_run(seed1, read_json(seed1 / "manifest.json"))
@@ -172,16 +173,15 @@ def test_a_report_of_kept_trainings_trains_nothing(root: Path):
     """Where its code is that of here; a run that keeps none and reads no others trains."""
     two_notebooks(root)
     toy, other, report = load_study(root, "demo")
-    assert study.trains(root, toy, set()) and not study.trains(root, report, set())
+    assert manifest.trains(root, toy, set()) and not manifest.trains(root, report, set())
     folder, training = runs_root(root) / toy.id, runs_root(root) / "demo" / "trainings" / "a"
-    write_json(folder / "timing.json", {"training_seconds": 1.0})
     made = {"preset": "demo", "parameters": toy.parameters, "trainings": {"demo/trainings/a": {}}}
     write_json(folder / "manifest.json", made)
-    assert study.trains(root, toy, {training}), "the training is gone"
-    here = code_sha256(root / "src" / "sparsejepa")
-    write_json(training / "training.json", {"code_sha256": here})
-    assert not study.trains(root, toy, set())
+    assert manifest.trains(root, toy, manifest.valid_trainings(root)), "the training is gone"
     write_json(training / "training.json", {"code_sha256": "other"})
-    assert study.trains(root, toy, set()) and not study.trains(root, toy, {training})
+    assert manifest.valid_trainings(root) == set()
+    write_json(training / "training.json", {"code_sha256": code_sha256(root / "src/sparsejepa")})
+    assert manifest.valid_trainings(root) == {training}
+    assert not manifest.trains(root, toy, {training})
     write_json(folder / "manifest.json", made | {"parameters": other.parameters})
-    assert study.trains(root, toy, {training}), "another seed"
+    assert manifest.trains(root, toy, {training}), "another seed"

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from sparsejepa.companion.files import read_json
+from sparsejepa.companion.parameters import load_study
 from sparsejepa.companion.provenance import runs_root
-from sparsejepa.companion.study import load_study, reproduce
+from sparsejepa.companion.runs import reproduce
 from tests.repository import ROOT
 
 PRETRAIN = {

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sparsejepa.companion.study import load_study, stale_runs
+from sparsejepa.companion.manifest import stale_runs
+from sparsejepa.companion.parameters import load_study
 from sparsejepa.intervals import Interval
 from tests.notebooks.conftest import STUDY
 from tests.repository import ROOT, notebook_sources

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparsejepa.companion.provenance import cores, cpu_model, installed
+from sparsejepa.companion.provenance import hardware, installed
 
 # Without these no notebook runs.
 NEEDED = ("torch", "timm", "accelerate", "papermill", "ipykernel", "seaborn", "scikit-learn")
@@ -24,49 +24,47 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
     yield state, f"Python {platform.python_version()}{untested}"
     if missing := [name for name in NEEDED if not installed(name)]:
         yield "fail", f"not installed: {', '.join(missing)}: run pip install -e '.[train,book]'"
-    if other := list(_other_versions(root / "constraints.txt")):
+    file = root / "constraints.txt"
+    pins = file.read_text(encoding="utf-8") if file.is_file() else ""
+    # A build mark such as +cpu or +cu128 is not another version.
+    other = [
+        f"{name} {installed(name)} (tested {version})"
+        for name, version in re.findall(r"^([\w.-]+)==([^\s;#]+)", pins, re.MULTILINE)
+        if installed(name).partition("+")[0] not in ("", version.partition("+")[0])
+    ]
+    if other:
         yield (
             "note",
             f"other versions than tested, numbers may differ slightly: {', '.join(other)}; "
             "for the tested ones: pip install -c constraints.txt -e '.[train,book]'",
         )
-    yield "ok", f"{cores()} cores of {cpu_model()}"
+    machine = hardware()
+    yield "ok", f"{machine['cores']} cores of {machine['cpu']}"
     if installed("torch"):
-        yield "ok", _device()
-    yield _cifar100(root)
-    if not os.access(root, os.W_OK):
-        yield "fail", "the checkout cannot be written: clone it where you may write"
+        # Takes seconds, and only this line needs it.
+        import torch
 
+        from sparsejepa.training.precision import choose_device, choose_precision
 
-def _other_versions(constraints: Path) -> Iterator[str]:
-    text = constraints.read_text(encoding="utf-8") if constraints.is_file() else ""
-    for name, version in re.findall(r"^([\w.-]+)==([^\s;#]+)", text, re.MULTILINE):
-        # A build mark such as +cpu or +cu128 is not another version.
-        if installed(name).partition("+")[0] not in ("", version.partition("+")[0]):
-            yield f"{name} {installed(name)} (tested {version})"
-
-
-def _device() -> str:
-    # Takes seconds, and only this line needs it.
-    import torch
-
-    from sparsejepa.training.precision import choose_device, choose_precision
-
-    device = choose_device()
-    name = torch.cuda.get_device_name(0) if device.type == "cuda" else platform.machine()
-    precision = choose_precision(device).name
-    return f"device {device.type}: {name}, precision {precision}, PyTorch {torch.__version__}"
-
-
-def _cifar100(root: Path) -> tuple[str, str]:
+        device = choose_device()
+        name = torch.cuda.get_device_name(0) if device.type == "cuda" else platform.machine()
+        precision = choose_precision(device).name
+        yield (
+            "ok",
+            f"device {device.type}: {name}, precision {precision}, PyTorch {torch.__version__}",
+        )
     # Notebooks run in the checkout's folder: a relative path starts there.
     folder = root / Path(os.environ.get("SPARSEJEPA_DATA", "")).expanduser() / "cifar100"
-    missing = [split for split in ("train", "test") if not list(folder.glob(f"{split}*.parquet"))]
-    if not missing:
-        return "ok", "data set cifar100: local Parquet under $SPARSEJEPA_DATA"
-    return (
-        "note",
-        f"data set cifar100: $SPARSEJEPA_DATA/cifar100 has no {' and no '.join(missing)} Parquet "
-        "file, so it would come from the Hugging Face Hub (about 150 MB); the data set scenes is "
-        "drawn on the spot and needs nothing",
-    )
+    if lacks := [
+        split for split in ("train", "test") if not list(folder.glob(f"{split}*.parquet"))
+    ]:
+        yield (
+            "note",
+            f"data set cifar100: $SPARSEJEPA_DATA/cifar100 has no {' and no '.join(lacks)} Parquet "
+            "file, so it would come from the Hugging Face Hub (about 150 MB); the data set scenes "
+            "is drawn on the spot and needs nothing",
+        )
+    else:
+        yield "ok", "data set cifar100: local Parquet under $SPARSEJEPA_DATA"
+    if not os.access(root, os.W_OK):
+        yield "fail", "the checkout cannot be written: clone it where you may write"

@@ -58,15 +58,14 @@ def read_yaml(path: Path, kind: TypeAdapter, loader: type) -> Any:
 
 def plain(value: Any, where: str) -> Any:
     """`value` in JSON's own types; raises ValueError with `where`, as "results['knn'] is nan"."""
+    if hasattr(value, "tolist"):
+        # NumPy and PyTorch scalars and arrays; scalars become plain numbers.
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): plain(item, f"{where}[{str(key)!r}]") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if hasattr(value, "tolist"):
-        # NumPy and PyTorch scalars and arrays; scalars become plain numbers.
-        return plain(value.tolist(), where)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}: a result must be a finite number (None if unknown).")
-    if value is None or isinstance(value, str | int | float):
+    finite = isinstance(value, float) and math.isfinite(value)
+    if finite or value is None or isinstance(value, str | int):
         return value
-    raise ValueError(f"{where} is a {type(value).__name__}, which cannot be written as JSON.")
+    raise ValueError(f"{where} is {value!r:.80}: give a finite number, a text, or None (unknown).")

@@ -1,14 +1,12 @@
 """The ledger of claims, `book/claims.yml`: its schema, numbers of committed runs, and verdicts.
 
-A comparison over seeds is decided only with `SEEDS_NEEDED` seeds or more, and only where its p
-value, adjusted for all such comparisons of the ledger, is at most `ERROR_RATE`; otherwise the claim
-stays untested, however suggestive the number.
+A comparison over seeds is decided only with `SEEDS_NEEDED` seeds or more, and where its adjusted
+p value is at most `ERROR_RATE`; else the claim stays untested, however suggestive the number.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -18,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from scipy import stats
 
 from sparsejepa.companion.files import label, read_json, read_yaml
+from sparsejepa.companion.parameters import run_command
 from sparsejepa.intervals import SEEDS_NEEDED, seed_interval
 
 # On which side of one threshold, written down before, a quantity lies: a mean over seeds, such a
@@ -177,12 +176,6 @@ def load_ledger(path: Path) -> Ledger:
     return read_yaml(path, TypeAdapter(Ledger), yaml.SafeLoader)
 
 
-def making_command(run_id: str) -> str:
-    """The command that makes a named run of a preset."""
-    preset, notebook, run = run_id.split("/")
-    return f"sparsejepa run notebooks/{notebook}.ipynb --preset {preset} --run {run}"
-
-
 def look_up(place: Any, key: str, where: str = "") -> Any:
     """The value at the dotted `key`; of names that hold dots themselves, the longest is taken.
 
@@ -192,24 +185,22 @@ def look_up(place: Any, key: str, where: str = "") -> Any:
     parts = key.split(".")
     for end in range(len(parts), 0, -1):
         part, rest = ".".join(parts[:end]), ".".join(parts[end:])
-        for found in _step(place, part):
-            return look_up(found, rest, f"{where}.{part}".strip(".")) if rest else found
+        found = _named(place, part)
+        if len(found) == 1:
+            return look_up(found[0], rest, f"{where}.{part}".strip(".")) if rest else found[0]
     there = ", ".join(map(str, place)) if isinstance(place, Mapping) else str(place)[:80]
     raise ValueError(f"no {parts[0]!r} in {where or 'the results'} (there: {there})")
 
 
-def _step(place: Any, part: str) -> list[Any]:
-    """What `part` names in `place`, in a list of its own; empty if nothing, or several entries."""
-    if isinstance(place, Mapping):
-        return [place[part]] if part in place else []
-    if not isinstance(place, list):
-        return []
-    if re.fullmatch(r"-?[0-9]+", part):
-        return [place[int(part)]] if -len(place) <= int(part) < len(place) else []
-    wanted = [pair.partition("=")[::2] for pair in part[1:-1].split("; ")]
-    entries = (e for e in place if isinstance(e, Mapping) and re.fullmatch(r"\[.*\]", part))
-    found = [e for e in entries if all(str(e.get(name)) == value for name, value in wanted)]
-    return found if len(found) == 1 else []
+def _named(place: Any, part: str) -> list[Any]:
+    """What `part` names in `place`: nothing, one value, or several entries of a list."""
+    if isinstance(place, list) and re.fullmatch(r"\[.*\]", part):
+        wanted = [pair.partition("=")[::2] for pair in part[1:-1].split("; ")]
+        entries = [entry for entry in place if isinstance(entry, Mapping)]
+        return [e for e in entries if all(str(e.get(name)) == value for name, value in wanted)]
+    if isinstance(place, list):
+        place = {str(i): place[i] for i in range(-len(place), len(place))}
+    return [place[part]] if isinstance(place, Mapping) and part in place else []
 
 
 def value_at(runs: Path, address: str) -> Any:
@@ -218,16 +209,13 @@ def value_at(runs: Path, address: str) -> Any:
     ValueError: no finished run in the folder `runs`, a damaged file, or no such key.
     """
     run_id, _, key = address.partition(":")
+    folder = runs / run_id
     try:
-        results, manifest = (
-            read_json(runs / run_id / f"{n}.json") for n in ("results", "manifest")
-        )
-        return look_up(results | {"manifest": manifest}, key)
+        results = read_json(folder / "results.json")
+        return look_up({**results, "manifest": read_json(folder / "manifest.json")}, key)
     except FileNotFoundError as error:
-        raise ValueError(
-            f"needs the run {run_id}, which has no {Path(error.filename).name}: make it by "
-            f"`{making_command(run_id)}`."
-        ) from error
+        lacks = f"needs the run {run_id}, which has no {Path(error.filename).name}"
+        raise ValueError(f"{lacks}: make it by `{run_command(run_id)}`.") from error
     except ValueError as error:
         raise ValueError(f"cannot read {key!r} of {run_id}: {error}") from error
 
@@ -238,17 +226,17 @@ def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[floa
     Where there is `{"value": number, ...}`, the number is its value. ValueError as `value_at`, or
     for what is no number, or a run of another seed than its place says.
     """
-    places = [address.replace(SEED, str(seed)) for seed in seeds] if SEED in address else [address]
-    values = [value_at(runs, place) for place in places]
-    for seed in seeds if SEED in address.partition(":")[0] else ():
-        made = address.partition(":")[0].replace(SEED, str(seed))
+    run_id = address.partition(":")[0]
+    for seed in seeds if SEED in run_id else ():
+        made = run_id.replace(SEED, str(seed))
         if (found := value_at(runs, f"{made}:manifest.seed")) != seed:
-            raise ValueError(
-                f"takes {made} for seed {seed}, but its manifest says {found}: make it again by "
-                f"`{making_command(made)}`."
-            )
-    if SEED not in address and isinstance(values[0], list):
-        (values,) = values
+            wrong = f"takes {made} for seed {seed}, but its manifest says {found}"
+            raise ValueError(f"{wrong}: make it again by `{run_command(made)}`.")
+    if SEED in address:
+        values = [value_at(runs, address.replace(SEED, str(seed))) for seed in seeds]
+    else:
+        found = value_at(runs, address)
+        values = found if isinstance(found, list) else [found]
     numbers = [value.get("value") if isinstance(value, dict) else value for value in values]
     # Of these types exactly: JSON's true would count as 1.
     if not numbers or not all(type(number) in (int, float) for number in numbers):
@@ -371,20 +359,16 @@ def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
     of what is called at adjusted p <= q, a share q is wrong, in expectation and at most; for
     comparisons that are independent or depend positively.
     """
-    results = [
-        _measure(claim, check, ledger.seeds.get(check.seeds, ()), runs)
-        for claim in ledger.claims
-        for check in claim.checks
+    found = [
+        [_measure(claim, check, ledger, runs) for check in claim.checks] for claim in ledger.claims
     ]
-    tried = [result.p for result in results if result.p is not None]
+    tried = [result.p for results in found for result in results if result.p is not None]
     adjusted = iter(stats.false_discovery_control(tried).tolist() if tried else [])
-    judged = iter([r if r.p is None else replace(r, adjusted=next(adjusted)) for r in results])
     judgements = []
-    for claim in ledger.claims:
-        parts = (claim.test, claim.counterexample)
-        test, counterexample = (tuple(islice(judged, len(part))) for part in parts)
-        verdict = reach_verdict(claim, test, counterexample)
-        judgements.append(Judgement(claim, test, counterexample, *verdict))
+    for claim, results in zip(ledger.claims, found, strict=True):
+        results = [r if r.p is None else replace(r, adjusted=next(adjusted)) for r in results]
+        parts = tuple(results[: len(claim.test)]), tuple(results[len(claim.test) :])
+        judgements.append(Judgement(claim, *parts, *reach_verdict(claim, *parts)))
     return judgements
 
 
@@ -419,24 +403,25 @@ def comparisons(judgements: Iterable[Judgement]) -> int:
     return sum(result.adjusted is not None for j in judgements for result in j.results)
 
 
-def _measure(claim: Claim, check: Check, seeds: Sequence[int], runs: Path) -> Result:
+def _measure(claim: Claim, check: Check, ledger: Ledger, runs: Path) -> Result:
     """Applies the check's rule.
 
     A rule may be written before its run: nothing is wrong where the claim is untested and the run
     not there, or the list of seeds empty.
     """
-    found = [address.partition(":")[0] for address in check.addresses]
+    seeds = ledger.seeds.get(check.seeds, ())
+    read = [address.partition(":")[0] for address in check.addresses]
     try:
         if check.seeds:
             _refuse_other_seeds(check, seeds, runs)
-            found = [run.replace(SEED, str(seed)) for run in found for seed in seeds]
-        elif claim.expected == "untested" and not all((runs / run).is_dir() for run in found):
-            found = []
-        if not found:
+            read = [run.replace(SEED, str(seed)) for run in read for seed in seeds]
+        elif claim.expected == "untested" and not all((runs / run).is_dir() for run in read):
+            read = []
+        if not read:
             return Result(check, None)
-        count = f"{found[0]}:{check.sample}"
-        sample = int(numbers_at(runs, count)[0]) if check.sample else None
-        return Result(check, find(check, seeds, runs), tuple(dict.fromkeys(found)), sample)
+        sample = numbers_at(runs, f"{read[0]}:{check.sample}")[0] if check.sample else None
+        found = find(check, seeds, runs)
+        return Result(check, found, tuple(dict.fromkeys(read)), sample and int(sample))
     except ValueError as error:
         return Result(check, None, fault=str(error))
 
@@ -466,6 +451,4 @@ def _refuse_other_seeds(check: Check, seeds: Sequence[int], runs: Path) -> None:
                 value_at(runs, address.replace(SEED, str(seed)))
         except ValueError:
             continue
-        raise ValueError(
-            f"leaves out seed {seed}, which has been run: add it to the list {check.seeds!r}."
-        )
+        raise ValueError(f"leaves out seed {seed}, which has been run: add it to {check.seeds!r}.")

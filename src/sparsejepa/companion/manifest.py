@@ -12,21 +12,21 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import TYPE_CHECKING, Any
 
 from sparsejepa.atomic_files import locked, write_with
 from sparsejepa.companion import parameters as values
 from sparsejepa.companion import provenance
 from sparsejepa.companion.files import label, plain, read_json, write_json
-from sparsejepa.companion.parameters import OWN, PRESET, effective_parameters, notebook_parameters
-from sparsejepa.companion.provenance import notebook_path, repository_root, runs_root
+from sparsejepa.companion.parameters import OWN, PRESET, StudyRun, notebook_parameters
+from sparsejepa.companion.provenance import notebook_path, repository_root, runs_root, seal
 from sparsejepa.training.code import code_sha256
 
 if TYPE_CHECKING:
     from sparsejepa.training.artefacts import Trainings
 
 MANIFEST, RESULTS, TIMING = "manifest.json", "results.json", "timing.json"
-START = "run.json"  # what the runner says of a run that begins
 # Parts of a run that a certificate may cover alone: a training outlives a changed report of it.
 TRAINING, REPORT = "training", "report"
 TRAINING_SHA256 = "training_sha256"  # in a certificate: of the code that trains
@@ -49,9 +49,8 @@ def open_run(notebook: str, run_folder: str, parameters: MutableMapping[str, Any
         notebook: the notebook's name without folder and ending, as "01_pretrain".
         run_folder: set by `sparsejepa run`; "" in plain Jupyter and on Colab, where the run goes
             below `book/runs/own/<notebook>`, over an earlier one with equal parameters.
-        parameters: all other parameters, and whatever else a notebook's `globals()` hold. Without
-            a `run_folder`, those that have their defaults get the values of the preset that
-            `preset` names, on Colab by itself `colab`.
+        parameters: the notebook's `globals()`. Without a `run_folder`, those parameters that have
+            their defaults get the values of the preset that `preset` names; on Colab of `colab`.
 
     Raises:
         KeyError: a parameter that the notebook declares is not in `parameters`.
@@ -60,13 +59,20 @@ def open_run(notebook: str, run_folder: str, parameters: MutableMapping[str, Any
     """
     root = repository_root()
     source = notebook_path(root, notebook)
-    folder = root / run_folder if run_folder else _begin_by_hand(root, source, parameters)
-    return Run(root, source, folder, {n: parameters[n] for n in notebook_parameters(source)})
+    if run_folder:
+        # The runner adds the rest; the folder is attempts/<preset>/<notebook>/<run>/run.
+        folder, facts = root / run_folder, {"preset": Path(run_folder).parts[-4]}
+    else:
+        folder, facts = _begin_by_hand(root, source, parameters)
+    in_use = {name: parameters[name] for name in notebook_parameters(source)}
+    return Run(root, source, folder, {**facts, "parameters": in_use})
 
 
-def _begin_by_hand(root: Path, source: Path, parameters: MutableMapping[str, Any]) -> Path:
-    """Gives a preset's values to parameters that have their defaults; the folder, locked."""
-    usual = effective_parameters(source, {})
+def _begin_by_hand(
+    root: Path, source: Path, parameters: MutableMapping[str, Any]
+) -> tuple[Path, Facts]:
+    """Gives a preset's values to parameters that have their defaults; the folder, and its facts."""
+    usual = notebook_parameters(source)
     preset = parameters.get(PRESET, "")
     if not preset and "google.colab" in sys.modules:
         preset = "colab"
@@ -84,22 +90,20 @@ def _begin_by_hand(root: Path, source: Path, parameters: MutableMapping[str, Any
         # Until the kernel ends: two kernels would mix their files.
         (lock := locked(folder / ".lock")).__enter__()
         _held[folder] = lock
-    command = values.run_command(source, [], in_use)
-    write_json(folder / START, {"preset": OWN, "run": folder.name, "needs": {}, "command": command})
-    return folder
+    command = values.run_command(f"/{source.stem}/", in_use)
+    return folder, {"preset": OWN, "run": folder.name, "needs": {}, "command": command}
 
 
 class Run:
     """One run of a notebook: the `folder` where it writes, and what its manifest will say."""
 
-    def __init__(self, root: Path, source: Path, folder: Path, parameters: dict[str, Any]):
+    def __init__(self, root: Path, source: Path, folder: Path, facts: dict[str, Any]):
         self.folder = folder
-        self._root, self._source, self._parameters = root, source, parameters
-        self._start = read_json(folder / START)
-        self._figures: dict[str, str] = {}
-        self._times: dict[str, Any] = {}
-        # As they are now, when the kernel has read them: they may be edited during a long run.
+        self._root, self._preset = root, facts["preset"]
+        self._figures, self._times = {}, {}
+        # As it is now, when the kernel has read it: it may be edited during a long run.
         self._code = {"commit": provenance.commit(root), **provenance.code_of(root, source.stem)}
+        self._facts = {"notebook": source.stem, **facts, **self._code}
         self._started = datetime.now(UTC)
 
     @functools.cached_property
@@ -108,10 +112,10 @@ class Run:
         # Imports torch, which a report of numbers alone does not need.
         from sparsejepa.training.artefacts import Trainings
 
-        own = runs_root(self._root) / self._start["preset"] / "trainings"
+        own = runs_root(self._root) / self._preset / "trainings"
         others = sorted(set(runs_root(self._root).glob("*/trainings")) - {own})
-        certified = functools.cache(lambda: certified_trainings(self._root))
-        return Trainings(own, tuple(others), lambda folder: folder in certified(), self._code)
+        valid = functools.cache(lambda: valid_trainings(self._root))
+        return Trainings(own, tuple(others), lambda folder: folder in valid(), self._code)
 
     def save_figure(self, figure: Any, name: str, alt: str) -> None:
         """Writes a matplotlib figure to `figures/<name>.png` at 150 dpi.
@@ -137,38 +141,32 @@ class Run:
     def finish(self, seed: int, precision: str, data: Facts | Sequence[Facts]) -> None:
         """Writes `timing.json` and `manifest.json`, the last act: a manifest means a finished run.
 
-        Args:
-            seed: the seed from which all randomness of the run came.
-            precision: the arithmetic of the training, as "fp32" or "bf16".
-            data: name, split, origin and pixel_sha256 of the image set (or of each in a list).
+        All randomness came from `seed`; `precision` is the arithmetic, as "fp32" or "bf16"; `data`
+        are name, split, origin and pixel_sha256 of the image set (or of each in a list).
         """
         used = list(dict.fromkeys(self.trainings.used)) if "trainings" in vars(self) else []
-        trained = [read_json(folder / TIMING)["training_seconds"] for folder in used]
+        trained = sum(read_json(folder / TIMING)["training_seconds"] for folder in used)
+        # Linux counts kibibytes, macOS bytes.
+        memory = getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         times = {
             "started_utc": self._started.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "notebook_seconds": round((datetime.now(UTC) - self._started).total_seconds(), 1),
-            "training_seconds": round(sum(trained), 1),
-            "peak_memory_gb": provenance.peak_memory_gb(),
+            "training_seconds": round(trained, 1),
+            "peak_memory_gb": round(memory / 1e9, 2),
             "results": self._times,
         }
         write_json(self.folder / TIMING, times)
+        places = {folder.relative_to(runs_root(self._root)).as_posix(): folder for folder in used}
         manifest = {
-            "notebook": self._source.stem,
-            **{key: self._start[key] for key in ("preset", "run", "command")},
-            "parameters": self._parameters,
+            **self._facts,
             "seed": seed,
             "precision": precision,
             "data": [data] if isinstance(data, Mapping) else list(data),
-            **self._code,
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),
             "figures": [{"file": f"figures/{n}.png", "alt": a} for n, a in self._figures.items()],
-            "needs": self._start["needs"],
             "trainings": {
-                folder.relative_to(runs_root(self._root)).as_posix(): provenance.file_hashes(
-                    folder, ("checkpoints",)
-                )
-                for folder in used
+                p: provenance.file_hashes(f, ("checkpoints",)) for p, f in places.items()
             },
         }
         cleaned = provenance.remove_local_paths(plain(manifest, "manifest"), self._root)
@@ -191,27 +189,23 @@ def without_times(results: Any) -> tuple[Any, Any]:
 
 def seal_run(folder: Path, manifest: Facts) -> None:
     """Writes a run's manifest, with the hashes of the run's files, and with its own."""
-    files = provenance.file_hashes(folder, (MANIFEST, START))
-    write_json(folder / MANIFEST, provenance.seal({**manifest, "files": files}))
+    files = provenance.file_hashes(folder, (MANIFEST,))
+    write_json(folder / MANIFEST, seal({**manifest, "files": files}))
 
 
 def read_certificates(root: Path) -> dict[str, Any]:
     """Certificates by the run's id; raises ValueError where the file was edited by hand."""
     path = runs_root(root) / "certificates.json"
-    if not path.is_file():
-        return {}
-    content = read_json(path)
-    if content != provenance.seal(content):
-        raise ValueError(
-            "book/runs/certificates.json is not what `sparsejepa certify` wrote: put the committed "
-            "file back, or delete it and run `sparsejepa certify`."
-        )
+    content = read_json(path) if path.is_file() else seal({"certificates": {}})
+    if content != seal(content):
+        wrong = f"{label(path)} is not what `sparsejepa certify` wrote"
+        raise ValueError(f"{wrong}: put the committed file back, or delete it and certify again.")
     return content["certificates"]
 
 
 def write_certificates(root: Path, certificates: Facts) -> None:
     """Replaces the file; raises OSError if it cannot be written."""
-    content = provenance.seal({"certificates": dict(sorted(certificates.items()))})
+    content = seal({"certificates": dict(sorted(certificates.items()))})
     write_json(runs_root(root) / "certificates.json", content)
 
 
@@ -220,19 +214,24 @@ def certificate_of(root: Path, run_id: str) -> dict[str, Any] | None:
     found = read_certificates(root).get(run_id)
     if found is None or REPORT not in found["parts"]:
         return None
-    now = provenance.code_of(root, run_id.split("/")[1])
-    return found if now.items() <= found["valid_for"].items() else None
+    code = provenance.code_of(root, run_id.split("/")[1])
+    return found if code.items() <= found["valid_for"].items() else None
 
 
-def certified_trainings(root: Path) -> set[Path]:
-    """Folders of artefacts that a certificate covers; code that does not train touches none."""
-    found, here = set(), code_sha256(root / "src" / "sparsejepa")
+def valid_trainings(root: Path) -> set[Path]:
+    """Folders of kept trainings that the code here made, or that a certificate covers for it.
+
+    Code that does not train makes none of them invalid.
+    """
+    runs, here = runs_root(root), code_sha256(root / "src" / "sparsejepa")
+    kept = {path.parent: read_json(path) for path in runs.glob("*/trainings/*/training.json")}
+    certified = set()
     for run_id, certificate in read_certificates(root).items():
-        path = runs_root(root) / run_id / MANIFEST
+        path = runs / run_id / MANIFEST
         same = certificate["valid_for"].get(TRAINING_SHA256) == here
         if same and TRAINING in certificate["parts"] and path.is_file():
-            found |= {runs_root(root) / place for place in read_json(path)["trainings"]}
-    return found
+            certified |= {runs / place for place in read_json(path)["trainings"]}
+    return {f for f, facts in kept.items() if facts["code_sha256"] == here or f in certified}
 
 
 def input_hashes(root: Path, run_id: str) -> dict[str, str]:
@@ -240,50 +239,56 @@ def input_hashes(root: Path, run_id: str) -> dict[str, str]:
 
     Raises as `read_json` where there is no finished run.
     """
-    manifest = read_json(runs_root(root) / run_id / MANIFEST)
-    named = dict(manifest["files"])
-    for place, files in manifest["trainings"].items():
-        named |= {f"{place}/{name}": digest for name, digest in files.items()}
+    listed = provenance.listed_files(run_id, read_json(runs_root(root) / run_id / MANIFEST))
+    named = {place.removeprefix(f"{run_id}/"): digest for place, digest in listed.items()}
     return {n: d for n, d in named.items() if n == RESULTS or n.endswith(".safetensors")}
+
+
+def finished_needs(root: Path, run: StudyRun) -> dict[str, dict[str, str]]:
+    """Content of what `run` reads of the runs that it needs: SHA-256 by file, for its manifest.
+
+    ValueError: one of them has not been run, or is stale.
+    """
+    for need in run.needs:
+        if reasons := staleness(root, need.id, need.parameters):
+            raise ValueError(
+                f"{run.notebook} needs {need.id}, but {reasons[0]}: run `sparsejepa reproduce "
+                f"--preset {run.preset}`, or `sparsejepa certify` where only code has changed."
+            )
+    return {need.id: input_hashes(root, need.id) for need in run.needs}
 
 
 def changed_parameters(
     source: Path, manifest: Facts, parameters: Facts
 ) -> dict[str, tuple[Any, Any]]:
     """Parameters that a preset now gives another value than a run had: then and now, by name."""
-    now = effective_parameters(source, parameters)
+    defaults = notebook_parameters(source)
+    now = defaults | parameters
     # One that came since had its default; a certificate says that this changes nothing.
-    then = effective_parameters(source, {}) | {PRESET: manifest["preset"]} | manifest["parameters"]
+    then = defaults | {PRESET: manifest["preset"]} | manifest["parameters"]
     return {name: (then[name], now[name]) for name in sorted(now) if then[name] != now[name]}
 
 
 def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[str]:
     """Why a run is not what the notebook and the library here would produce; empty when it is.
 
-    Among the reasons is that a file of the run was edited or removed.
-
-    Args:
-        run_id: `preset/notebook/run`.
-        parameters: what the preset gives to a run that it names, over the notebook's defaults.
+    Among the reasons is that a file of the run was edited or removed. `parameters` are what the
+    preset gives to the run `preset/notebook/run` if it names it, over the notebook's defaults.
     """
     runs, source = runs_root(root), notebook_path(root, run_id.split("/")[1])
     if not (runs / run_id / MANIFEST).is_file():
         return ["it has not been run yet (there is no manifest.json)"]
     try:
         manifest = read_json(runs / run_id / MANIFEST)
-        # What an edited manifest says of all the rest is worth nothing.
         if reasons := provenance.edits(runs, run_id, manifest):
             return reasons
         if parameters is not None:
-            reasons += [
-                f"the parameter {name} was {then!r} and is {now!r} now"
-                for name, (then, now) in changed_parameters(source, manifest, parameters).items()
-            ]
+            for name, (then, now) in changed_parameters(source, manifest, parameters).items():
+                reasons.append(f"the parameter {name} was {then!r} and is {now!r} now")
         for need, recorded in manifest["needs"].items():
-            with contextlib.suppress(FileNotFoundError):
-                if input_hashes(root, need) == recorded:
-                    continue
-            reasons.append(f"its input {need} has changed since")
+            there = (runs / need / MANIFEST).is_file()
+            if not there or input_hashes(root, need) != recorded:
+                reasons.append(f"its input {need} has changed since")
         code = provenance.code_of(root, source.stem)
         names = {"library_tree": "src/sparsejepa", "notebook_sha256": label(source)}
         changed = " and ".join(name for key, name in names.items() if manifest[key] != code[key])
@@ -292,3 +297,34 @@ def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[
         return reasons
     except ValueError as error:
         return [str(error)]
+
+
+def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
+    """The runs of a preset that have to be made, needed runs first, each with the reasons."""
+    stale: dict[str, tuple[StudyRun, list[str]]] = {}
+    for run in values.load_study(root, preset):
+        reasons = staleness(root, run.id, run.parameters)
+        needs = [need.id for need in run.needs]
+        path = runs_root(root) / run.id / MANIFEST
+        if not reasons and set(read_json(path)["needs"]) != set(needs):
+            reasons.append("its inputs are other runs now")
+        reasons += [f"its input {need} has to be run" for need in needs if need in stale]
+        if reasons:
+            stale[run.id] = (run, reasons)
+    return list(stale.values())
+
+
+def trains(root: Path, run: StudyRun, valid: set[Path]) -> bool:
+    """Whether making a stale run trains, or only reports of trainings that are kept.
+
+    `valid` are those that `valid_trainings` lists. Any other parameter counts as another training.
+    """
+    path, made = runs_root(root) / run.id / MANIFEST, {}
+    # What is damaged is made again, as if it were not there.
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        made = read_json(path)
+    if not made.get("trainings"):
+        # What reads other runs reports of them; other notebooks train within.
+        return not run.needs
+    changed = changed_parameters(notebook_path(root, run.notebook), made, run.parameters)
+    return bool(changed) or not {runs_root(root) / place for place in made["trainings"]} <= valid

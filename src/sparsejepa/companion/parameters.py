@@ -5,14 +5,15 @@ and only warns about unknown names. A preset is `notebooks/presets/<preset>.yml`
 """
 
 import ast
-import contextlib
 import difflib
 import hashlib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
@@ -28,32 +29,15 @@ PRESET = "preset"
 OWN = "own"
 
 Value = int | float | str | bool
-TYPES = {
-    "int": TypeAdapter(int),
-    "float": TypeAdapter(FiniteFloat),
-    "str": TypeAdapter(str),
-    "bool": TypeAdapter(bool),
-}
+TYPES = {kind.__name__: TypeAdapter(kind) for kind in (int, str, bool)}
+TYPES["float"] = TypeAdapter(FiniteFloat)
 
 
-class Parameter(NamedTuple):
-    """One line `name: type = default` of a parameters cell."""
+def notebook_parameters(notebook: Path) -> dict[str, Value]:
+    """The parameters that a notebook declares with their defaults, without `run_folder`.
 
-    kind: str  # "int", "float", "str" or "bool"
-    default: Value
-
-    def typed(self, value: Any) -> Value:
-        """The value in the declared type, read from text if it is one; ValueError if it is none."""
-        # Text comes from a command line or a preset, where every value is text.
-        return TYPES[self.kind].validate_python(value, strict=not isinstance(value, str))
-
-
-def notebook_parameters(notebook: Path) -> dict[str, Parameter]:
-    """The parameters that a notebook declares, by name, without `run_folder`.
-
-    Raises:
-        FileNotFoundError: there is no such notebook.
-        ValueError: its cell tagged `parameters` is not of lines `name: type = default`.
+    FileNotFoundError: there is no such notebook; ValueError: its cell tagged `parameters` is not of
+    lines `name: type = default`.
     """
     if not notebook.is_file():
         others = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb"))) or "none"
@@ -63,32 +47,31 @@ def notebook_parameters(notebook: Path) -> dict[str, Parameter]:
         for cell in read_json(notebook)["cells"]
         if "parameters" in cell.get("metadata", {}).get("tags", [])
     ]
-    if len(cells) != 1:
-        raise ValueError(f"{label(notebook)} must have one cell tagged 'parameters'.")
-    # Commands of IPython are no parameters.
-    lines = ["" if line.lstrip()[:1] in ("%", "!") else line for line in cells[0].splitlines()]
     found = {}
-    try:
-        for statement in ast.parse("\n".join(lines)).body:
-            match statement:
-                case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr() as value):
-                    default = Parameter(kind, "").typed(ast.literal_eval(value))
-                    found[name] = Parameter(kind, default)
-                case _:
-                    raise ValueError
-    except SyntaxError as error:
-        raise ValueError(
-            f"{label(notebook)}: line {error.lineno} of the parameters cell, {error.text!r}, is no "
-            "Python; write it as name: type = default."
-        ) from error
-    except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"{label(notebook)}: write the parameter line '{ast.unparse(statement)}' as name: type "
-            f"= default, a plain value of one of the types {', '.join(TYPES)}."
-        ) from error
-    if found.pop(RUN_FOLDER, None) != ("str", ""):
-        raise ValueError(f'{label(notebook)} must declare {RUN_FOLDER}: str = "".')
+    # Commands of IPython are no parameters.
+    for line in re.sub(r"(?m)^\s*[%!].*", "", "\n".join(cells)).splitlines():
+        try:
+            for statement in ast.parse(line).body:
+                match statement:
+                    case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr() as value):
+                        found[name] = _typed(kind, ast.literal_eval(value))
+                    case _:
+                        raise ValueError
+        except (SyntaxError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{label(notebook)}: write the parameter line '{line}' as name: type = default, a "
+                f"plain value of one of the types {', '.join(TYPES)}."
+            ) from error
+    if len(cells) != 1 or found.pop(RUN_FOLDER, None) != "":
+        wanted = f"must have one cell tagged 'parameters', with a line {RUN_FOLDER}: str = \"\""
+        raise ValueError(f"{label(notebook)} {wanted}.")
     return found
+
+
+def _typed(kind: str, value: Any) -> Value:
+    """The value in the declared type, read from text if it is one; ValueError if it is none."""
+    # Text comes from a command line or a preset, where every value is text.
+    return TYPES[kind].validate_python(value, strict=not isinstance(value, str))
 
 
 def check_parameters(notebook: Path, given: Mapping[str, Any], where: str = "") -> dict[str, Value]:
@@ -103,22 +86,15 @@ def check_parameters(notebook: Path, given: Mapping[str, Any], where: str = "") 
         if name not in declared:
             close = difflib.get_close_matches(str(name), declared, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise ValueError(
-                f"{place} has no parameter {name!r}{hint} Its parameters are {', '.join(declared)}."
-            )
+            known = f"Its parameters are {', '.join(declared)}."
+            raise ValueError(f"{place} has no parameter {name!r}{hint} {known}")
+        kind = type(declared[name]).__name__
         try:
-            checked[name] = declared[name].typed(value)
+            checked[name] = _typed(kind, value)
         except ValidationError as error:
-            kind = declared[name].kind
             wanted = "a finite float" if kind == "float" else kind
             raise ValueError(f"{place}: {name} must be {wanted}, not {value!r}.") from error
     return checked
-
-
-def effective_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Value]:
-    """Every parameter of the notebook: the given values over its own defaults."""
-    defaults = {name: p.default for name, p in notebook_parameters(notebook).items()}
-    return defaults | check_parameters(notebook, given)
 
 
 def parse_overrides(notebook: Path, assignments: list[str]) -> dict[str, Value]:
@@ -129,47 +105,14 @@ def parse_overrides(notebook: Path, assignments: list[str]) -> dict[str, Value]:
     return check_parameters(notebook, dict(a.split("=", 1) for a in assignments))
 
 
-def run_command(notebook: Path, options: Sequence[str], given: Mapping[str, Any]) -> str:
-    """The command line that runs a notebook with `options` and the given parameters."""
-    settings = [f"-p {shlex.quote(f'{name}={value}')}" for name, value in given.items()]
-    return " ".join([f"sparsejepa run {label(notebook)}", *options, *settings])
-
-
-# Values stay text: the notebook's types have the say.
-Settings = dict[str, str]
-# Of the run's folder too: one level, below its notebook's, so not . or .. alone.
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]*[A-Za-z0-9_+-][A-Za-z0-9._+-]*$")]
-
-
-class Section(BaseModel, extra="forbid"):
-    """What a preset says of one notebook."""
-
-    parameters: Settings = {}
-    needs: list[str] = []
-    runs: dict[RunName, Settings] = {}
-
-
-def preset_sections(root: Path, preset: str) -> dict[str, Section]:
-    """What a preset says, by notebook.
-
-    FileNotFoundError: there is no such preset; ValueError: it is no YAML, or has unknown keys.
-    """
-    path = root / "notebooks" / "presets" / f"{preset}.yml"
-    with contextlib.suppress(FileNotFoundError):
-        # Everything as text: YAML 1.1 takes 1:30 for 90 and 010 for 8.
-        return read_yaml(path, TypeAdapter(dict[str, Section]), yaml.BaseLoader)
-    known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
-    raise FileNotFoundError(f"There is no preset {preset!r}; the presets are {known}.")
-
-
-def preset_parameters(
-    root: Path, preset: str, notebook: str, section: Section | None = None
-) -> dict[str, Value]:
-    """What a preset, or its section, gives to every run of a notebook; its own name among it."""
-    section = section or preset_sections(root, preset).get(notebook, Section())
-    source = notebook_path(root, notebook)
-    own = {PRESET: preset} if PRESET in notebook_parameters(source) else {}
-    return own | check_parameters(source, section.parameters, f"presets/{preset}.yml")
+def run_command(run_id: str, given: Mapping[str, Any] | None = None) -> str:
+    """The command line that makes `preset/notebook/run`, of which preset and run may be empty."""
+    preset, notebook, run = run_id.split("/")
+    words = ["sparsejepa", "run", f"notebooks/{notebook}.ipynb"]
+    words += ["--preset", preset] * bool(preset) + ["--run", run] * bool(run)
+    for name, value in (given or {}).items():
+        words += ["-p", f"{name}={value}"]
+    return shlex.join(words)
 
 
 def own_folder(notebook: str, base: str, overrides: Mapping[str, Value]) -> Path:
@@ -183,3 +126,79 @@ def own_folder(notebook: str, base: str, overrides: Mapping[str, Value]) -> Path
     if len(slug) > 100 or any(re.search(r"[^A-Za-z0-9.+-]", str(value)) for _, value in given):
         slug = f"{slug[:90]}-{hashlib.sha256(repr(given).encode()).hexdigest()[:8]}"
     return Path(OWN, notebook, slug)
+
+
+# A folder's too: one level, below its notebook's, so not . or .. alone.
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]*[A-Za-z0-9_+-][A-Za-z0-9._+-]*$")]
+
+
+class Section(BaseModel, extra="forbid"):
+    """What a preset says of one notebook; values stay text: the notebook's types have the say."""
+
+    parameters: dict[str, str] = {}
+    needs: list[str] = []
+    runs: dict[RunName, dict[str, str]] = {}
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One named run of a preset."""
+
+    preset: str  # the preset's name, as "reference"
+    notebook: str  # the notebook's name, as "01_pretrain"
+    name: str  # the run's name, as "jepa-seed0"
+    parameters: dict[str, Value]  # the preset's parameters, with the run's own over them
+    needs: tuple["StudyRun", ...]  # whose results it reads
+
+    @property
+    def id(self) -> str:
+        """preset/notebook/run; also its folder, relative to that of all runs."""
+        return f"{self.preset}/{self.notebook}/{self.name}"
+
+    @property
+    def command(self) -> list[str]:
+        """What makes it, in a process whose working folder is the checkout."""
+        return [sys.executable, "-m", "sparsejepa.cli", *shlex.split(run_command(self.id))[1:]]
+
+
+def preset_sections(root: Path, preset: str) -> dict[str, Section]:
+    """What a preset says, by notebook.
+
+    FileNotFoundError: there is no such preset; ValueError: it is no YAML, or has unknown keys.
+    """
+    path = root / "notebooks" / "presets" / f"{preset}.yml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
+        raise FileNotFoundError(f"There is no preset {preset!r}; the presets are {known}.")
+    # Everything as text: YAML 1.1 takes 1:30 for 90 and 010 for 8.
+    return read_yaml(path, TypeAdapter(dict[str, Section]), yaml.BaseLoader)
+
+
+def preset_parameters(
+    root: Path, preset: str, notebook: str, section: Section | None = None
+) -> dict[str, Value]:
+    """What a preset, or its section, gives to every run of a notebook; its own name among it."""
+    section = section or preset_sections(root, preset).get(notebook, Section())
+    source = notebook_path(root, notebook)
+    own = {PRESET: preset} if PRESET in notebook_parameters(source) else {}
+    return own | check_parameters(source, section.parameters, f"presets/{preset}.yml")
+
+
+def load_study(root: Path, preset: str) -> list[StudyRun]:
+    """All named runs of a preset, checked; those that others need stand before them.
+
+    FileNotFoundError: there is no such preset, or no notebook of a section's name; ValueError: no
+    YAML; an unknown key or parameter; an ill-typed value; a run's name that is no folder's; a need
+    that does not stand above.
+    """
+    study, above, where = [], set(), f"presets/{preset}.yml"
+    for notebook, section in preset_sections(root, preset).items():
+        if unknown := set(section.needs) - above:
+            raise ValueError(f"{where}, {notebook}: needs {min(unknown)!r}, which is not above it.")
+        above.add(notebook)
+        common = preset_parameters(root, preset, notebook, section)
+        needs = tuple(run for run in study if run.notebook in section.needs)
+        for name, own in section.runs.items():
+            checked = check_parameters(notebook_path(root, notebook), own, f"{where}, run {name}")
+            study.append(StudyRun(preset, notebook, name, common | checked, needs))
+    return study

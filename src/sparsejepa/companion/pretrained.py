@@ -6,9 +6,8 @@ from typing import Any
 
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.manifest import MANIFEST, RESULTS, staleness
-from sparsejepa.companion.parameters import OWN, PRESET
+from sparsejepa.companion.parameters import OWN, PRESET, load_study
 from sparsejepa.companion.provenance import repository_root, runs_root
-from sparsejepa.companion.study import load_study
 from sparsejepa.model.vit import Encoder
 from sparsejepa.randomness import generator
 from sparsejepa.training.artefacts import load_training
@@ -30,13 +29,10 @@ class Pretrained:
 
 
 def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrained]:
-    """The pretraining runs of a preset, by method and seed.
+    """The pretraining runs of a preset, by method and seed; of all methods if none are given.
 
-    Args:
-        preset: "own" for all that were started by hand or with parameters of one's own; "" for the
-            committed ones. Of a preset whose named runs are not there, those that were started by
-            hand under it.
-        methods: only runs of these; all if empty.
+    "own" is for all that were started by hand or with parameters of one's own, "" for the committed
+    ones. Of a preset whose named runs are not there, it is those started by hand under it.
 
     Raises:
         FileNotFoundError: there is no such run.
@@ -59,25 +55,23 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
             encoder = load_training(training).encoder
             found.append(Pretrained(folder.name, method, seed, encoder, results, folder, training))
     if not found:
-        wanted = " or ".join(methods) or "any method"
-        raise FileNotFoundError(
-            f"There is no pretraining run of {wanted} in preset {preset!r}: run 01_pretrain first."
-        )
+        sought = f"pretraining run of {' or '.join(methods) or 'any method'} in preset {preset!r}"
+        raise FileNotFoundError(f"There is no {sought}: run 01_pretrain first.")
     return sorted(found, key=lambda run: (run.method, run.seed))
 
 
 def _named(root: Path, preset: str) -> dict[str, dict[str, Any] | None]:
     """Ids of a preset's pretraining runs, with their parameters; own runs have any."""
-    runs = runs_root(root)
-    own = {
+    runs, study = runs_root(root), [] if preset == OWN else load_study(root, preset)
+    named = {run.id: run.parameters for run in study if run.notebook == "01_pretrain"}
+    if any((runs / run_id / MANIFEST).is_file() for run_id in named):
+        return named
+    by_hand = {
         path.parent.relative_to(runs).as_posix(): None
         for path in sorted(runs.glob(f"{OWN}/01_pretrain/*/{MANIFEST}"))
         if preset in (OWN, read_json(path)["parameters"].get(PRESET))
     }
-    study = [] if preset == OWN else load_study(root, preset)
-    named = {run.id: run.parameters for run in study if run.notebook == "01_pretrain"}
-    there = any((runs / run_id / MANIFEST).is_file() for run_id in named)
-    return named if named and (there or not own) else own
+    return by_hand or named
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,10 +33,8 @@ def repository_root() -> Path:
     for folder in (here, *here.parents, *Path(__file__).resolve().parents, *below):
         if (folder / "notebooks").is_dir() and (folder / "src" / "sparsejepa").is_dir():
             return folder
-    raise FileNotFoundError(
-        "No checkout of the companion (a folder with notebooks/ and src/sparsejepa/) was found at "
-        "or above the working folder: clone the repository and change into it first."
-    )
+    found = "No folder with notebooks/ and src/sparsejepa/ was found at or above the working folder"
+    raise FileNotFoundError(f"{found}: clone the repository and change into it first.")
 
 
 def runs_root(root: Path) -> Path:
@@ -45,9 +42,9 @@ def runs_root(root: Path) -> Path:
     return root / "book" / "runs"
 
 
-def notebook_path(root: Path, notebook: str) -> Path:
-    """The source of a notebook of that name."""
-    return root / "notebooks" / f"{notebook}.ipynb"
+def notebook_path(root: Path, notebook: str | Path) -> Path:
+    """The source of a notebook, given its name or a path."""
+    return root / "notebooks" / f"{Path(notebook).name.removesuffix('.ipynb')}.ipynb"
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -68,19 +65,18 @@ def commit(root: Path) -> str:
 def uncommitted_code(root: Path) -> list[str]:
     """Files of `src/` and `notebooks/` that differ from the commit."""
     changes = git(root, "status", "--porcelain", "--untracked-files=all", "--", "src", "notebooks")
-    return [line[3:] for line in changes.splitlines() if "egg-info" not in line]
+    return [line[3:] for line in changes.splitlines()]
 
 
 def code_of(root: Path, notebook: str) -> dict[str, str]:
     """What decides the numbers of a run besides parameters and inputs, as SHA-256."""
     library = root / "src" / "sparsejepa"
     cells = read_json(notebook_path(root, notebook))["cells"]
+    # Prose and outputs do not count.
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return {
         "library_tree": _json_sha256(file_hashes(library, ("__pycache__",), "*.py")),
-        # Prose and outputs do not count.
-        "notebook_sha256": _json_sha256(
-            ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        ),
+        "notebook_sha256": _json_sha256(sources),
     }
 
 
@@ -110,17 +106,23 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, "sha256": _json_sha256(rest)}
 
 
+def listed_files(run_id: str, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of every file of a run and of its trainings, by place in the folder of all runs."""
+    folders = {run_id: manifest["files"], **manifest["trainings"]}
+    return {f"{place}/{n}": sha for place, files in folders.items() for n, sha in files.items()}
+
+
 def edits(runs: Path, run_id: str, manifest: Mapping[str, Any]) -> list[str]:
     """A sentence for each file of a run, and of its trainings, that is not what was written."""
-    found = [] if manifest == seal(manifest) else ["manifest.json is not what the run wrote"]
-    listed = {name: (f"{run_id}/{name}", sha) for name, sha in manifest.get("files", {}).items()}
-    for place, files in manifest.get("trainings", {}).items():
-        listed |= {f"{place}/{name}": (f"{place}/{name}", sha) for name, sha in files.items()}
-    for name, (place, sha) in listed.items():
-        if not (runs / place).is_file():
-            found.append(f"{name} is no longer there")
-        elif file_sha256(runs / place) != sha:
-            found.append(f"{name} is not what the run wrote")
+    if manifest != seal(manifest):
+        # What it says of all the rest is worth nothing.
+        return ["manifest.json is not what the run wrote"]
+    found = []
+    for place, sha in listed_files(run_id, manifest).items():
+        there = (runs / place).is_file()
+        if not there or file_sha256(runs / place) != sha:
+            wrong = "is not what the run wrote" if there else "is no longer there"
+            found.append(f"{place.removeprefix(f'{run_id}/')} {wrong}")
     return found
 
 
@@ -134,39 +136,25 @@ def installed(distribution: str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and those of `PACKAGES` that are installed."""
-    found = {"python": platform.python_version()} | {name: installed(name) for name in PACKAGES}
-    return {name: version for name, version in found.items() if version}
+    found = {name: version for name in PACKAGES if (version := installed(name))}
+    return {"python": platform.python_version(), **found}
 
 
 def hardware() -> dict[str, Any]:
     """CPU model, usable cores; GPUs and threads if PyTorch is loaded, which this never does."""
-    facts = {"system": platform.system(), "cpu": cpu_model(), "cores": cores(), "gpus": []}
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    named = re.search(r"^model name[^:\n]*:(.*)$", text, re.MULTILINE)
+    cpu = named[1].strip() if named else platform.processor() or platform.machine()
+    # Containers and clusters limit the cores of a process.
+    limited = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
+    facts = {"system": platform.system(), "cpu": cpu, "cores": cores, "gpus": []}
     if torch := sys.modules.get("torch"):
         facts["threads"] = torch.get_num_threads()
         devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
         facts["gpus"] = [torch.cuda.get_device_name(device) for device in devices]
     return facts
-
-
-def cpu_model() -> str:
-    """The processor's name, as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
-    named = re.search(r"^model name[^:\n]*:(.*)$", text, re.MULTILINE)
-    return named[1].strip() if named else platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Cores that this process may use, which containers and clusters limit."""
-    limited = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
-
-
-def peak_memory_gb() -> float:
-    """The largest resident memory of this process so far, in GB (10^9 bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts kibibytes, macOS bytes.
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
 
 
 def remove_local_paths(value: Any, root: Path, also: Mapping[str, str] | None = None) -> Any:

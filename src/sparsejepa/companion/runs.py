@@ -1,13 +1,14 @@
-"""Runs a notebook with checked parameters and keeps what it made."""
+"""Runs notebooks with checked parameters, one or a whole study, and keeps what they made."""
 
 import itertools
 import os
 import re
-import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -17,78 +18,72 @@ from jupyter_client.manager import AsyncKernelManager
 from sparsejepa.atomic_files import locked
 from sparsejepa.companion import parameters, provenance
 from sparsejepa.companion.files import label, read_json, write_json
-from sparsejepa.companion.manifest import MANIFEST, START, RunFailed, seal_run
-from sparsejepa.companion.parameters import RUN_FOLDER, Value, check_parameters
-from sparsejepa.companion.provenance import notebook_path, repository_root, runs_root
-from sparsejepa.companion.study import finished_needs, load_study
+from sparsejepa.companion.manifest import MANIFEST, RunFailed, finished_needs, seal_run
+from sparsejepa.companion.parameters import RUN_FOLDER, StudyRun, Value
+from sparsejepa.companion.provenance import notebook_path, runs_root
 
 
 def run_notebook(
-    notebook: Path,
+    root: Path,
+    notebook: str | Path,
     preset: str,
-    run: str | None = None,
+    run: str = "",
     overrides: Mapping[str, Any] | None = None,
-    root: Path | None = None,
 ) -> Path:
-    """Runs a notebook and puts the finished run in its folder; an earlier run stays till then.
+    """Runs a notebook and puts the finished run in its folder, which it returns.
 
     The parameters are the notebook's defaults, under the preset's, under the named run's, under
     `overrides`. A named run without overrides goes to `<preset>/<notebook>/<run>`, any other to
-    `own/<notebook>/...`, both below `book/runs`.
-
-    Returns: the run's folder.
+    `own/<notebook>/...`, both below `book/runs`. An earlier run stays till the new one is whole.
 
     Raises:
-        FileNotFoundError: no such notebook or preset.
         ValueError: an unknown run or parameter, an ill-typed value, a needed run that is missing
             or stale, a committed preset with uncommitted code.
         RunFailed: the notebook raised an error; `failed.ipynb` shows it.
-        OSError: something cannot be written.
+        OSError: no such notebook or preset; something cannot be written.
     """
-    root = root or repository_root()
-    source = find_notebook(root, notebook)
-    overrides = check_parameters(source, overrides or {})
-    options, needs = [f"--preset {preset}"], {}
-    if run is None:
-        given = parameters.preset_parameters(root, preset, source.stem)
-        folder = parameters.own_folder(source.stem, preset, overrides)
-    else:
-        study = load_study(root, preset)
+    source, needs, base = notebook_path(root, notebook), {}, preset
+    overrides = parameters.check_parameters(source, overrides or {})
+    if run:
+        study = parameters.load_study(root, preset)
         runs = {one.name: one for one in study if one.notebook == source.stem}
         if run not in runs:
+            there = ", ".join(runs) or "none"
             raise ValueError(
-                f"presets/{preset}.yml has no run {run!r} of {source.stem}; its runs are "
-                f"{', '.join(runs) or 'none'}."
+                f"presets/{preset}.yml has no run {run!r} of {source.stem}; its runs are {there}."
             )
-        given, needs = runs[run].parameters, finished_needs(root, study, runs[run])
-        own = parameters.own_folder(source.stem, f"{preset}-{run}", overrides)
-        folder = own if overrides else Path(runs[run].id)
-        options.append(f"--run {shlex.quote(run)}")
-    committed = provenance.git(root, "ls-files", "--", f"book/runs/{preset}")
-    if committed and folder.parts[0] == preset and (changed := provenance.uncommitted_code(root)):
-        raise ValueError(
-            f"Runs of preset {preset!r} are committed and name their commit, but {changed[0]} is "
-            "not committed: commit src/ and notebooks/ first, or give a parameter to make a run "
-            "of your own."
-        )
-    command = parameters.run_command(source, options, overrides)
+        base = f"{preset}-{run}"
+        given, needs = runs[run].parameters, finished_needs(root, runs[run])
+    else:
+        given = parameters.preset_parameters(root, preset, source.stem)
+    folder = parameters.own_folder(source.stem, base, overrides)
+    if run and not overrides:
+        folder = Path(preset, source.stem, run)
+        committed = provenance.git(root, "ls-files", "--", f"book/runs/{preset}")
+        if committed and (changed := provenance.uncommitted_code(root)):
+            raise ValueError(
+                f"Runs of preset {preset!r} are committed and name their commit, but {changed[0]} "
+                "is not committed: commit src/ and notebooks/, or give a parameter to make a run "
+                "of your own."
+            )
+    command = parameters.run_command(f"{preset}/{source.stem}/{run}", overrides)
     start = {"preset": folder.parts[0], "run": folder.name, "needs": needs, "command": command}
     attempt, run_folder = runs_root(root) / "attempts" / folder, runs_root(root) / folder
     with locked(attempt / ".lock"):
         print(f"{label(source)} as {folder.as_posix()}", flush=True)
-        # What an earlier attempt left; trainings lie elsewhere and stay.
-        working, earlier = attempt / "run", attempt / "earlier"
+        working, earlier, begun = attempt / "run", attempt / "earlier", time.monotonic()
+        if earlier.is_dir() and not run_folder.exists():
+            # A crash between the two renames below left the only copy here.
+            earlier.rename(run_folder)
+        # What else an earlier attempt left; trainings lie elsewhere and stay.
         for left in (working, earlier):
             shutil.rmtree(left, ignore_errors=True)
         (attempt / "failed.ipynb").unlink(missing_ok=True)
-        write_json(working / START, start)
-        begun = time.monotonic()
-        _execute(source, working, run_folder, root, given | overrides)
+        working.mkdir(parents=True)
+        _execute(root, source, working, run_folder, given | overrides)
         if not (working / MANIFEST).is_file():
-            said = "ended without run.finish(...): it must be its last act."
-            raise RunFailed(f"{label(source)} {said}")
-        seal_run(working, read_json(working / MANIFEST))
-        (working / START).unlink()
+            raise RunFailed(f"{label(source)} must call run.finish(...) as its last act.")
+        seal_run(working, read_json(working / MANIFEST) | start)
         # The run's folder holds a whole run or none.
         run_folder.parent.mkdir(parents=True, exist_ok=True)
         if run_folder.exists():
@@ -100,33 +95,27 @@ def run_notebook(
     return run_folder
 
 
-def find_notebook(root: Path, notebook: Path) -> Path:
-    """The notebook by its path from here or from the checkout, else by its bare name."""
-    named = notebook_path(root, notebook.name.removesuffix(".ipynb"))
-    return next((n.resolve() for n in (notebook, root / notebook) if n.is_file()), named)
-
-
 class _ThisPython(AsyncKernelManager):
     """A kernel of this interpreter, with the library of the checkout that it starts in.
 
     Whatever kernels are installed on this machine, the run and its manifest speak of one Python.
     """
 
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        start = "import os, sys; sys.path.insert(0, os.path.abspath('src')); "
-        start += "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
-        # Else it warns at every start that it talks to this machine without encryption.
-        quiet = "--IPKernelApp.log_level=ERROR"
-        return KernelSpec(
-            argv=[sys.executable, "-c", start, "-f", "{connection_file}", quiet],
-            # Progress bars are drawn seldom: every frame travels through the notebook.
-            env={"TQDM_MININTERVAL": "2"},
-        )
+    start = (
+        "import os, sys; sys.path.insert(0, os.path.abspath('src')); "
+        "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+    )
+    # Else it warns at every start that it talks to this machine without encryption.
+    quiet = "--IPKernelApp.log_level=ERROR"
+    kernel_spec = KernelSpec(
+        argv=[sys.executable, "-c", start, "-f", "{connection_file}", quiet],
+        # Progress bars are drawn seldom: every frame travels through the notebook.
+        env={"TQDM_MININTERVAL": "2"},
+    )
 
 
 def _execute(
-    source: Path, working: Path, run_folder: Path, root: Path, given: Mapping[str, Value]
+    root: Path, source: Path, working: Path, run_folder: Path, given: Mapping[str, Value]
 ) -> None:
     """Executes the notebook into `executed.ipynb`, relaying what it prints."""
     # papermill is slow to import, and reading presets does not need it.
@@ -137,6 +126,10 @@ def _execute(
     place, final = (folder.relative_to(root).as_posix() for folder in (working, run_folder))
     # Two runs may share a terminal.
     name, counted, error = "/".join(run_folder.parts[-2:]), itertools.count(1), ""
+
+    def say_which_cell(**_: Any) -> None:
+        print(f"{name}: cell {next(counted)}", file=sys.stderr, flush=True)
+
     try:
         papermill.execute_notebook(
             # papermill fills parameters into braces of paths.
@@ -148,12 +141,10 @@ def _execute(
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            kernel_manager_class=_ThisPython,
             # One stream a cell, and of a progress bar its last frame.
             coalesce_streams=True,
-            on_cell_execute=lambda **_: print(
-                f"{name}: cell {next(counted)}", file=sys.stderr, flush=True
-            ),
+            kernel_manager_class=_ThisPython,
+            on_cell_execute=say_which_cell,
         )
     except papermill.PapermillExecutionError as failure:
         text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", failure.evalue).split())
@@ -163,7 +154,12 @@ def _execute(
     finally:
         if output.is_file():
             # After a failure too, and when the reader presses Ctrl-C.
-            _clean(output, source, root, {place: final})
+            content = provenance.remove_local_paths(read_json(output), root, {place: final})
+            for part in (content, *content["cells"]):
+                # Paths and times of cells.
+                for key in ("papermill", "execution"):
+                    part["metadata"].pop(key, None)
+            write_json(output, content)
     if error:
         os.replace(output, failed)
         raise RunFailed(
@@ -172,17 +168,25 @@ def _execute(
         )
 
 
-def _clean(path: Path, source: Path, root: Path, also: Mapping[str, str]) -> None:
-    """Takes paths of this machine and times of cells out of an executed notebook."""
-    notebook = provenance.remove_local_paths(read_json(path), root, also)
-    said = notebook["metadata"]["papermill"]
-    notebook["metadata"]["papermill"] = {
-        "parameters": said.get("parameters"),
-        "version": said.get("version"),
-        "input_path": label(source),
-        "output_path": path.name,
-    }
-    for cell in notebook["cells"]:
-        for key in ("papermill", "execution"):
-            cell["metadata"].pop(key, None)
-    write_json(path, notebook)
+def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None:
+    """Makes what is given, needed runs first, each in a process of its own, `jobs` at a time.
+
+    What needs a failed run is left out, all else is made; `threads` are those of each run.
+    """
+    environment = os.environ | {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL")}
+    made: dict[str, Future] = {}
+
+    def make(run: StudyRun) -> bool:
+        # Needed runs were begun before: none of them waits for this one.
+        needed = [made[need.id].result() for need in run.needs if need.id in made]
+        return all(needed) and not subprocess.call(run.command, cwd=root, env=environment)
+
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        # What needs nothing comes first: there is always something to do.
+        for run in sorted(runs, key=lambda run: len(run.needs) > 0):
+            made[run.id] = pool.submit(make, run)
+        wait(made.values())
+    finally:
+        # Ctrl-C reaches the processes that run too.
+        pool.shutdown(cancel_futures=True)
