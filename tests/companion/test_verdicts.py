@@ -139,6 +139,19 @@ def test_a_list_and_a_reported_interval_can_be_judged(runs: Path):
     assert found[1].p == found[2].p
 
 
+def test_a_share_lies_between_its_bounds(runs: Path):
+    """Its interval is clipped; p is that of the whole interval."""
+    changed = content()
+    (check,) = changed["claims"][0]["test"]
+    del check["than"]
+    check |= {"rule": "mean_above", "unit": "%", "scale": 206}
+    (found,) = judged(runs, changed)["better"].test
+    low, high = mean_above([94.76, 96.82, 98.88], 1.0).interval
+    assert high > 100
+    assert found.finding.interval == (pytest.approx(low), 100)
+    assert found.p == pytest.approx(mean_above([94.76, 96.82, 98.88], 1.0).p)
+
+
 def test_a_rule_may_come_before_its_run(runs: Path):
     """As long as the claim is untested; when the run comes, the ledger has to say what it says."""
     changed = content()

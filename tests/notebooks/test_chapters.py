@@ -154,7 +154,7 @@ def test_groupings_are_compared_seed_by_seed(finished):
     """Each has every seed; a difference is that of the accuracies of the first, below three."""
     results = finished("06_sparsity").results
     groupings = {name: list(found) for name, found in results["groupings"].items()}
-    names = ("JEPA", "no penalty", "contiguous", "heads", "random")
+    names = ("JEPA", "no penalty", "contiguous", "heads", "random", "cjepa")
     assert groupings == dict.fromkeys(names, ["5", "6"])
     for name, (first, second) in DIFFERENCES.items():
         ours, base = (results["groupings"][grouping]["5"] for grouping in (first, second))

@@ -439,8 +439,13 @@ def find(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
         found = mean_above(paired, check.threshold)
     else:
         return exactly(check.rule, series[0], check.threshold, check.tolerance)
-    below = check.rule.endswith("_below")
-    return replace(found, holds=found.estimate < check.threshold) if below else found
+    if check.rule.endswith("_below"):
+        found = replace(found, holds=found.estimate < check.threshold)
+    if check.unit == "%" and found.interval:
+        # A share lies between 0 and 100, whatever Student says; p has used the whole interval.
+        low, high = found.interval
+        found = replace(found, interval=(max(low, 0.0), min(high, 100.0)))
+    return found
 
 
 def _refuse_other_seeds(check: Check, seeds: Sequence[int], runs: Path) -> None:
