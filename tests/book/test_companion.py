@@ -14,7 +14,7 @@ import companion_tables
 from companion_book import Book
 from companion_card import at_a_glance, code_line, provenance_card
 from sparsejepa.companion.certify import leaves
-from sparsejepa.companion.files import write_json
+from sparsejepa.companion.files import read_json, write_json
 from sparsejepa.companion.manifest import write_certificates
 from sparsejepa.companion.provenance import code_of
 from tests.book.tiny_book import edit_results, executed, make_book, make_run, opened
@@ -148,6 +148,7 @@ def test_the_card_says_what_changed_and_what_was_compared(root: Path):
     replace(root, "src/sparsejepa/used.py", "42", "43")
     assert code_line(Book(root, {}, ()), RUN) == "changed since"
     certificate = {
+        "run_sha256": read_json(root / "book/runs" / RUN / "manifest.json")["sha256"],
         "parts": ["report", "training"],
         "valid_for": code_of(root, "01_pretrain"),
         "compared": {"tensors": 14, "numbers": 212},

@@ -62,6 +62,19 @@ def test_other_behaviour_is_stale_and_named(root: Path):
     assert "ZeroDivisionError" in why
 
 
+def test_a_certificate_is_of_one_run(root: Path):
+    """Not of a later one of that name, made by other code."""
+    toy = root / "src" / "sparsejepa" / "toy.py"
+    toy.write_text(TOY.replace("42", "40 + 2"))
+    assert outcomes(root)[RUNS[0]][0] == "certified"
+    toy.write_text(TOY.replace("42", "43"))
+    git(root, "commit", "-qam", "other behaviour")
+    run_notebook(root, Path("toy"), "demo", "jepa-seed0")
+    toy.write_text(TOY.replace("42", "40 + 2"))
+    assert staleness(root, RUNS[0]) and not staleness(root, RUNS[1])
+    assert outcomes(root)[RUNS[0]] == ("stale", "report: answer: 43 -> 42")
+
+
 def test_a_missing_base_is_one_sentence(root: Path):
     """As in a shallow clone."""
     (root / "src" / "sparsejepa" / "toy.py").write_text(TOY + "\n")

@@ -46,7 +46,9 @@ def certify(root: Path, *parts: str) -> None:
     """A certificate for the code as it is on disk."""
     valid = {"commit": "unknown", **provenance.code_of(root, "toy")}
     valid["training_sha256"] = code_sha256(root / "src" / "sparsejepa")
-    manifest.write_certificates(root, {RUN: {"parts": list(parts), "valid_for": valid}})
+    made = read_json(root / "book" / "runs" / RUN / "manifest.json")
+    of = {"run_sha256": made["sha256"], "trainings": sorted(made["trainings"])}
+    manifest.write_certificates(root, {RUN: {"parts": list(parts), "valid_for": valid, **of}})
 
 
 def test_a_manifest_says_where_a_run_came_from(finished: Path, root: Path):

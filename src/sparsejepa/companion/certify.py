@@ -71,8 +71,9 @@ def certify(
         elif manifest.certificate_of(root, run.id):
             yield Outcome(run.id, "unchanged", "certified for this code before")
         else:
-            old = certificates.get(run.id, {"parts": []})
-            commit = old["valid_for"]["commit"] if REPORT in old["parts"] else "-dirty"
+            old = certificates.get(run.id, {})
+            same = old.get("run_sha256") == made["sha256"] and REPORT in old["parts"]
+            commit = old["valid_for"]["commit"] if same else "-dirty"
             # What is certified for code that was never committed can't be had again.
             commit = made["commit"].removesuffix("-dirty") if commit.endswith("-dirty") else commit
             asked.setdefault(base or commit, []).append(run)
@@ -130,7 +131,10 @@ def _compare(
                 parts, details = [TRAINING], f"{details}; its training is certified"
             valid_for = {"commit": commit, **code_of(new, run.notebook)}
             valid_for[manifest.TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
-            certificate = {"parts": parts, "valid_for": valid_for, "compared": compared, **facts}
+            made = read_json(runs_root(root) / run.id / MANIFEST)
+            of = {"run_sha256": made["sha256"], "trainings": sorted(made["trainings"])}
+            found = {"parts": parts, "compared": compared, "valid_for": valid_for}
+            certificate = {**of, **found, **facts}
             yield Outcome(run.id, state, details), certificate
 
 

@@ -210,12 +210,14 @@ def write_certificates(root: Path, certificates: Facts) -> None:
 
 
 def certificate_of(root: Path, run_id: str) -> dict[str, Any] | None:
-    """The certificate that makes a run valid for the code on disk."""
+    """The certificate that makes the run on disk valid for the code on disk."""
     found = read_certificates(root).get(run_id)
     if found is None or REPORT not in found["parts"]:
         return None
+    # That of an earlier run of this name says nothing of the one that took its place.
+    same = found.get("run_sha256") == read_json(runs_root(root) / run_id / MANIFEST)["sha256"]
     code = provenance.code_of(root, run_id.split("/")[1])
-    return found if code.items() <= found["valid_for"].items() else None
+    return found if same and code.items() <= found["valid_for"].items() else None
 
 
 def valid_trainings(root: Path) -> set[Path]:
@@ -226,11 +228,10 @@ def valid_trainings(root: Path) -> set[Path]:
     runs, here = runs_root(root), code_sha256(root / "src" / "sparsejepa")
     kept = {path.parent: read_json(path) for path in runs.glob("*/trainings/*/training.json")}
     certified = set()
-    for run_id, certificate in read_certificates(root).items():
-        path = runs / run_id / MANIFEST
+    for certificate in read_certificates(root).values():
         same = certificate["valid_for"].get(TRAINING_SHA256) == here
-        if same and TRAINING in certificate["parts"] and path.is_file():
-            certified |= {runs / place for place in read_json(path)["trainings"]}
+        if same and TRAINING in certificate["parts"]:
+            certified |= {runs / place for place in certificate.get("trainings", ())}
     return {f for f, facts in kept.items() if facts["code_sha256"] == here or f in certified}
 
 
