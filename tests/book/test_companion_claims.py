@@ -1,5 +1,6 @@
 """The scorecard: a row and a section a claim, and a failed build where one does not stand."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -108,8 +109,15 @@ def test_undecided_is_not_untried():
     assert counted(judged).endswith("(1 of these undecided: tried, and nothing is clear)")
 
 
-def test_a_broken_ledger_fails_the_build(root: Path, warnings: list[str]):
-    """Or one that is gone."""
+def test_what_does_not_stand_fails_the_build(root: Path, warnings: list[str]):
+    """A run that is stale, one that is gone, and a ledger that is broken or gone."""
+    (root / "src" / "sparsejepa" / "used.py").write_text("answer = 43\n")
+    show(root)
+    assert len(warnings) == 6 and all(message.startswith("stale: ") for message in warnings)
+    shutil.rmtree(root / "book/runs/reference/01_pretrain/jepa-seed2")
+    page = show(root)
+    assert "needs the run reference/01_pretrain/jepa-seed2" in warnings[-1]
+    assert "1 [reproduced]" not in page and "2 [untested]" in page
     (root / "book" / "claims.yml").write_text("claims: 1")
     with pytest.raises(ValueError, match="papers: Field required"):
         show(root)

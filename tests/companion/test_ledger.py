@@ -8,7 +8,7 @@ import pytest
 
 from sparsejepa.companion.files import write_json
 from sparsejepa.companion.ledger import LEDGER, judge, load_ledger, look_up, numbers_at
-from tests.companion.tiny_ledger import content, make_runs, write_ledger
+from tests.companion.tiny_ledger import content, ledger, make_runs, write_ledger
 from tests.repository import ROOT
 
 # What is put at a place of the ledger, and the words that say so; GONE takes it away.
@@ -27,7 +27,6 @@ CHECK, EXACT = (*BETTER, "test", 0), (*RISES, "test", 0)
         ((*BETTER, "statement"), " ", "claims.better.statement: String should match"),
         (BETTER, "x", "claims.0: Input should be a valid dictionary"),
         (("seeds", "main"), [0, True], "seeds.main.1: Input should be a valid integer"),
-        ((), [], "the file: Input should be a valid dictionary"),
         # A check and its rule.
         ((*CHECK, "than"), GONE, "difference_above needs than"),
         ((*CHECK, "seeds"), GONE, "difference_above needs seeds"),
@@ -50,18 +49,26 @@ CHECK, EXACT = (*BETTER, "test", 0), (*RISES, "test", 0)
 )
 def test_a_broken_ledger_is_one_sentence(tmp_path: Path, place: tuple, value: Any, words: str):
     """Which says the entry, the field, and what is wrong."""
-    changed = {"ledger": content()}
+    changed = content()
     inner: Any = changed
-    *above, last = ("ledger", *place)
-    for key in above:
+    for key in place[:-1]:
         inner = inner[key]
     if value is GONE:
-        del inner[last]
+        del inner[place[-1]]
     else:
-        inner[last] = value
+        inner[place[-1]] = value
     with pytest.raises(ValueError, match=re.escape(words)) as error:
-        load_ledger(write_ledger(tmp_path, changed["ledger"]))
+        ledger(tmp_path, changed)
     assert str(error.value).startswith("book/claims.yml, ") and "\n" not in str(error.value)
+
+
+def test_half_a_file_is_named(tmp_path: Path):
+    """What is no YAML, or no mapping, is said to be none."""
+    path = write_ledger(tmp_path, content())
+    for text, words in (("claims: [", "is not YAML: .*line 1"), ("", "the file: Input should")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"book/claims\.yml,? {words}"):
+            load_ledger(path)
 
 
 ROWS = [{"L": 1, "ε": 0.1, "t": 5}, {"L": 2, "ε": 0.1, "t": 6}, {"L": 2, "ε": 5.1e-13, "t": 7}]
@@ -100,6 +107,15 @@ def test_what_is_no_number_is_refused(tmp_path: Path, value: Any):
     write_json(runs / "reference/theory/all/results.json", {"rise": value})
     with pytest.raises(ValueError, match="finds no number at reference/theory/all:rise"):
         numbers_at(runs, "reference/theory/all:rise")
+
+
+def test_numbers_of_seeds_lists_and_manifests(tmp_path: Path):
+    """One a seed, every one of a list, and what the manifest counts."""
+    runs = make_runs(tmp_path)
+    assert numbers_at(runs, "reference/nb/b-seed{seed}:accuracy.b, last", (0, 2)) == [0.4, 0.41]
+    assert numbers_at(runs, "reference/theory/all:times") == [1, 2, 3]
+    assert numbers_at(runs, "reference/theory/all:gain") == [0.5]
+    assert numbers_at(runs, "reference/theory/all:manifest.seeds") == [3]
 
 
 def test_the_committed_ledger_stands():

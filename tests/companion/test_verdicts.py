@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from sparsejepa.companion.files import read_json, write_json
 from sparsejepa.companion.ledger import (
@@ -15,7 +16,6 @@ from sparsejepa.companion.ledger import (
     Result,
     comparisons,
     judge,
-    mean_above,
     reach_verdict,
 )
 from tests.companion.tiny_ledger import content, ledger, make_run, make_runs
@@ -43,7 +43,7 @@ def test_sound_numbers_give_the_expected_verdicts(runs: Path):
     (result,) = found["better"].test
     assert result.finding.estimate == pytest.approx(6.0)
     # The differences of the pairs, in points.
-    assert result.p == pytest.approx(mean_above([6.0, 5.0, 7.0], 1.0).p)
+    assert result.p == pytest.approx(stats.ttest_1samp([6.0, 5.0, 7.0], 1.0).pvalue)
     assert (result.finding.seeds, result.sample) == (3, 10_000)
     assert found["better"].runs[0] == "reference/nb/a-seed0" and len(found["better"].runs) == 6
     assert comparisons(list(found.values())) == 1
@@ -146,10 +146,11 @@ def test_a_share_lies_between_its_bounds(runs: Path):
     del check["than"]
     check |= {"rule": "mean_above", "unit": "%", "scale": 206}
     (found,) = judged(runs, changed)["better"].test
-    low, high = mean_above([94.76, 96.82, 98.88], 1.0).interval
+    whole = stats.ttest_1samp([94.76, 96.82, 98.88], 1.0)
+    low, high = whole.confidence_interval(0.95)
     assert high > 100
     assert found.finding.interval == (pytest.approx(low), 100)
-    assert found.p == pytest.approx(mean_above([94.76, 96.82, 98.88], 1.0).p)
+    assert found.p == pytest.approx(whole.pvalue)
 
 
 def test_a_rule_may_come_before_its_run(runs: Path):
