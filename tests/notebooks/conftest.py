@@ -48,7 +48,7 @@ STUDY = {
     "06_sparsity": {
         **{"seed": 5, "seeds": 2, "train_images": 256, "test_images": 100, "scenes_train": 400},
         **{"scenes_test": 100, "width": 16, "strengths": "0.003, 0", "strengths_r2": "0.01"},
-        **{"raw_epochs": 1, "bars_steps": 100, "probe_steps": 20, "peers": "cjepa"},
+        **{"raw_epochs": 1, "bars_steps": 100, "probe_steps": 20, "peers": "sigreg=0.1"},
     },
     "07_scorecard": {},
     "appendix_tuning": {"dataset": "scenes", "train_images": 600, "width": 32, "depth": 1}

@@ -12,6 +12,8 @@ from tests.notebooks.conftest import STUDY
 METHOD_RUNS = {"jepa-seed0", "sparsejepa-seed0"}
 # Which groupings each difference is of.
 DIFFERENCES = {
+    "budget": ("JEPA", "untrained encoder"),
+    "sigreg=0.1": ("sigreg=0.1", "JEPA"),
     "penalty": ("contiguous", "no penalty"),
     "sparsejepa": ("contiguous", "JEPA"),
     "contiguous groups": ("contiguous", "random"),
@@ -153,11 +155,9 @@ def test_every_method_is_in_the_sparsity_study(finished):
 def test_groupings_are_compared_seed_by_seed(finished):
     """Each has every seed; a difference is that of the accuracies of the first, below three."""
     results = finished("06_sparsity").results
-    groupings = {name: list(found) for name, found in results["groupings"].items()}
-    names = ("JEPA", "no penalty", "contiguous", "heads", "random", "cjepa")
-    assert groupings == dict.fromkeys(names, ["5", "6"])
-    for name, (first, second) in DIFFERENCES.items():
-        ours, base = (results["groupings"][grouping]["5"] for grouping in (first, second))
+    groups, seeds = results["groupings"], dict.fromkeys(sum(DIFFERENCES.values(), ()), ["5", "6"])
+    assert {name: list(found) for name, found in groups.items()} == seeds
+    for name, sides in DIFFERENCES.items():
         for probe, found in results["differences"][name].items():
-            expected = ours["accuracy"][probe]["value"] - base["accuracy"][probe]["value"]
-            assert found["value"] == pytest.approx(expected, abs=1e-9)
+            ours, base = (groups[side]["5"]["accuracy"][probe]["value"] for side in sides)
+            assert found["value"] == pytest.approx(ours - base, abs=1e-9)
