@@ -83,7 +83,7 @@ def test_the_scorecard_pairs_the_runs(finished):
 def test_the_screening_changes_one_setting_at_a_time(finished):
     """Two variants and another length, each with its accuracies."""
     variants = finished("appendix_tuning").results["variants"]
-    assert [*variants] == ["base", "AdamW instead of Muon", "2 epochs, EMA from 0.99, seed 1"]
+    assert [*variants] == ["base", "AdamW instead of Muon", "2 epochs, EMA 0.99, seed 1"]
     assert all(0 <= row["linear"] <= 1 for row in variants.values())
     assert json.dumps(variants).count("seconds") == 0
 
