@@ -211,7 +211,7 @@ def test_colab_has_its_preset(begun, content: Path, notebook: str, settings: dic
 def test_elsewhere_a_notebook_has_its_own_settings(begun, monkeypatch: pytest.MonkeyPatch):
     """And the committed encoders."""
     monkeypatch.delitem(sys.modules, "google.colab")
-    for notebook, dataset in (("01_pretrain", "scenes"), ("04_jepa_score", "cifar100")):
+    for notebook, dataset in (("01_pretrain", "objects"), ("04_jepa_score", "cifar100")):
         names = begun(notebook)
         assert (names["preset"], names["dataset"]) == ("", dataset)
         assert names["run"].folder.name == "interactive"
@@ -223,12 +223,12 @@ def test_what_a_reader_types_wins(begun):
     assert (names["epochs"], names["minutes"], names["dataset"]) == (3, 40.0, "cifar100")
     assert names["run"].folder.name == "colab-epochs=3-method=sparsejepa"
     names = begun("01_pretrain", preset="demo")
-    assert (names["dataset"], names["train_images"], names["minutes"]) == ("scenes", 12000, 0.0)
+    assert (names["dataset"], names["train_images"], names["minutes"]) == ("objects", 12000, 0.0)
     names = begun("01_pretrain", preset="own")
-    assert (names["dataset"], names["train_images"]) == ("scenes", 0)
+    assert (names["dataset"], names["train_images"]) == ("objects", 0)
     # The runner has said it all.
     names = begun("01_pretrain", run_folder="book/runs/own/01_pretrain/own")
-    assert (names["dataset"], names["preset"]) == ("scenes", "")
+    assert (names["dataset"], names["preset"]) == ("objects", "")
 
 
 @pytest.mark.slow

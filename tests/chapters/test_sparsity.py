@@ -15,13 +15,10 @@ from sparsejepa.chapters.sparsity import (
     along_path,
     compare,
     fall_of_norms,
-    first_images,
     measure_majority,
     shared_information,
     structure,
 )
-from sparsejepa.data import image_set
-from sparsejepa.data.image_set import load_image_set
 from sparsejepa.intervals import paired_difference
 from sparsejepa.model.jepa import Jepa
 from sparsejepa.randomness import generator
@@ -108,14 +105,6 @@ def test_only_scale_and_norms_see_a_rescaling():
     for name, value in before.items():
         expected = value * 0.01 if name in scaled else value
         assert after[name] == pytest.approx(expected, rel=1e-4), name
-
-
-def test_scenes_are_drawn_no_further_than_needed(monkeypatch: pytest.MonkeyPatch):
-    """The first images are those of the whole set, labels included."""
-    monkeypatch.setattr(image_set, "SCENES", {"test": 30})
-    few, whole = first_images("scenes", "test", 7), load_image_set("scenes", "test").take(7)
-    assert torch.equal(few.images, whole.images) and few.pixel_sha256 == whole.pixel_sha256
-    assert all(torch.equal(few.labels[name], whole.labels[name]) for name in whole.labels)
 
 
 def test_what_features_share_is_known_for_a_gaussian_pair():

@@ -221,15 +221,18 @@ def test_take_is_the_first_images_with_their_own_hash(write):
         loaded.take(6)
 
 
-def test_scenes_are_drawn(monkeypatch):
-    """`scenes` needs no files, brings its factors, and other splits are refused."""
-    monkeypatch.setattr(image_set, "SCENES", {"train": 30, "test": 20})
-    train, test = load_image_set("scenes", "train"), load_image_set("scenes", "test")
+@pytest.mark.parametrize(("name", "most"), [("scenes", 10), ("objects", 3)])
+def test_two_sets_are_drawn(monkeypatch, name: str, most: int):
+    """They need no files, bring their factors, begin alike, and other splits are refused."""
+    monkeypatch.setattr(image_set, "DRAWN", {"train": 30, "test": 20})
+    train, test = load_image_set(name, "train"), load_image_set(name, "test")
     assert train.origin == "drawn" and len(train.images) == 30 and len(test.images) == 20
     assert list(train.labels) == ["label", "count", "distance"]
-    assert train.take(7).factors["depth"].shape == (7, 10)
+    few, same = load_image_set(name, "train", first=7), train.take(7)
+    assert few.factors["depth"].shape == (7, most) and few.pixel_sha256 == same.pixel_sha256
+    assert all(torch.equal(few.labels[label], same.labels[label]) for label in same.labels)
     assert train.pixel_sha256 != test.pixel_sha256
-    assert "scenes has the splits train, test, not 'val'" in refused("scenes", split="val")
+    assert f"{name} has the splits train, test, not 'val'" in refused(name, split="val")
 
 
 @pytest.mark.skipif(

@@ -1,5 +1,6 @@
 """The drawn scenes: what is known of them is true, and they are a fair toy."""
 
+import pytest
 import torch
 from scipy.stats import chi2_contingency, chisquare
 
@@ -7,10 +8,8 @@ from sparsejepa.data import scenes
 from sparsejepa.data.scenes import (
     CHUNK,
     COLOURS,
-    DISTANCE_EDGES,
-    FARTHEST_NEAREST,
     FOCAL_LENGTH,
-    NEAREST,
+    LAYOUTS,
     SHAPES,
     SIZE,
     draw_scenes,
@@ -29,6 +28,7 @@ def by_hand(*objects: dict[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
         {name: torch.tensor([value]) for name, value in scene.items()},
         {name: torch.tensor([[row[name] for row in rows]]) for name in rows[0]},
         generator(0, "by hand"),
+        LAYOUTS["scenes"].window,
     )
 
 
@@ -48,8 +48,8 @@ def test_labels_agree_with_the_table_of_objects(train):
     assert torch.equal(train.labels["count"], count - 3)
     assert count.min() == 3 and count.max() == 10
     nearest = ordered[:, 0]
-    assert (nearest >= NEAREST).all() and (nearest <= FARTHEST_NEAREST).all()
-    bins = (nearest[:, None] >= torch.tensor(DISTANCE_EDGES)).sum(1)
+    assert (nearest >= 2.4).all() and (nearest <= 4.5).all()
+    bins = (nearest[:, None] >= torch.tensor([2.75, 3.1, 3.45, 3.8, 4.15])).sum(1)
     assert torch.equal(train.labels["distance"], bins)
     for row in range(50):
         shape = SHAPES[train.factors["shape"][row, 0]]
@@ -57,9 +57,11 @@ def test_labels_agree_with_the_table_of_objects(train):
         assert train.label_names["label"][train.labels["label"][row]] == f"{colour} {shape}"
 
 
-def test_every_object_stands_inside_the_image(train):
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_object_stands_inside_the_image(name: str):
     """Outlines, computed from the factors by perspective, lie within the 32 by 32 pixels."""
-    f = train.factors
+    f, (fewest, most, *_) = draw_scenes(1000, 0, "train", name).factors, LAYOUTS[name]
+    assert f["present"].sum(1).unique().tolist() == list(range(fewest, most + 1))
     depth = torch.where(f["present"], f["depth"], 3.0)
     radius = FOCAL_LENGTH * f["size"] / depth
     column = SIZE / 2 + FOCAL_LENGTH * f["lateral"] / depth

@@ -16,8 +16,7 @@ from torch import Tensor
 from sparsejepa import intervals
 from sparsejepa.chapters import stored
 from sparsejepa.data.batches import resized, to_unit
-from sparsejepa.data.image_set import SCENES_SEED, ImageSet, load_image_set, pixel_sha256
-from sparsejepa.data.scenes import draw_scenes
+from sparsejepa.data.image_set import ImageSet
 from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.intervals import Estimate, Interval
 from sparsejepa.model import penalties
@@ -81,15 +80,6 @@ class Measurement:
 
 
 Runs = Sequence[Measurement]
-
-
-def first_images(name: str, split: str, count: int) -> ImageSet:
-    """The first `count` images of a split, 0 for all; of `scenes` no others are drawn."""
-    if name != "scenes" or count == 0:
-        return load_image_set(name, split).take(count)
-    drawn = draw_scenes(count, SCENES_SEED, split)
-    known = (drawn.labels, drawn.label_names, pixel_sha256(drawn.images), "drawn", drawn.factors)
-    return ImageSet(name, split, drawn.images, *known)
 
 
 def measure_majority(yardstick: Yardstick) -> Measurement:

@@ -38,8 +38,7 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
             f"other versions than tested, numbers may differ slightly: {', '.join(other)}; "
             "for the tested ones: pip install -c constraints.txt -e '.[train,book]'",
         )
-    machine = hardware()
-    yield "ok", f"{machine['cores']} cores of {machine['cpu']}"
+    yield "ok", "{cores} cores of {cpu}".format(**hardware())
     if installed("torch"):
         # Takes seconds, and only this line needs it.
         import torch
@@ -48,21 +47,16 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
 
         device = choose_device()
         name = torch.cuda.get_device_name(0) if device.type == "cuda" else platform.machine()
-        precision = choose_precision(device).name
-        yield (
-            "ok",
-            f"device {device.type}: {name}, precision {precision}, PyTorch {torch.__version__}",
-        )
+        what = f"device {device.type}: {name}, precision {choose_precision(device).name}"
+        yield "ok", f"{what}, PyTorch {torch.__version__}"
     # Notebooks run in the checkout's folder: a relative path starts there.
     folder = root / Path(os.environ.get("SPARSEJEPA_DATA", "")).expanduser() / "cifar100"
-    if lacks := [
-        split for split in ("train", "test") if not list(folder.glob(f"{split}*.parquet"))
-    ]:
+    if lacks := [s for s in ("train", "test") if not list(folder.glob(f"{s}*.parquet"))]:
         yield (
             "note",
             f"data set cifar100: $SPARSEJEPA_DATA/cifar100 has no {' and no '.join(lacks)} Parquet "
-            "file, so it would come from the Hugging Face Hub (about 150 MB); the data set scenes "
-            "is drawn on the spot and needs nothing",
+            "file, so it would come from the Hugging Face Hub (about 150 MB); the data set "
+            "objects is drawn on the spot and needs nothing",
         )
     else:
         yield "ok", "data set cifar100: local Parquet under $SPARSEJEPA_DATA"

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sparsejepa.data.batches import Images
 from sparsejepa.data.decoding import Unreadable, decode_image, first_line
-from sparsejepa.data.scenes import draw_scenes
+from sparsejepa.data.scenes import LAYOUTS, draw_scenes
 
 # Name -> (repository on the Hub, revision): a commit that holds Parquet files; MTEB pins it too.
 HUB_SETS = {"cifar100": ("uoft-cs/cifar100", "aadb3af77e9048adbea6b47c21a81e47dd092ae5")}
@@ -34,9 +34,9 @@ KNOWN_PIXELS = {
     ("cifar100", "test"): "4cb8e5d9309da489bf6b19cc10cd96c3ae6f8daf225380b605aaee4c0d6aee19",
 }
 
-# The drawn set: images per split, and the seed that everybody shares.
-SCENES = {"train": 20_000, "test": 4_000}
-SCENES_SEED = 0
+# A drawn set: images per split, and the seed that everybody shares.
+DRAWN = {"train": 20_000, "test": 4_000}
+DRAWN_SEED = 0
 
 # Names of columns that say that they are labels, the surest first; also those that end in "_label".
 LABEL_NAMES = ("label", "labels", "class", "classes", "target", "category", "fine_label", "y")
@@ -100,11 +100,13 @@ class ImageSet:
         )
 
 
-def load_image_set(name: str, split: str = "train", label: str = "", size: int = 0) -> ImageSet:
-    """Loads one split of an image set.
+def load_image_set(
+    name: str, split: str = "train", label: str = "", size: int = 0, first: int = 0
+) -> ImageSet:
+    """Loads one split of an image set, or the `first` images of it.
 
-    `scenes` is drawn. Every other name is a folder of `$SPARSEJEPA_DATA`, or, with a slash in it,
-    the path of a folder; `cifar100` is fetched from the Hub where there is none. The folder holds
+    `scenes` and `objects` are drawn. Every other name is a folder of `$SPARSEJEPA_DATA`, or, with a
+    slash in it, a path; `cifar100` is fetched from the Hub where there is no folder. This holds
     either Parquet files (`train.parquet`, `train-*.parquet`) with one column of encoded images, or
     image files: `train/<class>/*.png`, where `train/` and `<class>/` may be missing.
 
@@ -120,14 +122,14 @@ def load_image_set(name: str, split: str = "train", label: str = "", size: int =
             those of the set that the folder is named after.
 
     Example:
-        >>> images = load_image_set("scenes", "test").take(100)
+        >>> images = load_image_set("scenes", "test", first=100)
         >>> images.images.shape, list(images.labels)
         (torch.Size([100, 32, 32, 3]), ['label', 'count', 'distance'])
     """
-    if name == "scenes":
-        if split not in SCENES:
-            raise FileNotFoundError(f"scenes has the splits {', '.join(SCENES)}, not {split!r}.")
-        drawn = draw_scenes(SCENES[split], SCENES_SEED, split)
+    if name in LAYOUTS:
+        if split not in DRAWN:
+            raise FileNotFoundError(f"{name} has the splits {', '.join(DRAWN)}, not {split!r}.")
+        drawn = draw_scenes(first or DRAWN[split], DRAWN_SEED, split, name)
         known = (drawn.labels, drawn.label_names, pixel_sha256(drawn.images), "drawn")
         return ImageSet(name, split, drawn.images, *known, drawn.factors)
     folder = Path(name).expanduser().resolve()
@@ -171,7 +173,7 @@ def load_image_set(name: str, split: str = "train", label: str = "", size: int =
         if values.dtype.kind in "iufb" and not {name, name.removesuffix("_label")} & labels.keys()
     }
     known = names, digest, origin, factors, candidates
-    return ImageSet(folder.name, split, images, labels, *known)
+    return ImageSet(folder.name, split, images, labels, *known).take(first)
 
 
 def pixel_sha256(images: Images) -> str:

@@ -1,9 +1,10 @@
-"""`scenes`: small drawn images of objects on a ground plane, with everything about them known.
+"""Small drawn images of objects on a ground plane, with everything about them known.
 
-Each image shows 3 to 10 spheres, cubes, cylinders and cones under a light of random direction, on
-ground of random colour with painted discs. The tasks have real counterparts: `label` (what stands
-nearest), `count` and `distance` (CLEVR's low-level tasks in VTAB, Zhai et al. 2019). Colours, light
-and background vary and all objects share the colours: no mean colour gives a class away.
+Each image shows spheres, cubes, cylinders and cones under a light of random direction, on ground of
+random colour with painted discs. In `scenes` they are 3 to 10, small; the tasks `count` and
+`distance` have real counterparts (CLEVR's in VTAB, Zhai et al. 2019). In `objects` they are 1 to 3,
+large, seen from anywhere: what `label`, the nearest one, is can be learned in minutes. All objects
+share the colours: no mean colour gives a class away.
 """
 
 import itertools
@@ -23,16 +24,28 @@ SIZE = 32  # pixels on a side
 FOCAL_LENGTH = 22.0  # pixels per unit of size at depth 1
 TILT = 0.22  # half the height of the ellipses that close cylinders and cones: the view from above
 DISCS = 2  # painted discs on the ground, at most
-WINDOW = 16  # pixels on a side in which an object is drawn: the largest one fits
 AXIS = torch.arange(SIZE) + 0.5  # centres of the pixels
-FEWEST, MOST = 3, 10  # objects in an image
-# Depths in ground units: the nearest object stands between the first two, all others behind it.
-NEAREST, FARTHEST_NEAREST, FARTHEST = 2.4, 4.5, 8.5
-# Inner edges of the six bins of `distance`, equally wide.
-DISTANCE_EDGES = (2.75, 3.1, 3.45, 3.8, 4.15)
 CHUNK = 500  # images drawn from one generator: changing it changes every image
 ARRANGEMENTS = 16  # drawn for each image, of which the least crowded is kept
 
+
+class Layout(NamedTuple):
+    """How many objects there are, where they stand, and from where they are seen."""
+
+    fewest: int  # objects in an image
+    most: int
+    nearest: float  # least depth of the nearest object, in ground units
+    farthest_nearest: float  # its greatest depth
+    farthest: float  # greatest depth of the others
+    camera_height: tuple[float, float]  # ground units
+    horizon: tuple[float, float]  # pixel row
+    window: int  # pixels on a side in which an object is drawn: the largest one fits
+
+
+LAYOUTS = {
+    "scenes": Layout(3, 10, 2.4, 4.5, 8.5, (2.5, 2.75), (4.5, 6.0), window=16),
+    "objects": Layout(1, 3, 1.6, 2.8, 5.0, (1.15, 1.6), (4.0, 10.0), window=24),
+}
 Table = dict[str, Shaped[Tensor, "N ..."]]
 # Signed distance to the outline of a shape, negative inside, and the surface normal of each pixel.
 Surface = tuple[Float[Tensor, "N W W"], Float[Tensor, "N W W 3"]]
@@ -42,7 +55,7 @@ class Scenes(NamedTuple):
     """Drawn images and what is known of them.
 
     Factors per scene [N]: light_azimuth, light_elevation (radians), exposure, ground_hue (turns),
-    camera_height (ground units), horizon (pixel row). Per object [N, 10], nearest first, zero where
+    camera_height (ground units), horizon (pixel row). Per object [N, K], nearest first, zero where
     absent: present, shape, colour, size (radius), lateral (to the right), depth (ground units), yaw
     (radians), visible (fraction that nothing hides).
     """
@@ -53,41 +66,42 @@ class Scenes(NamedTuple):
     factors: Table
 
 
-def draw_scenes(count: int, seed: int, split: str) -> Scenes:
-    """Draws the first `count` scenes of the endless sequence that `seed` and `split` name.
+def draw_scenes(count: int, seed: int, split: str, name: str = "scenes") -> Scenes:
+    """Draws the first `count` images of the endless sequence that name, `seed` and `split` tell.
 
     Bit-equal on one machine and PyTorch version; elsewhere single pixels may round differently.
     """
-    parts = []
+    parts, layout = [], LAYOUTS[name]
     for start in range(0, count, CHUNK):
-        generator = randomness.generator(seed, "scenes", split, start // CHUNK)
-        scenes, objects = _draw_tables(CHUNK, generator)
-        images, objects["visible"] = render(scenes, objects, generator)
+        generator = randomness.generator(seed, name, split, start // CHUNK)
+        scenes, objects = _draw_tables(layout, CHUNK, generator)
+        images, objects["visible"] = render(scenes, objects, generator, layout.window)
         parts.append({"images": images, **scenes, **objects})
     factors = {name: torch.cat([part[name] for part in parts])[:count] for name in parts[0]}
     images = factors.pop("images")
     nearest_depth = factors["depth"][:, 0].contiguous()
+    bin_width = (layout.farthest_nearest - layout.nearest) / 6
+    edges = [round(layout.nearest + bin_width * i, 2) for i in range(7)]
     labels = {
         "label": factors["shape"][:, 0] * len(COLOURS) + factors["colour"][:, 0],
-        "count": factors["present"].sum(1) - FEWEST,
-        "distance": torch.bucketize(nearest_depth, torch.tensor(DISTANCE_EDGES), right=True),
+        "count": factors["present"].sum(1) - layout.fewest,
+        "distance": torch.bucketize(nearest_depth, torch.tensor(edges[1:-1]), right=True),
     }
-    edges = itertools.pairwise((NEAREST, *DISTANCE_EDGES, FARTHEST_NEAREST))
     label_names = {
         "label": tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS),
-        "count": tuple(f"{n} objects" for n in range(FEWEST, MOST + 1)),
-        "distance": tuple(f"{a} to {b}" for a, b in edges),
+        "count": tuple(f"{n} objects" for n in range(layout.fewest, layout.most + 1)),
+        "distance": tuple(f"{a} to {b}" for a, b in itertools.pairwise(edges)),
     }
     return Scenes(images, labels, label_names, factors)
 
 
-def _draw_tables(n: int, generator: torch.Generator) -> tuple[Table, Table]:
-    """One row per scene and, for its objects from the nearest to the farthest, K = 10 columns."""
+def _draw_tables(layout: Layout, n: int, generator: torch.Generator) -> tuple[Table, Table]:
+    """One row per scene and, for its objects from the nearest to the farthest, K columns."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
-    def choice(options: int, columns: int = MOST) -> Tensor:
+    def choice(options: int, columns: int = layout.most) -> Tensor:
         return torch.randint(options, (n, columns), generator=generator)
 
     scenes = {
@@ -95,21 +109,21 @@ def _draw_tables(n: int, generator: torch.Generator) -> tuple[Table, Table]:
         "light_elevation": uniform(0.4, 1.2),
         "exposure": uniform(0.75, 1.15),
         "ground_hue": uniform(0.0, 1.0),
-        "camera_height": uniform(2.5, 2.75),
-        "horizon": uniform(4.5, 6.0),
+        "camera_height": uniform(*layout.camera_height),
+        "horizon": uniform(*layout.horizon),
     }
-    present = torch.arange(MOST) < FEWEST + choice(MOST - FEWEST + 1, 1)
+    present = torch.arange(layout.most) < layout.fewest + choice(layout.most - layout.fewest + 1, 1)
     objects = {
         "present": present,
         "shape": choice(len(SHAPES)),
         "colour": choice(len(COLOURS)),
-        "size": uniform(0.52, 0.72, MOST),
-        "yaw": uniform(0.35, 1.22, MOST),
+        "size": uniform(0.52, 0.72, layout.most),
+        "yaw": uniform(0.35, 1.22, layout.most),
     }
     # Uniform in 1 / depth, hence spread evenly over the rows of the image.
-    nearest = uniform(NEAREST, FARTHEST_NEAREST, 1, 1).expand(-1, ARRANGEMENTS, -1)
-    share = torch.rand(n, ARRANGEMENTS, MOST - 1, generator=generator)
-    others = 1 / (share / FARTHEST + (1 - share) / (nearest + 0.3))
+    nearest = uniform(layout.nearest, layout.farthest_nearest, 1, 1).expand(-1, ARRANGEMENTS, -1)
+    share = torch.rand(n, ARRANGEMENTS, layout.most - 1, generator=generator)
+    others = 1 / (share / layout.farthest + (1 - share) / (nearest + 0.3))
     # Present objects first, then by depth.
     depth = torch.cat((nearest, others), 2).where(present[:, None], torch.inf).sort(2).values
     depth = depth.where(present[:, None], 1.0)
@@ -119,7 +133,7 @@ def _draw_tables(n: int, generator: torch.Generator) -> tuple[Table, Table]:
     # Squared distance over summed radii of the two objects closest to covering each other.
     dx, dy = (x[..., :, None] - x[..., None, :] for x in (column, height))
     gap = (dx.square() + dy.square()) / (radius[..., :, None] + radius[..., None, :]).square()
-    pairs = present[:, :, None] & present[:, None, :] & ~torch.eye(MOST).bool()
+    pairs = present[:, :, None] & present[:, None, :] & ~torch.eye(layout.most).bool()
     best = torch.arange(n), gap.where(pairs[:, None], torch.inf).flatten(2).amin(2).argmax(1)
     objects["depth"] = depth[best]
     objects["lateral"] = (column[best] - SIZE / 2) * objects["depth"] / FOCAL_LENGTH
@@ -127,7 +141,7 @@ def _draw_tables(n: int, generator: torch.Generator) -> tuple[Table, Table]:
 
 
 def render(
-    scenes: Table, objects: Table, generator: torch.Generator
+    scenes: Table, objects: Table, generator: torch.Generator, window: int
 ) -> tuple[UInt8[Tensor, "N 32 32 3"], Float[Tensor, "N K"]]:
     """Images, and the fraction of each object that no nearer one hides; objects nearest first.
 
@@ -151,7 +165,7 @@ def render(
     free = torch.ones_like(canvas[..., 0])  # share of each pixel that no object covers
     for k in range(radius.shape[1]):
         here, centre, bottom, size = (x[:, [k]] for x in (present, column, foot, radius))
-        rows, columns = _window(bottom - size), _window(centre)
+        rows, columns = (_window(x, window) for x in (bottom - size, centre))
         u, v = (columns + 0.5 - centre) / size, (bottom - rows - 0.5) / size - 1
         cover, colour = _draw_object(
             u, v, size, objects["shape"][:, k], objects["yaw"][:, k], albedo[:, k], light
@@ -178,10 +192,10 @@ def render(
     return (canvas.clamp(0, 1) * 255).round().to(torch.uint8), visible
 
 
-def _window(centre: Tensor) -> Tensor:
+def _window(centre: Tensor, size: int) -> Tensor:
     """The rows or columns of a window around `centre`, pushed back into the image at its edges."""
-    start = (centre.round().long() - WINDOW // 2).clamp(0, SIZE - WINDOW)
-    return start + torch.arange(WINDOW)
+    start = (centre.round().long() - size // 2).clamp(0, SIZE - size)
+    return start + torch.arange(size)
 
 
 def _draw_object(
@@ -192,7 +206,7 @@ def _draw_object(
     u to the right and v upwards are in units of the object's radius on the screen, from -1 to 1:
     v = -1 is where it touches the ground. Normals are (right, up, towards the viewer).
     """
-    u, v = u[:, None, :].expand(-1, WINDOW, -1), v[:, :, None].expand(-1, -1, WINDOW)
+    u, v = u[:, None, :].expand(-1, v.shape[1], -1), v[:, :, None].expand(-1, -1, u.shape[1])
     distance, normal = torch.empty(u.shape), torch.empty(*u.shape, 3)
     for index, surface in enumerate((_sphere, _cube, _cylinder, _cone)):
         rows = (shape == index).nonzero()[:, 0]

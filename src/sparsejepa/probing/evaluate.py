@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from sparsejepa.data.image_set import ImageSet
-from sparsejepa.data.scenes import FEWEST, MOST
+from sparsejepa.data.scenes import LAYOUTS
 from sparsejepa.probing.features import Images, TestX, TestY, TrainX, TrainY, pooled_features
 from sparsejepa.probing.linear import LinearProbeResult, check_labels, linear_probe, whiten
 from sparsejepa.probing.neighbours import KS, choose_knn, knn_accuracy, nearest, vote
@@ -166,24 +166,24 @@ def data_efficiency(
 def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
     """Classes of `count` and, where it is known, `distance`, of scenes or of CLEVR's layout.
 
-    As in VTAB (Zhai et al. 2019), and so in I-JEPA's tables, both are classifications: counts of 3
-    to 10 objects are 8 classes, the smallest distance falls into one of 6 bins. `scenes` is drawn
-    with both; CLEVR has columns `image, count, closest_distance, closest_distance_label`.
+    As in VTAB (Zhai et al. 2019) and I-JEPA's tables, both are classifications: 3 to 10 objects are
+    8 classes, the smallest distance falls into one of 6 bins. `scenes` is drawn with both; CLEVR
+    has columns `image, count, closest_distance, closest_distance_label`.
     """
     if "count" in images.label_names:
         return {t: images.labels[t] for t in ("count", "distance") if t in images.labels}
     known = images.factors | images.labels
     if "count" not in known:
         raise ValueError(f"{images.name} {images.split} has no column 'count'; it has {[*known]}.")
-    objects = known["count"]
-    if objects.min() < FEWEST or objects.max() > MOST:
+    objects, (fewest, most, *_) = known["count"], LAYOUTS["scenes"]
+    if objects.min() < fewest or objects.max() > most:
         raise ValueError(
-            f"Counts must be {FEWEST} to {MOST} objects, but {images.name} has "
+            f"Counts must be {fewest} to {most} objects, but {images.name} has "
             f"{objects.min().item()} to {objects.max().item()}: is that the number of objects?"
         )
     distances = {k.removesuffix("_label"): y for k, y in images.labels.items()}
     distance = distances.get("closest_distance")
-    return {"count": objects - FEWEST} | ({} if distance is None else {"distance": distance})
+    return {"count": objects - fewest} | ({} if distance is None else {"distance": distance})
 
 
 @dataclass(frozen=True)
