@@ -30,7 +30,7 @@ def page_of_run(book: Book, run: str, source: str) -> dict[str, Any]:
         return with_cells(json.loads(source), [warning])
     title = ""
     if len(list((book.runs_root / run).parent.glob("*/manifest.json"))) > 1:
-        method = str(facts.get("parameters", {}).get("method", ""))
+        method = str(facts.get("parameters", {}).get("method", run.split("/")[-1]))
         named = [_IN_WORDS.get(method, method), f"seed {facts.get('seed')}"]
         title = ": " + ", ".join(filter(None, named))
     clean = book.root / f"{source_page(run)}.ipynb"
