@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sparsejepa.config import from_mapping
+from sparsejepa.model.vit import load_encoder
 from sparsejepa.training import artefacts
 from sparsejepa.training.artefacts import Trainings, training_key
 from sparsejepa.training.pretrain import PretrainConfig
@@ -41,6 +42,28 @@ def test_a_training_is_made_once(tmp_path: Path):
         assert torch.equal(one, two) and torch.equal(one, one.half().float())
     assert torch.equal(first.norms, again.norms) and first.history == again.history
     assert "seconds" not in first.history[0]
+
+
+@pytest.mark.parametrize("accuracies", [(0.1, 0.3, 0.2), (0.1, 0.2, 0.3)])
+def test_the_best_online_encoder_is_kept_beside(tmp_path: Path, accuracies: tuple[float, ...]):
+    """Also where a kill came after its epoch; not where it is the last one, which is the result."""
+    seen, weights = [], []
+
+    def measured(encoder: torch.nn.Module) -> dict[str, float]:
+        if len(seen) == 2 and len(weights) == 2:
+            weights.append(None)
+            raise KeyboardInterrupt
+        seen.append(accuracies[len(seen)])
+        weights[len(seen) - 1 :] = [next(encoder.parameters()).detach().clone()]
+        return {"knn": seen[-1]}
+
+    config, made = dataclasses.replace(CONFIG, epochs=3), Trainings(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        made.get(config, IMAGES, PIXELS, measured)
+    best = made.get(config, IMAGES, PIXELS, measured).folder / "best.safetensors"
+    assert best.is_file() == (accuracies[-1] < max(accuracies))
+    if best.is_file():
+        assert torch.equal(next(load_encoder(best).parameters()), weights[1].half().float())
 
 
 def test_another_configuration_is_another_training():

@@ -6,6 +6,7 @@ A notebook takes a training from here or makes it; a killed one goes on from its
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from sparsejepa.model.vit import (
     use_fused_attention,
 )
 from sparsejepa.training.code import code_sha256
-from sparsejepa.training.pretrain import PretrainConfig, Watch, pretrain
+from sparsejepa.training.pretrain import BEST, PretrainConfig, Watch, pretrain
 
 FACTS, TIMES = "training.json", "timing.json"
 
@@ -70,7 +71,8 @@ class Trainings:
         """The training of `config` on `images`: the one that is kept, or a new one.
 
         `name` begins the name of the artefact's folder, for a reader; with `half`, float16 weights
-        are kept, and the encoder has these values. Raises what `pretrain` raises.
+        are kept, and the encoder has these values. Where online kNN was better after an earlier
+        epoch, that encoder lies beside, for a diagnosis. Raises what `pretrain` raises.
         """
         key = training_key(config, pixel_sha256)
         for place in (self.folder, *self.others):
@@ -107,6 +109,9 @@ class Trainings:
             **self.made,
         }
         write_atomically(folder / TIMES, _json(times))
+        found = [row.get("knn", 0.0) for row in history]
+        if found[-1] < max(found) and (checkpoints / BEST).is_file():
+            os.replace(checkpoints / BEST, folder / BEST)
         # Last: an artefact with these facts is whole.
         write_atomically(folder / FACTS, _json(facts))
         shutil.rmtree(checkpoints)

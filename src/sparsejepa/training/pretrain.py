@@ -33,7 +33,13 @@ from sparsejepa.data.image_set import ImageSet
 from sparsejepa.model.jepa import Jepa, JepaOutput, ModelConfig, method_config
 from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.model.penalties import SparsityConfig
-from sparsejepa.model.vit import Encoder, EncoderConfig, PredictorConfig, use_fused_attention
+from sparsejepa.model.vit import (
+    Encoder,
+    EncoderConfig,
+    PredictorConfig,
+    save_encoder,
+    use_fused_attention,
+)
 from sparsejepa.randomness import generator
 from sparsejepa.training.precision import Precision, Wish, choose_device, choose_precision
 from sparsejepa.training.state import TrainingState, leaves
@@ -43,6 +49,7 @@ Network = Callable[[Tensor, Masks, int], JepaOutput]  # a Jepa, shared and compi
 # What may change when a run goes on. After a change of `compile`, or of the machine, it ends as it
 # would have to rounding, else to the bit.
 FREE = ("checkpoint_minutes", "compile")
+BEST = "best.safetensors"  # weights after the epoch of the best online kNN, in float16
 
 
 @dataclass(frozen=True)
@@ -167,10 +174,18 @@ def pretrain(
             if main:
                 if epoch_ends:
                     bar.write("  ".join(f"{k} {v:.4g}" for k, v in progress.history[-1].items()))
+                    _keep_best(folder, jepa.target_encoder, progress.history)
                 state.save(checkpoint)
             started = saved = time.perf_counter()
     bar.close()
     return PretrainResult(jepa, progress.history, steps, progress.seconds, precision)
+
+
+def _keep_best(folder: Path, encoder: nn.Module, history: list[dict[str, int | float]]) -> None:
+    """Writes the encoder of the best online kNN so far; for a diagnosis: the last one is probed."""
+    found = [row.get("knn", -math.inf) for row in history]
+    if isinstance(encoder, Encoder) and -math.inf < found[-1] == max(found):
+        save_encoder(folder / BEST, encoder)
 
 
 class Draws(NamedTuple):
