@@ -135,7 +135,7 @@ SMALL = {
     "02_probes": {
         **{"train_images": 500, "test_images": 100, "scene_train_images": 200, "probe_steps": 5},
         **{"scene_test_images": 50, "structure_images": 60, "view_images": 8, "views": 2},
-        **{"pixel_size": 8, "clevr": "", "shapes": ""},
+        **{"pixel_size": 8, "others": ""},
     },
     "04_jepa_score": {
         **{"data_images": 14, "images_per_set": 4, "fit_images": 200, "classes_shown": 1},

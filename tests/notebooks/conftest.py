@@ -29,7 +29,7 @@ STUDY = {
     },
     "02_probes": {
         **{"dataset": "scenes", "train_images": 400, "test_images": 150, "probe_steps": 15},
-        **{"scene_train_images": 400, "scene_test_images": 100, "clevr": "", "shapes": ""},
+        **{"scene_train_images": 400, "scene_test_images": 100, "others": "shapes"},
         **{"pixel_size": 8, "structure_images": 60, "view_images": 12, "views": 3},
     },
     "03_multiinformation": {
@@ -39,7 +39,7 @@ STUDY = {
     "04_jepa_score": {
         **{"dataset": "scenes", "data_images": 14, "images_per_set": 4, "fit_images": 300},
         **{"per_class": 4, "curation_images": 40, "probe_label": "distance", "random_draws": 2},
-        **{"toy_seeds": 2, "toy_steps": 10, "toy_embeddings": "2,3", "toy_points": 30},
+        **{"toy_seeds": 2, "toy_steps": 10, "toy_embeddings": "2,3", "toy_points": 30, "views": 2},
     },
     "05_linear_dynamics": {
         **{"train_images": 64, "probe_images": 32, "steps": 8, "batch_size": 16},

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
+from sparsejepa.chapters.probes import augmented_views
 from sparsejepa.data.batches import to_unit
 from sparsejepa.data.image_set import load_image_set
 from sparsejepa.density.detectors import Fit, mahalanobis
@@ -374,6 +375,48 @@ def separations(
             for kind, of_outliers in zip(outliers, others, strict=True)
         }
         for name, (of_data, *others) in scores.items()
+    }
+
+
+def elsewhere(
+    encoder: nn.Module,
+    projection: Float[Tensor, "p d"] | None,
+    data: Images,
+    outliers: Mapping[str, Images],
+    views: int,
+    base: JepaScore,
+    seed: int,
+) -> dict[str, dict[str, Interval]]:
+    """Place -> set of outliers -> AUROC of JEPA-SCORE at the predictor's input, and of crops.
+
+    Crops and mirrors are as in pretraining, `views` an image, and their scores become one by
+    `combine_views`. `projection` maps tokens to the predictor's input; without it that place is
+    missing. `base` is the score of the images themselves.
+    """
+    at_predictor = None
+    if projection is not None:
+        layer = nn.Linear(*projection.T.shape, bias=False)
+        layer.load_state_dict({"weight": projection})
+        at_predictor = nn.Sequential(encoder, layer).eval()
+
+    def scores(images: Images) -> dict[str, Float[Tensor, "B"]]:
+        found = {}
+        if at_predictor:
+            # Fewer numbers than the embedding has directions that move: none of them is null.
+            found["predictor's input"] = jepa_score(
+                at_predictor, to_unit(images), null_directions=0
+            ).score
+        crops = to_unit(augmented_views(images, views, seed)[0])
+        of_crops = jepa_score(encoder, crops, null_directions=base.null_directions).score
+        return found | {f"encoder, {views} crops": combine_views(of_crops.view(-1, views).T)}
+
+    of_data, *others = (scores(images) for images in (data, *outliers.values()))
+    return {
+        place: {
+            kind: separation(score.numpy(), found[place].numpy(), seed).auroc
+            for kind, found in zip(outliers, others, strict=True)
+        }
+        for place, score in of_data.items()
     }
 
 

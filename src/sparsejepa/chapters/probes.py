@@ -7,13 +7,29 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from sparsejepa.data.batches import crop_and_resize, draw_crops, draw_flips
-from sparsejepa.probing.features import pooled_features
+from sparsejepa.data.image_set import ImageSet, load_image_set
+from sparsejepa.probing.evaluate import low_level_labels
+from sparsejepa.probing.features import TrainY, pooled_features
 from sparsejepa.randomness import generator
 
 LAST, PIXELS, UNTRAINED = "last block", "raw pixels", "untrained encoder"
 
 Images = Sequence[UInt8[Tensor, "_ _ _ 3"]]
 Features = dict[str, list[Float[Tensor, "_ _"]]]
+
+
+def small_set(folder: str) -> tuple[ImageSet, dict[str, TrainY]]:
+    """A set's training images, or else its test images, and what is read of them.
+
+    Count and distance where it has a count, else its first label. Raises as `load_image_set`.
+    """
+    try:
+        images = load_image_set(folder, "train")
+    except FileNotFoundError:
+        images = load_image_set(folder, "test")
+    if "count" in images.factors | images.labels:
+        return images, low_level_labels(images)
+    return images, dict([next(iter(images.labels.items()))])
 
 
 def block_features(encoder: nn.Module, image_sets: Images, blocks: int) -> Features:
