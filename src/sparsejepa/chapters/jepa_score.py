@@ -393,22 +393,20 @@ def elsewhere(
     `combine_views`. `projection` maps tokens to the predictor's input; without it that place is
     missing. `base` is the score of the images themselves.
     """
-    at_predictor = None
-    if projection is not None:
-        layer = nn.Linear(*projection.T.shape, bias=False)
+    layer = nn.Linear(*projection.T.shape, bias=False) if projection is not None else None
+    if layer:
         layer.load_state_dict({"weight": projection})
         at_predictor = nn.Sequential(encoder, layer).eval()
+        null = jepa_score(at_predictor, to_unit(data)).null_directions
 
     def scores(images: Images) -> dict[str, Float[Tensor, "B"]]:
-        found = {}
-        if at_predictor:
-            # Fewer numbers than the embedding has directions that move: none of them is null.
-            found["predictor's input"] = jepa_score(
-                at_predictor, to_unit(images), null_directions=0
-            ).score
         crops = to_unit(augmented_views(images, views, seed)[0])
         of_crops = jepa_score(encoder, crops, null_directions=base.null_directions).score
-        return found | {f"encoder, {views} crops": combine_views(of_crops.view(-1, views).T)}
+        found = {f"encoder, {views} crops": combine_views(of_crops.view(-1, views).T)}
+        if layer:
+            there = jepa_score(at_predictor, to_unit(images), null_directions=null)
+            found["predictor's input"] = there.score
+        return found
 
     of_data, *others = (scores(images) for images in (data, *outliers.values()))
     return {
