@@ -4,13 +4,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from sparsejepa.data.image_set import ImageSet
-from sparsejepa.intervals import Interval
+from sparsejepa.intervals import Estimate, Interval
 
 
 def stored(found: Any) -> dict[str, Any]:
-    """Value and interval of an `Interval`; of mappings and records of them, one by one."""
+    """Value and interval of an `Interval`; of mappings and records of them, one by one.
+
+    Of an `Estimate` also how many seeds it is of, and what its interval resamples.
+    """
     if isinstance(found, Interval):
-        return {"value": found.value, "interval": [found.low, found.high]}
+        kept = {"value": found.value, "interval": [found.low, found.high]}
+        of_seeds = isinstance(found, Estimate)
+        return kept | ({"seeds": found.seeds, "basis": found.basis} if of_seeds else {})
     cells = found if isinstance(found, dict) else vars(found)
     return {key: stored(cell) for key, cell in cells.items()}
 

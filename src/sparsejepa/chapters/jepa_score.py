@@ -18,7 +18,13 @@ from sparsejepa.data.image_set import load_image_set
 from sparsejepa.density.detectors import Fit, mahalanobis
 from sparsejepa.density.jepa_score import EPS, JepaScore, Map, combine_views, jepa_score
 from sparsejepa.density.separation import Separation, rank_correlation, separation
-from sparsejepa.intervals import Bounds, Interval, over_intervals, seed_interval
+from sparsejepa.intervals import (
+    Bounds,
+    Interval,
+    bootstrap_interval,
+    over_intervals,
+    seed_interval,
+)
 from sparsejepa.model import regularisers
 from sparsejepa.probing.backbones import Backbone
 from sparsejepa.probing.linear import linear_probe
@@ -378,6 +384,23 @@ def separations(
     }
 
 
+def measures_by_method(
+    results: Mapping[str, Mapping[str, Mapping[str, Separation]]], methods: Mapping[str, str]
+) -> dict[str, dict[str, dict[str, dict[str, Interval]]]]:
+    """Measure -> method -> score -> set of outliers -> the mean over encoders, by `by_method`."""
+    trees = {}
+    for measure in ("auroc", "aupr", "fpr95"):
+        tree = trees[measure] = {}
+        for score in next(iter(results.values())):
+            cells = {
+                name: {kind: getattr(cell, measure) for kind, cell in found[score].items()}
+                for name, found in results.items()
+            }
+            for method, by_set in by_method(cells, methods, (0.0, 1.0)).items():
+                tree.setdefault(method, {})[score] = by_set
+    return trees
+
+
 def elsewhere(
     encoder: nn.Module,
     projection: Float[Tensor, "p d"] | None,
@@ -443,3 +466,31 @@ def curate(
         found = linear_probe(x[rows], y[rows], features, known, seed=seed)
         correct.append(found.predictions == labels)
     return torch.stack(correct)
+
+
+def curation(
+    ranking: Mapping[str, Float[Tensor, "N"]],
+    training: Labelled,
+    test: Labelled,
+    shares: Sequence[float],
+    draws: int,
+    part: int,
+    seed: int,
+) -> tuple[float, dict[str, dict[float, Interval]]]:
+    """The probe's accuracy with all training images, and what dropping some of them gains.
+
+    By rule and share: the accuracy without the lowest-ranked share minus the mean without as many
+    random ones, over `draws` of these; intervals are over test images. `part` tells random draws of
+    one encoder from those of another.
+    """
+    rows = len(training[1])
+    everything = curate([torch.arange(rows)], training, test, seed).double().mean().item()
+    gains = {rule: {} for rule in ranking}
+    for share in shares:
+        generators = [generator(seed, "dropped", part, draw) for draw in range(draws)]
+        random = [kept_rows(torch.rand(rows, generator=g), share) for g in generators]
+        usual = curate(random, training, test, seed).double().mean(dim=0)
+        for rule, score in ranking.items():
+            found = curate([kept_rows(score, share)], training, test, seed)
+            gains[rule][share] = bootstrap_interval((found[0].double() - usual).numpy(), seed)
+    return everything, gains
