@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from sparsejepa.density.separation import Separation, separation
+from sparsejepa.probing.features import TestX, TrainX, TrainY
 from sparsejepa.probing.neighbours import nearest
 
 Score = Callable[[Tensor], Tensor]  # features Float["M d"] to scores Float["M"]
@@ -28,26 +29,22 @@ class FitComparison:
     on_scored: Separation  # fitted on the very images that count as data
 
 
-def knn_similarity(features: Float[Tensor, "N d"], k: int = 10) -> Score:
+def knn_similarity(features: TrainX, k: int = 10) -> Score:
     """Mean cosine similarity to the k nearest training images, as in JEPA-SCORE's evaluation."""
     return lambda queries: nearest(features, queries, k)[0].mean(dim=1)
 
 
-def knn_distance(features: Float[Tensor, "N d"], k: int = 10) -> Score:
+def knn_distance(features: TrainX, k: int = 10) -> Score:
     """Minus the mean Euclidean distance to the k nearest training images; lengths count."""
-    return lambda queries: (
-        -_distances(queries.double(), features.double())
-        .topk(k, dim=1, largest=False)
-        .values.mean(dim=1)
-    )
+    return lambda queries: -_distances(queries, features).topk(k, largest=False)[0].mean(dim=1)
 
 
-def feature_norm(features: Float[Tensor, "N d"]) -> Score:
+def feature_norm(features: TrainX) -> Score:
     """The length of a feature vector, supposed to be short for outliers. Nothing is fitted."""
     return lambda queries: queries.double().norm(dim=1)
 
 
-def mahalanobis(features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | None = None) -> Score:
+def mahalanobis(features: TrainX, classes: TrainY | None = None) -> Score:
     """Minus the squared Mahalanobis distance to the mean of the training features.
 
     With classes: to the nearest class mean, with one covariance within classes (Lee et al. 2018).
@@ -57,9 +54,7 @@ def mahalanobis(features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | No
     return lambda queries: -_distances(queries.double() @ axes, means @ axes).square().amin(dim=1)
 
 
-def gaussian_likelihood(
-    features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | None = None
-) -> Score:
+def gaussian_likelihood(features: TrainX, classes: TrainY | None = None) -> Score:
     """log sum_c share_c N(f; mean_c, S_c) in nats, each class with a shrunk covariance S_c."""
     labels, means = _class_means(features, classes)
     parts = []
@@ -69,18 +64,15 @@ def gaussian_likelihood(
         size = values.log().sum() + len(values) * np.log(2 * np.pi)
         parts.append((np.log(len(rows) / len(features)) - 0.5 * size, mean, axes))
 
-    def score(queries: Float[Tensor, "M d"]) -> Float64[Tensor, "M"]:
+    def score(queries: TestX) -> Float64[Tensor, "M"]:
         wide = queries.double()
-        logs = [
-            constant - 0.5 * ((wide - mean) @ axes).square().sum(dim=1)
-            for constant, mean, axes in parts
-        ]
+        logs = [log - 0.5 * ((wide - mean) @ axes).square().sum(dim=1) for log, mean, axes in parts]
         return torch.stack(logs).logsumexp(dim=0)
 
     return score
 
 
-def detectors(classes: Int64[Tensor, "N"] | None = None) -> Mapping[str, Fit]:
+def detectors(classes: TrainY | None = None) -> Mapping[str, Fit]:
     """Every detector by its name in tables; those per class only if classes are given."""
     found: dict[str, Fit] = {
         "kNN similarity": knn_similarity,
@@ -95,11 +87,7 @@ def detectors(classes: Int64[Tensor, "N"] | None = None) -> Mapping[str, Fit]:
 
 
 def compare_fits(
-    fit: Fit,
-    training: Float[Tensor, "N d"],
-    data: Float[Tensor, "M d"],
-    outliers: Float[Tensor, "L d"],
-    seed: int,
+    fit: Fit, training: TrainX, data: TestX, outliers: Float[Tensor, "L d"], seed: int
 ) -> FitComparison:
     """How much a detector gains by being fitted on the very images that it then has to accept.
 
@@ -108,30 +96,24 @@ def compare_fits(
     """
     count = min(len(training), len(data))
     scores = [fit(bank[:count]) for bank in (training, data)]
-    return FitComparison(
-        *(separation(score(data[:count]), score(outliers), seed) for score in scores)
-    )
+    found = (separation(score(data[:count]), score(outliers), seed) for score in scores)
+    return FitComparison(*found)
 
 
-def _distances(x: Float64[Tensor, "M d"], y: Float64[Tensor, "N d"]) -> Float64[Tensor, "M N"]:
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+def _distances(x: TestX, y: TrainX) -> Float64[Tensor, "M N"]:
+    return torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _class_means(
-    features: Float[Tensor, "N d"], classes: Int64[Tensor, "N"] | None
-) -> tuple[Int64[Tensor, "N"], Float64[Tensor, "C d"]]:
+def _class_means(features: TrainX, classes: TrainY | None) -> tuple[TrainY, Float64[Tensor, "C d"]]:
     """Each image's class as 0 to C - 1 (one class if none are given), and the classes' means."""
-    if classes is None:
-        classes = torch.zeros(len(features), dtype=torch.int64)
+    classes = torch.zeros(len(features), dtype=torch.int64) if classes is None else classes
     labels = classes.unique(return_inverse=True)[1]
     sums = features.new_zeros(int(labels.max()) + 1, features.shape[1], dtype=torch.float64)
     sums.index_add_(0, labels, features.double())
     return labels, sums / labels.bincount()[:, None]
 
 
-def _spectrum(
-    centred: Float64[Tensor, "N d"],
-) -> tuple[Float64[Tensor, "r"], Float64[Tensor, "d r"]]:
+def _spectrum(centred: TrainX) -> tuple[Float64[Tensor, "r"], Float64[Tensor, "d r"]]:
     """Variances of the Ledoit-Wolf (2004) covariance, and the axes that make them 1.
 
     It is drawn towards the identity; directions in which even then nothing varies are left out.

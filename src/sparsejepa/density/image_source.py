@@ -1,10 +1,10 @@
 """Encoded images from a folder, Parquet files or the Hugging Face Hub, one at a time."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,10 +32,8 @@ def open_source(images: str, split: str = "train") -> tuple[str, Images]:
             as "name" or "name:configuration".
         split: of a data set on the Hub; "test", "validation", ...
 
-    Raises:
-        FileNotFoundError: there are no images there.
-        ConnectionError: the Hub did not give the data set.
-        ValueError: a Parquet file is damaged, or it is unclear which column has the images.
+    FileNotFoundError: there are no images there; ConnectionError: the Hub did not give the data
+    set; ValueError: a Parquet file is damaged, or it is unclear which column has the images.
     """
     path = Path(images).expanduser()
     if path.is_file():
@@ -47,17 +45,19 @@ def open_source(images: str, split: str = "train") -> tuple[str, Images]:
 
 def _folder(folder: Path) -> Images:
     """Files that are not hidden, of each real folder once, whatever links lead to it."""
-    found, seen, closed = [], set(), []
-    for place, inside, names in os.walk(folder, onerror=closed.append, followlinks=True):
-        known = os.path.realpath(place) in seen
-        seen.add(os.path.realpath(place))
-        inside[:] = sorted(name for name in inside if not (known or name.startswith(".")))
-        found += [Path(place, name) for name in names if not (known or name.startswith("."))]
-    for error in closed:
+    found, seen = [], set()
+
+    def closed(error: OSError) -> None:
         print(f"The folder {readable(error.filename)} cannot be opened.")
+
+    for place, inside, names in os.walk(folder, onerror=closed, followlinks=True):
+        new = os.path.realpath(place) not in seen
+        seen.add(os.path.realpath(place))
+        inside[:] = sorted(name for name in inside if new and not name.startswith("."))
+        found += [Path(place, name) for name in names if new and not name.startswith(".")]
     files = sorted(file for file in found if file.suffix.lower() in ENDINGS)
     tables = sorted(file for file in found if file.suffix.lower() == ".parquet")
-    if tables and not files:
+    if not files and tables:
         return _rows(tables, folder)
     if not files:
         endings = f"files must end in {', '.join(sorted(ENDINGS))}, or all be .parquet."
@@ -73,10 +73,9 @@ def _named(files: Iterable[Path], folder: Path) -> Iterator[tuple[str, Path]]:
     names = {file: file.relative_to(folder).as_posix() for file in files}
     taken = {name for name in names.values() if readable(name) == name}
     for file, name in names.items():
-        unique, count = readable(name), 1
+        unique, numbers = readable(name), itertools.count(2)
         while unique != name and unique in taken:
-            count += 1
-            unique = f"{readable(name)} ({count})"
+            unique = f"{readable(name)} ({next(numbers)})"
         taken.add(unique)
         yield unique, file
 
@@ -90,24 +89,19 @@ def _rows(files: Iterable[Path], folder: Path) -> Images:
         with file.open("rb") as opened:
             return pq.ParquetFile(opened).read_row_group(group, [column])[column]
 
-    def read(file: Path, column: str, group: int, row: int) -> bytes:
-        return _content(cells(file, column, group)[row].as_py(), file.parent)
-
     images: Images = {}
     for title, file in _named(files, folder):
         try:
             with file.open("rb") as opened:
                 table = pq.ParquetFile(opened).metadata
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(
-                f"{file} is neither a folder of images nor a whole Parquet file "
-                f"({first_line(error)})."
-            ) from error
-        column = image_column(table.schema.to_arrow_schema(), readable(file))
-        sizes = [table.row_group(group).num_rows for group in range(table.num_row_groups)]
-        places = [(group, row) for group, size in enumerate(sizes) for row in range(size)]
-        for number, place in enumerate(places):
-            images[f"{title}#{number}"] = partial(read, file, column, *place)
+            what = f"{file} is neither a folder of images nor a whole Parquet file"
+            raise ValueError(f"{what} ({first_line(error)}).") from error
+        column, first = image_column(table.schema.to_arrow_schema(), readable(file)), len(images)
+        for group in range(table.num_row_groups):
+            own = partial(cells, file, column, group)
+            for row in range(table.row_group(group).num_rows):
+                images[f"{title}#{len(images) - first}"] = partial(_content, own, row, file.parent)
     return images
 
 
@@ -119,21 +113,17 @@ def _hub(name: str, split: str) -> Images:
     try:
         found = datasets.load_dataset(repository, configuration or None, split=split)
     except Exception as error:  # the client raises some twenty types for "no network" alone
-        raise ConnectionError(
-            f"{name!r} is no folder or file here, and the Hub did not give its split {split!r} "
-            f"({first_line(error)}). A configuration is named as NAME:CONFIGURATION."
-        ) from error
+        what = f"{name!r} is no folder or file here, and the Hub did not give its split {split!r}"
+        advice = "A configuration is named as NAME:CONFIGURATION."
+        raise ConnectionError(f"{what} ({first_line(error)}). {advice}") from error
     column = image_column(found.data.schema, f"{repository} on the Hub")
-    table = found.with_format("arrow")
-
-    def read(row: int) -> bytes:
-        return _content(table[row][column][0].as_py(), Path())
-
-    return {f"{split}#{row}": partial(read, row) for row in range(len(found))}
+    cells = partial(found.data.column, column)
+    return {f"{split}#{row}": partial(_content, cells, row, Path()) for row in range(len(found))}
 
 
-def _content(cell: Mapping[str, Any] | bytes | None, folder: Path) -> bytes:
+def _content(cells: Callable[[], pa.ChunkedArray], row: int, folder: Path) -> bytes:
     """The encoded image of a cell, which may hold a path alone, absolute or from the folder."""
+    cell = cells()[row].as_py()
     cell = cell if isinstance(cell, Mapping) else {"bytes": cell}
     if cell["bytes"]:
         return cell["bytes"]

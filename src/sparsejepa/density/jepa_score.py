@@ -5,7 +5,7 @@ import copy
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from sparsejepa.probing.features import pooled  # noqa: F401
 from sparsejepa.randomness import generator
 
 Map = Callable[[Tensor], Tensor]  # images Float["B ..."] to embeddings Float["B K"]
@@ -76,11 +77,8 @@ def jepa_score(
             want hundreds. Memory is batch_size · K · D numbers and the activations of
             batch_size · chunk_size images.
 
-    Returns: tensors on the CPU.
-
-    Raises:
-        ValueError: no images, half precision, an encoder whose embeddings depend on other images or
-            on chance, or a wrong gradient.
+    Returns tensors on the CPU. ValueError: no images, half precision, an encoder whose embeddings
+    depend on other images or on chance, or a wrong gradient.
 
     Example:
         >>> import torch
@@ -99,19 +97,11 @@ def jepa_score(
             jacobian, embedding = jacobians(encoder, batch, chunk_size)
             spectra.append(log_singular_values(jacobian).cpu())
             embeddings.append(embedding.cpu())
-    log_spectrum = torch.cat(spectra)
-    if null_directions is None:
-        null_directions = structural_nulls(log_spectrum)
-    directions = log_spectrum.shape[1]
-    kept = log_spectrum[:, : directions - null_directions]
-    floor = math.log(eps)
-    return JepaScore(
-        score=kept.clamp(min=floor).sum(dim=1),
-        log_spectrum=log_spectrum,
-        null_directions=null_directions,
-        clipped=(kept < floor).sum(dim=1),
-        embeddings=torch.cat(embeddings),
-    )
+    log_spectrum, floor = torch.cat(spectra), math.log(eps)
+    nulls = structural_nulls(log_spectrum) if null_directions is None else null_directions
+    kept = log_spectrum[:, : log_spectrum.shape[1] - nulls]
+    score, clipped = kept.clamp(min=floor).sum(dim=1), (kept < floor).sum(dim=1)
+    return JepaScore(score, log_spectrum, nulls, clipped, torch.cat(embeddings))
 
 
 def log_singular_values(jacobian: Float[Tensor, "B K D"]) -> Float64[Tensor, "B m"]:
@@ -126,10 +116,8 @@ def log_singular_values(jacobian: Float[Tensor, "B K D"]) -> Float64[Tensor, "B 
     if jacobian.device.type == "mps":  # has no float64
         jacobian = jacobian.cpu()
     wide = jacobian if jacobian.shape[1] <= jacobian.shape[2] else jacobian.transpose(1, 2)
-    gram = torch.zeros(1, dtype=torch.float64, device=wide.device)
-    for columns in wide.split(COLUMNS, dim=2):
-        part = columns.double()
-        gram = gram + part @ part.transpose(1, 2)
+    parts = (columns.double() for columns in wide.split(COLUMNS, dim=2))
+    gram = sum(part @ part.transpose(1, 2) for part in parts)
     # eigvalsh refuses a whole batch for one matrix that is not finite.
     finite = gram.isfinite().all(dim=2).all(dim=1)
     values = torch.linalg.eigvalsh(torch.where(finite[:, None, None], gram, 0.0))
@@ -147,10 +135,8 @@ def structural_nulls(log_spectrum: Float64[Tensor, "B m"]) -> int:
 
     A LayerNorm's outputs z satisfy sum z_i / w_i = constant: one output direction never moves. If
     it comes after pooling, its variance is constant up to its eps too, which nearly stops a second
-    one. Such directions say nothing of the density, and their logarithm is that of rounding.
-
-    A ReLU network has null directions of another kind: a channel that is off everywhere in an image
-    is null at that image alone. Each one beyond those that all images share counts as log eps
+    one. Their logarithm is that of rounding. A channel of a ReLU network that is off everywhere in
+    an image is null at that image alone: beyond those that all images share each counts as log eps
     (`clipped`), which outweighs the rest of the score. An encoder that training has made flat in
     some directions cannot be told from one built so: pass `null_directions=0` to keep them.
     """
@@ -162,25 +148,13 @@ def structural_nulls(log_spectrum: Float64[Tensor, "B m"]) -> int:
     # -inf below -inf is no gap: it lies within the null directions.
     steps = torch.where(upper.isfinite(), upper - lower, 0.0)
     below = (lower < math.log(SMALL)) & (steps > math.log(GAP))
-    end = torch.ones(len(below), 1, dtype=torch.bool)
-    first = torch.cat([below, end], dim=1).long().argmax(dim=1)
+    first = F.pad(below, (0, 1), value=True).long().argmax(dim=1)
     return lower.shape[1] - int(first.max())
 
 
 def combine_views(scores: Float[Tensor, "T B"]) -> Float[Tensor, "B"]:
     """-log mean exp(-score) over T transformed views of each image (2510.05949, eq. 4)."""
     return math.log(len(scores)) - torch.logsumexp(-scores, dim=0)
-
-
-def pooled(encoder: nn.Module) -> nn.Module:
-    """Our encoder as a map to one vector an image: its tokens, averaged over the patches."""
-    # Modules start in training mode.
-    return nn.Sequential(encoder, _MeanOverPatches()).train(encoder.training)
-
-
-class _MeanOverPatches(nn.Module):
-    def forward(self, tokens: Float[Tensor, "B N d"]) -> Float[Tensor, "B d"]:
-        return tokens.mean(dim=1)
 
 
 def jacobians(
@@ -193,9 +167,8 @@ def jacobians(
     no image depends on another; `chunk_size` of the K passes run as one. Unlike in
     `torch.func.jacrev`, chunks are written where they belong: J is in memory once.
 
-    Raises:
-        ValueError: the derivative along a random direction is not that of forward-mode
-            differentiation, in float64 either: in float32 it may be rounding, as at a collapse.
+    ValueError: the derivative along a random direction is not that of forward-mode differentiation,
+    in float64 either: in float32 it may be rounding, as at a collapse.
     """
 
     def summed(batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,10 +183,9 @@ def jacobians(
     found = rows.flatten(2).transpose(0, 1)
     if not _agrees_with_forward_mode(encoder, images, found):
         if images.dtype == torch.float64:
-            raise ValueError(
-                "The encoder's backward pass does not agree with its forward-mode derivative: an "
-                "operation in it has a wrong gradient, in this version of torch or of its own."
-            )
+            what = "The encoder's backward pass does not agree with its forward-mode derivative"
+            why = "an operation has a wrong gradient, in this version of torch or of its own"
+            raise ValueError(f"{what}: {why}.")
         wide = copy.deepcopy(encoder).double() if isinstance(encoder, nn.Module) else encoder
         jacobians(wide, images.double(), chunk_size)
     return found, embeddings
@@ -255,16 +227,14 @@ class _PlainNorms(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
-def _normalised(given: Mapping[str, Any]) -> Float[Tensor, "B C ..."]:
-    x, weight, bias = given["input"], given["weight"], given["bias"]
-    shape = (1, -1) + (1,) * (x.ndim - 2)
+def _normalised(given: dict[str, Any]) -> Float[Tensor, "B C ..."]:
+    x, mean, var = given["input"], given["running_mean"], given["running_var"]
     if given.get("use_input_stats"):
-        var, mean = torch.var_mean(x, dim=tuple(range(2, x.ndim)), correction=0, keepdim=True)
-    else:
-        mean, var = given["running_mean"].view(shape), given["running_var"].view(shape)
-    found = (x - mean) / (var + given["eps"]).sqrt()
-    found = found if weight is None else found * weight.view(shape)
-    return found if bias is None else found + bias.view(shape)
+        var, mean = torch.var_mean(x, dim=tuple(range(2, x.ndim)), correction=0)
+    places = (..., *(None for _ in x.shape[2:]))
+    found = (x - mean[places]) / (var[places] + given["eps"]).sqrt()
+    found = found if given["weight"] is None else found * given["weight"][places]
+    return found if given["bias"] is None else found + given["bias"][places]
 
 
 @contextlib.contextmanager
@@ -274,14 +244,11 @@ def frozen(encoder: Map) -> Iterator[None]:
     Fused attention has no batched backward pass. Autocast and TF32 would blur the small singular
     values.
     """
-    modules = list(encoder.modules()) if isinstance(encoder, nn.Module) else []
+    modules = encoder.modules() if isinstance(encoder, nn.Module) else ()
     training = [module for module in modules if module.training]
     if training:
-        warnings.warn(
-            "The encoder was in training mode: its Jacobian is taken in evaluation mode, and the "
-            "mode is put back.",
-            stacklevel=3,
-        )
+        what = "The encoder was in training mode: its Jacobian is taken in evaluation mode"
+        warnings.warn(f"{what}, and the mode is put back.", stacklevel=3)
     backends = torch.backends
     # Not torch.get_float32_matmul_precision, which raises where the newer setting was used.
     settings = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
@@ -311,8 +278,7 @@ def _check_map(encoder: Map, images: Float[Tensor, "B ..."]) -> None:
     """Refuses what has no Jacobian of its own for each image."""
     alone = encoder(images[:1])
     weights = encoder.state_dict().values() if isinstance(encoder, nn.Module) else ()
-    halves = {t.dtype for t in (alone, images, *weights)} & {torch.float16, torch.bfloat16}
-    if halves:
+    if halves := {t.dtype for t in (alone, images, *weights)} & {torch.float16, torch.bfloat16}:
         raise ValueError(
             f"Weights, images or embeddings are {halves.pop()}, whose rounding is larger than the "
             "small singular values of the Jacobian: call .float() on encoder and images."

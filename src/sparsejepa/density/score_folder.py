@@ -77,20 +77,18 @@ def score_images(
     split: str = "train",
     limit: int = 0,
     batch_size: int = 4,
-    chunk_size: int = 16,
+    **options: int,
 ) -> int:
     """Scores images that have no score yet, writes the table `out` and its contact sheet.
 
     The table is written every `PAUSE` seconds, whole or not at all: a killed call goes on when it
     is given again. An image that cannot be decoded gets a row that says why, and is tried again in
     the next call. Null directions are counted once for a table, on the first images it can score.
+    Arguments are as `open_source`, `load_backbone` and, with `options`, `jepa_score` take them; a
+    `limit` above 0 leaves out all but the first images. Returns how many images this call scored.
 
-    Arguments are as `open_source`, `load_backbone` and `jepa_score` take them; a `limit` above 0
-    leaves out all but the first images. Returns how many images this call scored.
-
-    Raises:
-        FileNotFoundError, ConnectionError, ValueError: images, backbone or an earlier table are not
-            there, damaged or of other settings; none of the images can be read; too little memory.
+    Raises FileNotFoundError, ConnectionError or ValueError: images, backbone or an earlier table
+    are not there, damaged or of other settings; no image can be read; too little memory.
     """
     out = out.expanduser()
     if out.suffix.lower() != ".parquet" or out.is_dir():
@@ -102,13 +100,13 @@ def score_images(
     if isinstance(backbone, str):
         backbone = load_backbone(backbone, weights and weights.expanduser())
     settings = {"images": place, **backbone.identity(), "eps": EPS}
-    options = {"batch_size": batch_size, "chunk_size": chunk_size}
+    options |= {"batch_size": batch_size}
     with locked(out.with_name(f".{out.name}.lock")):
         found = _earlier(out, settings)
         settings["backbone"] = backbone.name
         scored = {row["sha256"]: row for row in found.values() if row["score"] is not None}
-        first = set(list(readers)[: limit or None])
-        chosen = {path: readers[path] for path in readers if path in first or path in found}
+        kept = {*list(readers)[: limit or None], *found}
+        chosen = {path: read for path, read in readers.items() if path in kept}
         count, written = 0, time.monotonic()
         try:
             for row in _rows(chosen, scored, backbone, settings, **options):
@@ -134,24 +132,23 @@ def _rows(
     """A row for every image: that of its content in `scored`, or a new one."""
     encoder = backbone.embedding().to("cuda" if torch.cuda.is_available() else "cpu")
     waiting: list[tuple[Row, Tensor]] = []
-    for path, read in tqdm(images.items(), unit="image", desc=MARK):
+    for left, (path, read) in enumerate(
+        tqdm(images.items(), unit="image", desc=MARK), -len(images)
+    ):
         row: Row = dict.fromkeys(SCHEMA.names) | {"path": path}
         try:
             encoded = read()
             row["sha256"] = hashlib.sha256(encoded).hexdigest()
             if row["sha256"] in scored:
                 yield scored[row["sha256"]] | {"path": path}
-                continue
-            decoded = decode_image(encoded, min(backbone.size))
-            row["note"] = decoded.note
-            waiting.append((row, backbone.prepare(decoded.image)))
+            else:
+                image, row["note"] = decode_image(encoded, min(backbone.size))
+                waiting.append((row, backbone.prepare(image)))
         except (OSError, ValueError) as error:
             yield row | {"note": f"skipped: {error}"}
-        if len(waiting) == max(FIRST, options["batch_size"]):
+        if waiting and (left == -1 or len(waiting) == max(FIRST, options["batch_size"])):
             yield from _scored(waiting, encoder, settings, **options)
             waiting = []
-    if waiting:
-        yield from _scored(waiting, encoder, settings, **options)
 
 
 def _scored(
@@ -163,9 +160,8 @@ def _scored(
     try:
         found = jepa_score(encoder, torch.stack(pixels), **options)
     except torch.OutOfMemoryError as error:
-        raise ValueError(
-            "The Jacobians do not fit into the GPU's memory: lower --batch-size or --chunk-size."
-        ) from error
+        advice = "lower --batch-size or --chunk-size"
+        raise ValueError(f"The Jacobians do not fit into the GPU's memory: {advice}.") from error
     nulls = {"null_directions": found.null_directions}
     count = found.log_spectrum.shape[1] - found.null_directions
     for row, score, clipped in zip(rows, found.score.tolist(), found.clipped.tolist(), strict=True):
@@ -183,11 +179,10 @@ def _earlier(out: Path, settings: Row) -> dict[str, Row]:
     try:
         table = pq.read_table(io.BytesIO(out.read_bytes()))
         made_with = json.loads(table.schema.metadata[SETTINGS])
-        rows = table.select(SCHEMA.names).to_pylist()
+        found = {row["path"]: row for row in table.select(SCHEMA.names).to_pylist()}
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{out} is damaged or no table of scores, and is left as it is: choose another --out."
-        ) from error
+        what = f"{out} is damaged or no table of scores, and is left as it is"
+        raise ValueError(f"{what}: choose another --out.") from error
     for name, value in settings.items():
         if made_with.get(name, value) != value:
             raise ValueError(
@@ -195,7 +190,7 @@ def _earlier(out: Path, settings: Row) -> dict[str, Row]:
                 f"{made_with[name]}, now {value}): choose another --out."
             )
     settings["null_directions"] = made_with.get("null_directions")
-    return {row["path"]: row for row in rows}
+    return found
 
 
 def _write(out: Path, found: Mapping[str, Row], order: Images, settings: Row) -> list[Row]:
@@ -228,8 +223,8 @@ def _sheet(title: str, rows: Sequence[Row], images: Images, size: int) -> str:
             source = f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
             path, nats = html.escape(row["path"]), f"{row['score']:.1f} nats"
             alt = f"{path}: among the {heading.lower()} likely, score {nats}"
-            page += f'<li><figure><img src="{source}" alt="{alt}">\n<figcaption>'
-            page += "<br>".join(filter(None, [path, nats, html.escape(row["note"])]))
+            caption = "<br>".join(filter(None, [path, nats, html.escape(row["note"])]))
+            page += f'<li><figure><img src="{source}" alt="{alt}">\n<figcaption>{caption}'
             page += "</figcaption></figure></li>\n"
         page += "</ol>\n"
     return page
@@ -238,10 +233,8 @@ def _sheet(title: str, rows: Sequence[Row], images: Images, size: int) -> str:
 def _report(rows: Sequence[Row], count: int) -> None:
     skipped = [row for row in rows if row["score"] is None]
     converted = sum(bool(row["note"]) for row in rows) - len(skipped)
-    print(
-        f"{count:,} images scored, {len(rows) - len(skipped):,} in all; {converted:,} were "
-        f"converted and {len(skipped):,} skipped, as their notes say."
-    )
+    print(f"{count:,} images scored, {len(rows) - len(skipped):,} in all;", end=" ")
+    print(f"{converted:,} were converted and {len(skipped):,} skipped, as their notes say.")
     for row in skipped[:10]:
         print(f"{row['path']} was {row['note']}.")
     if clipped := sum(bool(row["clipped"]) for row in rows):

@@ -1,6 +1,6 @@
 """What a score is worth, with bootstrap intervals: separation of outliers, and rank correlation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,17 +28,12 @@ class Separation:
 def separation(data: ArrayLike, outliers: ArrayLike, seed: int, draws: int = 1000) -> Separation:
     """Separation of data scores [N] from outlier scores [M], percentile bootstrap of both.
 
-    Raises:
-        ValueError: fewer than two scores of either kind, or scores that are not finite.
+    ValueError: fewer than two scores of either kind, or scores that are not finite.
     """
-    positive, negative = (_finite(scores, 2) for scores in (data, outliers))
-    rng = np.random.default_rng(seed)
-    point = _measures(positive, negative, np.ones((1, len(positive))), np.ones((1, len(negative))))
-    weights = [
-        rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws)
-        for x in (positive, negative)
-    ]
-    drawn = _measures(positive, negative, *weights)
+    kinds = [_finite(scores, 2) for scores in (data, outliers)]
+    point = _measures(*kinds, *(np.ones((1, len(x))) for x in kinds))
+    draw, counts = np.random.default_rng(seed).multinomial, [len(x) for x in kinds]
+    drawn = _measures(*kinds, *(draw(n, np.full(n, 1 / n), size=draws) for n in counts))
     # An outlier drawn twice is a tie with itself, which raises a resample's average precision.
     drawn[1] -= drawn[1].mean() - point[1, 0]
     cells = np.stack([point[:, 0], *np.quantile(drawn, ENDS, axis=1).clip(0, 1)], axis=1)
@@ -59,13 +54,11 @@ def _measures(
     share_p = np.diff(below_p, axis=1, prepend=0.0)
     share_n = np.diff(below_n, axis=1, prepend=0.0)
     auroc = (share_p * (below_n - share_n / 2)).sum(1)
-    caught, alarms = at_n.cumsum(1), (at_n + at_p).cumsum(1)
-    precision = caught / np.maximum(alarms, 1e-300)
+    precision = at_n.cumsum(1) / np.maximum((at_n + at_p).cumsum(1), 1e-300)
     aupr = (share_n * precision).sum(1)
     # The largest threshold that at least 95 % of the data reach; outliers that reach it pass.
-    reached = 1 - below_p + share_p
+    reached, passing = 1 - below_p + share_p, 1 - below_n + share_n
     threshold = (reached >= 0.95 - 1e-12).cumsum(1).argmax(1)
-    passing = 1 - below_n + share_n
     fpr95 = passing[np.arange(len(passing)), threshold]
     return np.stack([auroc, aupr, fpr95])
 
@@ -83,25 +76,10 @@ def _finite(values: ArrayLike, least: int) -> np.ndarray:
 def rank_correlation(x: ArrayLike, y: ArrayLike, seed: int, draws: int = 500) -> Interval:
     """Spearman's rho of paired values, percentile bootstrap over pairs; 0 of a constant.
 
-    Each resample is ranked anew: ranks within the whole sample would leave out the share of the
-    variance that the margins have.
-
-    Raises:
-        ValueError: fewer than three pairs, different lengths, or values that are not finite.
+    ValueError: fewer than three pairs, different lengths, or values that are not finite.
     """
-    a, b = _finite(np.stack([x, y]), 3)
-    rows = np.random.default_rng(seed).integers(len(a), size=(draws, len(a)))
-    low, high = np.quantile(_spearman(a[rows], b[rows]), ENDS)
-    return Interval(float(_spearman(a[None], b[None])[0]), float(low), float(high), LEVEL)
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of each row of a with that of b."""
-    a, b = stats.rankdata(a, axis=1), stats.rankdata(b, axis=1)
-    a = a - a.mean(1, keepdims=True)
-    b = b - b.mean(1, keepdims=True)
-    size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return np.where(size > 0, (a * b).sum(1) / np.where(size > 0, size, 1), 0.0)
+    value, drawn = _bootstrap(_spearman, _finite(np.stack([x, y]), 3), seed, draws)
+    return Interval(value, *np.quantile(drawn, ENDS).tolist(), LEVEL)
 
 
 def explained_share(
@@ -110,33 +88,44 @@ def explained_share(
     """How much of the score's ranks a linear function of the properties' ranks explains.
 
     Adjusted R²: 0 on average where the properties say nothing, 1 where the score is a meter of
-    them, and 0 of a constant. The interval is a percentile bootstrap over images, ranked anew in
-    each resample, moved down by the mean excess of the resamples (images drawn twice make them fit
-    better), and cut to the range of an adjusted R².
-
-    Raises:
-        ValueError: fewer images than properties and three, or values that are not finite.
+    them, and 0 of a constant. The interval is a percentile bootstrap over images, moved down by the
+    mean excess of the resamples (images drawn twice make them fit better), and cut to the range of
+    an adjusted R². ValueError: fewer images than properties and three, or values not finite.
     """
     used = len(properties)
     values = _finite(np.stack([score, *properties.values()]), used + 3)
+    value, drawn = _bootstrap(_adjusted_r_squared, values, seed, draws)
+    ends = np.quantile(drawn, ENDS) - (drawn.mean() - value)
+    ends = ends.clip(-used / (values.shape[1] - used - 1), 1)
+    return Interval(value, *ends.tolist(), LEVEL)
+
+
+def _bootstrap(
+    measure: Callable[[np.ndarray], float], values: np.ndarray, seed: int, draws: int
+) -> tuple[float, np.ndarray]:
+    """A measure of the rows' centred ranks, in all columns and in resamples of them.
+
+    Each resample is ranked anew: ranks within the whole sample would leave out the share of the
+    variance that the margins have.
+    """
     count = values.shape[1]
-    value = _adjusted_r_squared(values)
-    rng = np.random.default_rng(seed)
-    resampled = np.array(
-        [_adjusted_r_squared(values[:, rng.integers(count, size=count)]) for _ in range(draws)]
-    )
-    ends = np.quantile(resampled, ENDS) - (resampled.mean() - value)
-    low, high = ends.clip(-used / (count - used - 1), 1)
-    return Interval(value, float(low), float(high), LEVEL)
+    resamples = np.random.default_rng(seed).integers(count, size=(draws, count))
+    ranks = (stats.rankdata(values[:, rows], axis=1) for rows in [np.arange(count), *resamples])
+    value, *drawn = (float(measure(r - r.mean(1, keepdims=True))) for r in ranks)
+    return value, np.array(drawn)
 
 
-def _adjusted_r_squared(values: np.ndarray) -> float:
-    """Of the first row's ranks as a linear function of the other rows' ranks."""
-    rows = stats.rankdata(values, axis=1)
-    count, used = rows.shape[1], len(rows) - 1
-    if not np.ptp(rows[0]):
+def _spearman(ranks: np.ndarray) -> float:
+    a, b = ranks
+    size = np.sqrt((a**2).sum() * (b**2).sum())
+    return (a * b).sum() / size if size > 0 else 0.0
+
+
+def _adjusted_r_squared(ranks: np.ndarray) -> float:
+    """Of the first row as a linear function of the others."""
+    y, x = ranks[0], ranks[1:].T
+    if not y.any():
         return 0.0
-    y, x = rows[0] - rows[0].mean(), (rows[1:] - rows[1:].mean(1, keepdims=True)).T
     left = y - x @ np.linalg.lstsq(x, y)[0]
     unexplained = (left @ left) / (y @ y)
-    return float(1 - unexplained * (count - 1) / (count - used - 1))
+    return 1 - unexplained * (len(y) - 1) / (len(y) - x.shape[1] - 1)

@@ -18,9 +18,11 @@ from jaxtyping import Float
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
+from torchvision.transforms import Normalize
 
 from sparsejepa.config import from_mapping
 from sparsejepa.model.vit import Encoder, EncoderConfig
+from sparsejepa.probing.features import pooled
 from sparsejepa.randomness import generator
 
 TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # torch's own formats
@@ -45,11 +47,11 @@ class Backbone(nn.Module):
         The tokens of a convolutional network are the places of its last feature map. ValueError:
         images of another size while `resize` is off, or features that are not one token a patch.
         """
-        given = tuple(images.shape[2:])
+        (height, width), given = self.size, tuple(images.shape[2:])
         if given != self.size:
             if not self.resize:
                 raise ValueError(
-                    f"{self.name} takes images of {self.size[1]}x{self.size[0]} pixels, not "
+                    f"{self.name} takes images of {width}x{height} pixels, not "
                     f"{given[1]}x{given[0]}: load it with resize=True to have images resized."
                 )
             images = F.interpolate(images, self.size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -62,11 +64,20 @@ class Backbone(nn.Module):
         if tokens.ndim == 4:
             last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
             return tokens.flatten(1, 2) if last else tokens.flatten(2).transpose(1, 2)
-        return tokens[:, self._prefix(tokens.shape[1]) :]
+        # A network that does not say how many tokens stand before the patches: those fill a grid.
+        count = tokens.shape[1]
+        grids = {-(-height // r) * -(-width // r) for r in range(1, min(self.size))} - {1}
+        prefix = next((prefix for prefix in (0, 1, 2) if count - prefix in grids), None)
+        prefix = getattr(self.network, "num_prefix_tokens", prefix)
+        if prefix is None:
+            raise ValueError(f"{self.name} has {count} tokens, no grid of patches: choose another.")
+        return tokens[:, prefix:]
 
     def embedding(self) -> nn.Module:
         """The map from images of `size` in [0, 1] to what a classifier would read, [B, K]."""
-        return _Embedding(self).eval()
+        own = isinstance(self.network, Encoder)
+        normalise = Normalize(self.cfg["mean"], self.cfg["std"])
+        return nn.Sequential(normalise, pooled(self.network) if own else self.network).eval()
 
     def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
         """An RGB image in [0, 1], resized and cropped as timm does for the network's evaluation."""
@@ -81,27 +92,6 @@ class Backbone(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         preparation = json.loads(json.dumps(self.cfg, sort_keys=True))
         return {"weights": digest.hexdigest(), "preparation": preparation}
-
-    def _prefix(self, count: int) -> int:
-        """How many of `count` tokens stand before the patches; if unsaid, those fill a grid."""
-        known = getattr(self.network, "num_prefix_tokens", None)
-        if known is not None:
-            return known
-        height, width = self.size
-        grids = {-(-height // r) * -(-width // r) for r in range(1, min(self.size))} - {1}
-        if found := [prefix for prefix in (0, 1, 2) if count - prefix in grids]:
-            return found[0]
-        raise ValueError(f"{self.name} has {count} tokens, no grid of patches: choose another.")
-
-
-class _Embedding(nn.Module):
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        found = self.backbone.network((images - self.backbone.mean) / self.backbone.std)
-        return found.mean(dim=1) if isinstance(self.backbone.network, Encoder) else found
 
 
 def load_backbone(
@@ -131,32 +121,35 @@ def load_backbone(
     for given in (file, weights):
         if given and given.suffix.lower() in (".safetensors", *TORCH) and not given.is_file():
             raise FileNotFoundError(f"There is no file of weights {given}.")
-    read = file if file.is_file() else weights
-    state, facts = _read(read) if read else ({}, {})
-    if read == file:
+    if file.is_file():
+        name, weights, (state, facts) = file.name, file, _read(file)
         if "encoder" not in facts:
             raise ValueError(f"{file} does not say of which network it holds weights: {WEIGHTS}.")
-        return _own(file, state, facts["encoder"], resize)
-    network = _timm_model(name.removeprefix("timm/"), pretrained and weights is None, seed)
-    if weights is not None:
-        _load(network, state, weights)
-    cfg = resolve_model_data_config(network)
-    cfg["architecture"] = network.pretrained_cfg.get("architecture", "")
+        try:
+            config = from_mapping(EncoderConfig, json.loads(facts["encoder"]))
+            network = Encoder(config, generator(0, "replaced"))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file}: its encoder cannot be built ({_short(error)}).") from error
+        # It normalises by itself. `heads` and the like do not show in weights.
+        cfg = {"input_size": (3, config.image_size, config.image_size), "config": facts["encoder"]}
+        cfg |= {"mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic"}
+        cfg |= {"crop_pct": 1.0, "crop_mode": "center"}
+    else:
+        state = _read(weights)[0] if weights else {}
+        network = _timm_model(name.removeprefix("timm/"), pretrained and weights is None, seed)
+        cfg = resolve_model_data_config(network)
+        cfg["architecture"] = network.pretrained_cfg.get("architecture", "")
+        # A classifier's head is not part of the features.
+        heads = network.pretrained_cfg.get("classifier") or ()
+        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        state = {k: v for k, v in state.items() if k.rpartition(".")[0] not in heads}
+    if weights:
+        try:
+            (network.vit if file.is_file() else network).load_state_dict(state)
+        except (RuntimeError, AttributeError) as error:
+            what = f"The weights in {weights} are not those of the network"
+            raise ValueError(f"{what} ({_short(error)}).") from error
     return Backbone(network, name, cfg, resize).eval().requires_grad_(False)
-
-
-def _own(file: Path, weights: dict[str, Tensor], described: str, resize: bool) -> Backbone:
-    try:
-        config = from_mapping(EncoderConfig, json.loads(described))
-        encoder = Encoder(config, generator(0, "replaced"))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{file}: its encoder cannot be built ({_short(error)}).") from error
-    _load(encoder.vit, weights, file)
-    # It normalises by itself. `heads` and the like do not show in weights.
-    cfg = {"input_size": (3, config.image_size, config.image_size), "config": described}
-    cfg |= {"mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic"}
-    cfg |= {"crop_pct": 1.0, "crop_mode": "center"}
-    return Backbone(encoder, file.name, cfg, resize).eval().requires_grad_(False)
 
 
 def _timm_model(name: str, fetch: bool, seed: int) -> nn.Module:
@@ -198,19 +191,6 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(
             f"{file} is not a whole file of weights ({_short(error)}): if it was copied, copy it "
             "again."
-        ) from error
-
-
-def _load(network: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    # A classifier's head is not part of the features.
-    heads = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    body = {k: v for k, v in state.items() if k.rpartition(".")[0] not in heads}
-    try:
-        network.load_state_dict(body)
-    except (RuntimeError, AttributeError) as error:
-        raise ValueError(
-            f"The weights in {file} are not those of the network ({_short(error)})."
         ) from error
 
 

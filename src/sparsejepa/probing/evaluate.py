@@ -36,9 +36,8 @@ class Evaluation:
 def label_to_probe(train: ImageSet, test: ImageSet) -> str | None:
     """The label that probes are trained and scored on; None for a set without labels.
 
-    Raises:
-        ValueError: it is unclear which column is the label, the test split lacks it, `check_labels`
-            refuses it, or there are too few images for a choice or an interval.
+    ValueError: it is unclear which column is the label, the test split lacks it, `check_labels`
+    refuses it, or there are too few images for a choice or an interval.
     """
     if train.candidates:
         raise ValueError(train.why_no_labels())
@@ -46,10 +45,8 @@ def label_to_probe(train: ImageSet, test: ImageSet) -> str | None:
         return None
     label = next(iter(train.labels))
     if label not in test.labels:
-        raise ValueError(
-            f"{test.name} {test.split} has no label {label!r} as {train.split} has: give it one, "
-            "or load both without labels."
-        )
+        what = f"{test.name} {test.split} has no label {label!r} as {train.split} has"
+        raise ValueError(f"{what}: give it one, or load both without labels.")
     n, m = len(train.images), len(test.images)
     if n < 6 or m < 2:
         raise ValueError(f"Probes need 6 training and 2 test images, not {n} and {m}.")
@@ -156,11 +153,12 @@ def data_efficiency(
 
     Settings, save those of `sweep`, are chosen within the fraction.
     """
-    subsets = {fraction: stratified_subset(train_y, fraction, seed) for fraction in fractions}
-    return {
-        fraction: linear_probe(train_x[some], train_y[some], test_x, test_y, seed=seed, **sweep)
-        for fraction, some in subsets.items()
-    }
+    found = {}
+    for fraction in fractions:
+        some = stratified_subset(train_y, fraction, seed)
+        data = (train_x[some], train_y[some], test_x, test_y)
+        found[fraction] = linear_probe(*data, seed=seed, **sweep)
+    return found
 
 
 def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
@@ -214,8 +212,8 @@ def cross_validate(x: TrainX, y: TrainY, *, seed: int, **sweep: object) -> Cross
         if len(y[train].unique()) == 1:
             correct[test] = majority[test]
             continue
-        rows = test.nonzero()[:, 0][torch.isin(y[test], y[train])]
-        if len(rows):
-            found = linear_probe(x[train], y[train], x[rows], y[rows], seed=seed, **sweep)
-            correct[rows] = found.correct
+        known = test & torch.isin(y, y[train])
+        if known.any():
+            found = linear_probe(x[train], y[train], x[known], y[known], seed=seed, **sweep)
+            correct[known] = found.correct
     return CrossValidation(correct, majority)

@@ -16,8 +16,7 @@ Images = UInt8[Tensor, "_ H W 3"]
 def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Features as probes and measures take them, finite; half precision becomes float32."""
     features = features.detach()
-    if features.dtype not in (torch.float32, torch.float64):
-        features = features.float()
+    features = features if features.dtype == torch.float64 else features.float()
     if not features.isfinite().all():
         raise ValueError("Features contain NaN or infinity: the encoder's weights are damaged.")
     return features
@@ -38,22 +37,20 @@ def pooled_features(
     Returns:
         float32 features on the CPU.
     """
-    device = next(encoder.parameters()).device
-    was_training = encoder.training
+    device, was_training = next(encoder.parameters()).device, encoder.training
+    means = []
     encoder.eval()
-    pooled = []
     try:
-        precision = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
-        with torch.inference_mode(), precision:
+        with torch.inference_mode(), torch.autocast(device.type, autocast, autocast is not None):
             for batch in images.split(BATCH):
                 unit = to_unit(batch.to(device))
                 tokens = encoder(unit) if last == 1 else encoder.last_layers(unit, last)
                 # Averaged in float32: a bf16 sum over patches would lose bits of the feature.
-                pooled.append(tokens.float().mean(dim=1).cpu())
+                means.append(tokens.float().mean(dim=1).cpu())
     finally:
         encoder.train(was_training)
     # Cloned outside: an inference tensor cannot be saved for a later backward pass.
-    return torch.cat(pooled).clone()
+    return torch.cat(means).clone()
 
 
 def pixel_features(*image_sets: Images) -> list[Float[Tensor, "_ d"]]:
@@ -61,3 +58,14 @@ def pixel_features(*image_sets: Images) -> list[Float[Tensor, "_ d"]]:
     flat = [to_unit(images).flatten(1) for images in image_sets]
     mean = flat[0].mean(0)
     return [x.sub_(mean) for x in flat]
+
+
+def pooled(encoder: nn.Module) -> nn.Module:
+    """Our encoder as a map to one vector an image: its tokens, averaged over the patches."""
+    # Modules start in training mode.
+    return nn.Sequential(encoder, _MeanOverPatches()).train(encoder.training)
+
+
+class _MeanOverPatches(nn.Module):
+    def forward(self, tokens: Float[Tensor, "B N d"]) -> Float[Tensor, "B d"]:
+        return tokens.mean(dim=1)

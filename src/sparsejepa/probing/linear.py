@@ -1,5 +1,6 @@
 """Linear probe: multinomial logistic regression, the whole sweep in one batched pass."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -21,8 +22,8 @@ VALIDATION_FRACTION = 0.1  # of the training rows, drawn by the seed
 class LinearProbeResult:
     """What the chosen probe, trained on all training rows, does on the test rows."""
 
-    top1: float  # share of test rows whose best class is theirs, 0 to 1
-    top5: float  # share whose label is among the best min(5, classes), 0 to 1
+    top1: float  # share of test rows that are `correct`, 0 to 1
+    top5: float  # share of test rows that are `correct5`, 0 to 1
     learning_rate: float  # chosen on the validation rows
     weight_decay: float  # chosen on the validation rows; 1 / (C N) in scikit-learn's terms
     validation_top1: float  # of that choice, before retraining, 0 to 1
@@ -54,9 +55,8 @@ def linear_probe(
         steps: of Adam, each on 512 rows.
         whitening: `whiten(train_x)` if it is known already.
 
-    Raises:
-        ValueError: features and labels of different length, features that are not finite, or labels
-            that `check_labels` refuses.
+    ValueError: features and labels of different length, features that are not finite, or labels
+    that `check_labels` refuses.
 
     Example:
         >>> y = torch.arange(40) % 2
@@ -70,52 +70,41 @@ def linear_probe(
     train_x, test_x = as_float(train_x), as_float(test_x)
     test_x, classes = test_x.to(train_x), check_labels(train_y, test_y)
     train_y, test_y = (y.long().to(train_x.device) for y in (train_y, test_y))
-    grid = torch.cartesian_prod(torch.tensor(learning_rates), torch.tensor(weight_decays))
-    rates, decays = grid.to(train_x.device).unbind(dim=1)
-    order = torch.randperm(len(train_x), generator=generator(seed, "probe split"))
-    order = order.to(train_x.device)
+    grid = list(itertools.product(learning_rates, weight_decays))
+    rates, decays = torch.tensor(grid, device=train_x.device).unbind(dim=1)
+    order = torch.randperm(len(train_x), generator=generator(seed, "probe split")).to(rates.device)
     held, rest = order.tensor_split([max(1, round(VALIDATION_FRACTION * len(order)))])
     # One change of coordinates for both fits: it reads no label, and costs a d x d eigenproblem.
     whitening = whiten(train_x) if whitening is None else whitening
     x = whitening(train_x)
     penalty = whitening.penalty[:, None, None] * decays[:, None]
     weights = _train(x, train_y, rest, rates, penalty, steps, seed)
-    predicted = _logits(weights, x[held]).argmax(dim=-1)
-    validation = (predicted == train_y[held, None]).double().mean(dim=0)
+    right = _logits(weights, x[held]).argmax(dim=-1) == train_y[held, None]
+    validation = right.double().mean(dim=0)
     best = int(validation.argmax())
     weights = _train(x, train_y, order, rates[[best]], penalty[:, [best]], steps, seed)
     logits = _logits(weights, whitening(test_x))[:, 0]
     predictions = logits.argmax(dim=1)
-    top5 = logits.topk(min(5, classes), dim=1).indices.eq(test_y[:, None]).any(dim=1)
-    correct = predictions == test_y
-    return LinearProbeResult(
-        correct.double().mean().item(),
-        top5.double().mean().item(),
-        learning_rates[best // len(weight_decays)],
-        weight_decays[best % len(weight_decays)],
-        validation[best].item(),
-        *(found.cpu() for found in (predictions, correct, top5)),
-    )
+    correct5 = logits.topk(min(5, classes), dim=1).indices.eq(test_y[:, None]).any(dim=1)
+    found = [found.cpu() for found in (predictions, predictions == test_y, correct5)]
+    top1, top5 = (right.double().mean().item() for right in found[1:])
+    return LinearProbeResult(top1, top5, *grid[best], validation[best].item(), *found)
 
 
 def check_labels(train_y: TrainY, test_y: TestY) -> int:
     """The number of classes, after refusing labels that no probe can be trained or scored on."""
-    if len(train_y) < 2 or len(test_y) < 1:
-        raise ValueError(
-            f"A probe needs 2 training and 1 test rows, not {len(train_y)} and {len(test_y)}."
-        )
+    n, m = len(train_y), len(test_y)
+    if n < 2 or m < 1:
+        raise ValueError(f"A probe needs 2 training and 1 test rows, not {n} and {m}.")
     if (train_y == train_y[0]).all():
-        raise ValueError(
-            f"All {len(train_y)} training labels are {train_y[0].item()}; a probe needs at least "
-            "2 classes, so pass another label or more images."
-        )
+        what = f"All {n} training labels are {train_y[0].item()}; a probe needs at least 2 classes"
+        raise ValueError(f"{what}, so pass another label or more images.")
     classes = int(train_y.max()) + 1
     for name, y in (("training", train_y), ("test", test_y)):
         if len(wrong := y[(y < 0) | (y >= classes)]):
-            raise ValueError(
-                f"The {name} label {wrong[0].item()} is outside 0 to {classes - 1}, the training "
-                "labels; pass labels of one and the same set of classes."
-            )
+            what = f"The {name} label {wrong[0].item()} is outside 0 to {classes - 1}"
+            advice = "pass labels of one and the same set of classes"
+            raise ValueError(f"{what}, the training labels; {advice}.")
     return classes
 
 

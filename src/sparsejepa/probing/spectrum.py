@@ -18,10 +18,8 @@ _ROUNDING = 1e-9
 def spectrum(z: TrainX) -> Float64[Tensor, "d"]:
     """Eigenvalues of the covariance (divided by N) of the features, largest first.
 
-    Those that rounding cannot tell from zero are zero.
-
-    Raises:
-        ValueError: fewer than two rows, or values that are not finite.
+    Those that rounding cannot tell from zero are zero. ValueError: fewer than two rows, or values
+    that are not finite; of every measure here.
     """
     wide = _wide(z)
     centred = wide - wide.mean(dim=0)
@@ -35,7 +33,7 @@ def rankme(z: TrainX) -> float:
 
     sigma are the singular values of the centred features, not the covariance's eigenvalues
     (their squares, which would give a smaller number). From 1 for one direction to d for isotropic
-    features; 0, the rank of a constant, for total collapse. Raises as `spectrum`.
+    features; 0, the rank of a constant, for total collapse.
 
     Example:
         >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
@@ -80,9 +78,9 @@ def lidar(z: TrainX, groups: TrainY, regularisation: float = 1e-4) -> float:
     if total == 0:
         return 0.0
     wide = _wide(z)
-    wide = wide - wide.mean(dim=0)
-    means = wide.new_zeros(len(names), z.shape[1]).index_add_(0, group, wide) / sizes[:, None]
-    inside = wide - means[group]
+    centred = wide - wide.mean(dim=0)
+    means = wide.new_zeros(len(names), z.shape[1]).index_add_(0, group, centred) / sizes[:, None]
+    inside = centred - means[group]
     # A row's group is drawn by its size, so that S_b + S_w is the covariance of all rows.
     between = means.T @ (means * sizes[:, None]) / len(z)
     variance, axes = torch.linalg.eigh(inside.T @ inside / len(z))
@@ -99,8 +97,7 @@ def alpha_req(z: TrainX) -> float:
     alike, without the eigenvalues that float32 cannot tell from zero.
     """
     values = spectrum(z)
-    alive = _directions(values)
-    if alive < 2:
+    if (alive := _directions(values)) < 2:
         raise ValueError(f"A power law needs 2 non-zero eigenvalues or more, not {alive}.")
     rank = torch.arange(1, alive + 1, dtype=torch.float64)
     weight = 1 / rank
@@ -128,8 +125,7 @@ def dead_channels(z: TrainX) -> float:
 def structure(z: TrainX, views: TestX, groups: TestY) -> dict[str, float]:
     """Every measure of features z, and LiDAR of grouped `views`; no alpha of a single direction."""
     found = {"rankme": rankme(z), "lidar": lidar(views, groups)}
-    spreads = (feature_spread, channel_spread, dead_channels)
-    found |= {measure.__name__: measure(z) for measure in spreads}
+    found |= {f.__name__: f(z) for f in (feature_spread, channel_spread, dead_channels)}
     return found | ({"alpha": alpha_req(z)} if _directions(spectrum(z)) > 1 else {})
 
 
