@@ -2,7 +2,13 @@
 
 The losses, for an encoder W = W_L … W_1 and one layer V, all d x d and in float64, are
 ½ E||V W x - stopgrad(W y)||² (JEPA) and ½ E||V W x - y||² (MAE). They depend on the data through
-second moments alone, which need not commute.
+second moments alone.
+
+The theory needs S_xx = E[x x^T] and S_yx = E[y x^T] diagonal in one basis. If one is turned against
+the other, what remains of features are the generalised eigenpairs S_yx e = rho S_xx e. Their rho
+are the eigenvalues of the regression matrix S_yx S_xx^-1, and of V at any fixed point of JEPA with
+an invertible encoder; at any of MAE, V W is that matrix [derived here]. That JEPA's *order* follows
+these pairs is a claim of an unreviewed formalisation [secondary]; `learned_values` measures it.
 """
 
 import math
@@ -14,11 +20,13 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from scipy.linalg import eigh
 from torch import Tensor
 
-from sparsejepa.theory.linear_dynamics import Objective
+from sparsejepa.theory.linear_dynamics import Objective, PerFeature
 
 Start = Literal["aligned", "orthogonal", "unbalanced", "gaussian"]
+Samples, Pair = Float[Tensor, "N d"], Float[Tensor, "2"]
 
 # exp of this, by which the outer layers of an unbalanced start are scaled up or down.
 UNBALANCE = 0.5
@@ -114,21 +122,88 @@ def gradient_descent(
     return Descent(times, torch.stack(encoders), torch.stack(heads), last)
 
 
-def minibatches(
-    x: Float[Tensor, "N d"], y: Float[Tensor, "N d"], size: int, generator: torch.Generator
-) -> Callable[[], Moments]:
-    """Moments of `size` samples drawn with replacement, others at every call."""
-
-    def draw() -> Moments:
-        rows = torch.randint(len(x), (size,), generator=generator)
-        return sample_moments(x[rows], y[rows])
-
-    return draw
+def minibatch(x: Samples, y: Samples, size: int, generator: torch.Generator) -> Moments:
+    """Moments of `size` samples drawn with replacement."""
+    rows = torch.randint(len(x), (size,), generator=generator)
+    return sample_moments(x[rows], y[rows])
 
 
-def sample_moments(x: Float[Tensor, "N d"], y: Float[Tensor, "N d"]) -> Moments:
+def sample_moments(x: Samples, y: Samples) -> Moments:
     """Second moments of samples, not centred."""
     return Moments(x.T @ x / len(x), y.T @ x / len(x))
+
+
+@dataclass(frozen=True)
+class FeatureModel:
+    """Pairs x = z + n, y = z' + n' with independent features; at a = 1, two looks at one z.
+
+    z' is the next value of the stationary process z' = a z + b, Var b = (1 - a²) s. The paper's own
+    static and dynamic models were not at hand: this is a stand-in [inferred].
+    """
+
+    signal: PerFeature  # s_i = Var z_i, above 0
+    noise: PerFeature  # nu_i, variance of the noise on x_i, and of that on y_i
+    persistence: PerFeature  # a_i, correlation of z_i and z'_i, above 0 to 1
+
+    @property
+    def covariance(self) -> PerFeature:
+        """lambda_i = E[x_i y_i] = a_i s_i."""
+        return self.persistence * self.signal
+
+    @property
+    def regression(self) -> PerFeature:
+        """rho_i = lambda_i / E[x_i²] = a_i s_i / (s_i + nu_i)."""
+        return self.covariance / (self.signal + self.noise)
+
+    def sample(self, count: int, generator: torch.Generator) -> tuple[Samples, Samples]:
+        """`count` independent Gaussian pairs (x, y) in float64."""
+        drawn = torch.randn(4, count, len(self.signal), generator=generator, dtype=torch.float64)
+        first, innovation, noise_x, noise_y = drawn
+        signal, noise, persistence = map(torch.from_numpy, vars(self).values())
+        later = persistence * first + (1 - persistence.square()).sqrt() * innovation
+        x = signal.sqrt() * first + noise.sqrt() * noise_x
+        return x, signal.sqrt() * later + noise.sqrt() * noise_y
+
+
+def turned_moments(covariance: Pair, regression: Pair, degrees: float) -> Moments:
+    """Moments of two features, with E[x x^T] turned by an angle; at 0 degrees they commute."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = covariance.new_tensor([[cos, -sin], [sin, cos]])
+    return Moments(turn @ (covariance / regression).diag() @ turn.T, covariance.diag())
+
+
+def diagonal_features(moments: Moments) -> tuple[Pair, Pair]:
+    """lambda and rho if off-diagonal moments are ignored."""
+    return moments.yx.diagonal(), moments.yx.diagonal() / moments.xx.diagonal()
+
+
+def generalised_features(moments: Moments) -> tuple[Pair, Pair, Float[Tensor, "2 2"]]:
+    """Generalised eigenpairs of symmetric S_yx and positive definite S_xx, smaller rho first.
+
+    lambda_i = e_i^T S_yx e_i of unit directions e_i, rho_i, and the e_i as columns.
+    """
+    regression, directions = map(torch.from_numpy, eigh(moments.yx.numpy(), moments.xx.numpy()))
+    directions = directions / directions.norm(dim=0)
+    return (directions * (moments.yx @ directions)).sum(0), regression, directions
+
+
+def learned_values(
+    objective: Objective, descent: Descent, moments: Moments, directions: Float[Tensor, "2 2"]
+) -> Float[Tensor, "T 2"]:
+    """How much of each rho the network has learned; v_i (JEPA) or v_i w_i (MAE) if decoupled.
+
+    JEPA: the real parts of the two eigenvalues of V, the smaller first. MAE: f^T V W f / f^T f for
+    f = S_xx e_i, the right eigenvectors of the regression matrix: the eigenvalues of V W would swap
+    features where the one with the smaller rho comes first.
+    """
+    if objective == "jepa":
+        (a, b), (c, d) = descent.heads.permute(1, 2, 0)
+        half, spread = (a + d) / 2, ((a - d) / 2).square() + b * c
+        root = spread.clamp(min=0).sqrt()
+        return torch.stack([half - root, half + root], dim=1)
+    right = moments.xx @ directions
+    right = right / right.norm(dim=0)
+    return (right * (descent.heads @ descent.encoders @ right)).sum(1)
 
 
 def imbalance(network: Float[Tensor, "M d d"]) -> Float[Tensor, "L d d"]:
