@@ -18,10 +18,19 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from sparsejepa.information.columns import Array, Usable, as_array, usable_columns
-from sparsejepa.information.copula import CopulaEstimator
-from sparsejepa.information.discrete import DiscreteEstimator
-from sparsejepa.information.estimate import Blocks, DroppedColumn, Estimator, TotalCorrelation
-from sparsejepa.information.gaussian import GaussianEstimator, columns_of_one_row, in_own_units
+from sparsejepa.information.estimate import (
+    Blocks,
+    DiscreteEstimator,
+    DroppedColumn,
+    Estimator,
+    TotalCorrelation,
+)
+from sparsejepa.information.gaussian import (
+    CopulaEstimator,
+    GaussianEstimator,
+    columns_of_one_row,
+    in_own_units,
+)
 from sparsejepa.information.nearest_neighbour import NearestNeighbourEstimator
 from sparsejepa.randomness import generator as generator_of
 
@@ -160,38 +169,20 @@ def shuffled_null(
 
 
 def random_partitions(
-    x: Array,
-    groups: Groups,
-    method: Method,
-    draws: int,
-    generator: torch.Generator,
-    seed: int = 0,
-    cover: bool = True,
+    x: Array, groups: Groups, method: Method, draws: int, generator: torch.Generator, seed: int = 0
 ) -> AmongRandom:
     """Multiinformation between the groups, and between random groups of the same sizes.
 
-    The generator deals the columns anew for each draw. Without `cover`, groups may leave some out.
+    The generator deals the columns anew for each draw. Groups may leave columns out: of groups of
+    one column each, it is the total correlation of some columns, and of as many random ones.
     """
-    own = _checked_groups(groups, x.shape[1], cover=cover)
+    own = _checked_groups(groups, x.shape[1], cover=False)
     estimator, kept, _ = _bound(x, method, False, seed)
     ends, drawn = np.cumsum([len(block) for block in own]), []
     for _ in range(draws):
         order = torch.randperm(len(kept), generator=generator).numpy()
         drawn.append(estimator.between_value(np.split(order[: ends[-1]], ends[:-1])))
     return AmongRandom(estimator.between_value(own), np.array(drawn))
-
-
-def random_subsets(
-    x: Array,
-    columns: Iterable[int],
-    method: Method,
-    draws: int,
-    generator: torch.Generator,
-    seed: int = 0,
-) -> AmongRandom:
-    """Total correlation of some columns, and of as many random ones out of all."""
-    alone = [[column] for column in columns]
-    return random_partitions(x, alone, method, draws, generator, seed, cover=False)
 
 
 def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
