@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int, Int32, Shaped
 from scipy.special import ndtri, polygamma, psi
 
 from sparsejepa.information.columns import EPS64, centre_and_spread, moments, usable_columns
-from sparsejepa.information.estimate import Blocks, Columns, Estimator, Matrix, Term
+from sparsejepa.information.estimate import Blocks, Columns, DroppedColumn, Estimator, Matrix, Term
 
 # Where a row leaves less of the determinant than this share, the formula of the jackknife loses
 # its digits, and the row is left out in fact.
@@ -79,20 +79,20 @@ class GaussianEstimator(Estimator):
         return np.square(white).sum(axis=0) / (self.rows - 1)
 
 
-def in_own_units(x: Values) -> Values:
-    """Columns up to 1 in size, by powers of two, without the offset of those far from zero."""
+def gaussian_estimator(x: Values, generator: torch.Generator | None = None) -> GaussianEstimator:
+    """Of columns up to 1 in size, by powers of two, without the offset of those far from zero."""
     median, spread = centre_and_spread(x)
     offset = np.where(np.abs(median) > 1000 * spread, median, 0.0)
     x = x - offset if offset.any() else x
-    return np.ldexp(x, -np.frexp(np.abs(x).max(axis=0))[1])
+    return GaussianEstimator(np.ldexp(x, -np.frexp(np.abs(x).max(axis=0))[1]))
 
 
-def columns_of_one_row(x: Values) -> dict[int, str]:
-    """Column -> why no Gaussian estimate with it has a standard error: it would rest on one row.
+def columns_of_one_row(x: Values, names: Columns) -> tuple[DroppedColumn, ...]:
+    """Columns with which no Gaussian estimate has a standard error: it would rest on one row.
 
     Without that row the column is constant, as a unit that is active for one image, or dependent.
     """
-    estimator, every = GaussianEstimator(in_own_units(x)), np.arange(x.shape[1])
+    estimator, every = gaussian_estimator(x), np.arange(x.shape[1])
     if np.linalg.eigvalsh(estimator.correlation)[0] <= 10 * len(every) * EPS64:
         median, spread = centre_and_spread(x)
         raise ValueError(
@@ -104,8 +104,9 @@ def columns_of_one_row(x: Values) -> dict[int, str]:
     leverage = estimator.leverages(every, np.linalg.cholesky(estimator.correlation))
     for row in np.flatnonzero(leverage > 1 - LEAST_LEFT):
         for left_out in usable_columns(np.delete(x, row, axis=0), drop=True)[2]:
-            found[left_out.column] = f"{left_out.reason} but for row {row}"
-    return found
+            name = int(names[left_out.column])
+            found[name] = DroppedColumn(name, f"{left_out.reason} but for row {row}")
+    return tuple(found.values())
 
 
 def excess(n: int, k: int) -> float:
