@@ -10,7 +10,7 @@ has low kappa and a variance a² so much larger that both lambdas are equal.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from sparsejepa.randomness import generator
 from sparsejepa.theory import linear_dynamics as theory
 from sparsejepa.theory import linear_networks as networks
 from sparsejepa.theory.linear_dynamics import LinearDynamics, Objective, PerFeature, linear_dynamics
-from sparsejepa.theory.linear_networks import Descent, FeatureModel, Moments, Start
+from sparsejepa.theory.linear_networks import Data, Descent, FeatureModel, Moments, Start
 
 # Values of epsilon^(1/L), and of rho_A / rho_B.
 Layers, Shares = Float[np.ndarray, "X"], Float[np.ndarray, "Y"]
@@ -61,7 +61,7 @@ def descend(
     seed: int,
     step_size: float | None = None,
     start: Start = "aligned",
-    moments: Moments | Callable[[], Moments] | None = None,
+    moments: Data | None = None,
     inputs: int | None = None,
     path: Sequence[int | str] = (),
     records: int = 2000,

@@ -50,15 +50,10 @@ class GaussianEstimator(Estimator):
         return Term(value, self.deviations(columns, factor), null, correction)
 
     def _plug_in(self, columns: Columns) -> tuple[float, Matrix, float]:
-        """½ ln det without its bias, the Cholesky factor and the correction that it contains."""
+        """½ ln det without its bias, the Cholesky factor, and what of it is suspected as bias."""
         factor = np.linalg.cholesky(self.correlation[np.ix_(columns, columns)])
-        correction = self.correction(columns, factor)
         half = float(np.log(np.diag(factor)).sum())
-        return half - excess(self.rows, len(columns)) + correction, factor, correction
-
-    def correction(self, columns: Columns, factor: Matrix) -> float:
-        """Nats to add to the plug-in, whose size is suspected as bias."""
-        return 0.0
+        return half - excess(self.rows, len(columns)), factor, 0.0
 
     def deviations(self, columns: Columns, factor: Matrix) -> Float64[np.ndarray, "N"]:
         """By the exact jackknife: leaving row i out multiplies det R by 1 - leverage i."""
@@ -170,13 +165,15 @@ class CopulaEstimator(GaussianEstimator):
             influence += 0.5 * scores[rank] * pull + above[rank]
         return (influence - influence.mean()) / np.sqrt(n)
 
-    def correction(self, columns: Columns, factor: Matrix) -> float:
-        """½ ln det (2 S(N) - S(N/2)) - ½ ln det S(N), bounded in each direction."""
+    def _plug_in(self, columns: Columns) -> tuple[float, Matrix, float]:
+        """Corrected by ½ ln det (2 S(N) - S(N/2)) - ½ ln det S(N), bounded in each direction."""
+        value, factor, _ = super()._plug_in(columns)
         halves = self.in_halves[np.ix_(columns, columns)]
         white = scipy.linalg.solve_triangular(factor, halves, lower=True)
         white = scipy.linalg.solve_triangular(factor, white.T, lower=True)
         left = np.maximum(2 - np.linalg.eigvalsh(white), LEAST_SHARE)
-        return float(0.5 * np.log(left).sum())
+        correction = float(0.5 * np.log(left).sum())
+        return value + correction, factor, correction
 
 
 def independent_ranks(x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> Ranks:

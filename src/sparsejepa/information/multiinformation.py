@@ -185,7 +185,7 @@ def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
 
 def _bound(
     x: Array, method: Method, drop: bool, seed: int
-) -> tuple[Estimator, Int64[np.ndarray, "k"], Callable[..., TotalCorrelation]]:
+) -> tuple[Estimator, np.ndarray, Callable]:
     """The estimator of the usable columns, their indices, and results between blocks or all."""
     values, kept, dropped = _usable(x, method, drop)
     estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
@@ -217,9 +217,7 @@ def _usable(x: Array, method: str, drop: bool) -> Usable:
     return values, kept, dropped
 
 
-def _checked_groups(
-    groups: Groups, d: int, overlapping: bool = False, cover: bool = True
-) -> list[Int64[np.ndarray, "_"]]:
+def _checked_groups(groups: Groups, d: int, overlapping: bool = False, cover: bool = True) -> list:
     """Groups as arrays of columns, after refusing those for which the split does not hold."""
     named = [np.array([int(i) for i in group], dtype=np.int64) for group in groups]
     known = set(range(d))

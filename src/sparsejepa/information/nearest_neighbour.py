@@ -89,7 +89,7 @@ def ksg(blocks: Sequence[Block]) -> Term:
     left_out = (len(blocks) - 1) * psi(n - 1) - total / (n - 1)
     value, biases = _from_psi(psi_sum, blocks, k), []
     for times in (COARSEST, COARSER):
-        # By how much T_k lies above the truth, if that of so many times the neighbours exceeds it.
+        # b_times, by how much T_k lies above the truth.
         wider, growth = _psi_sum(blocks, distance[:, times * k]), times ** (2 / width) - 1
         biases.append((_from_psi(wider, blocks, times * k) - value) / growth)
     noise = float((wider - psi_sum).std()) / np.sqrt(n) / growth
@@ -97,9 +97,7 @@ def ksg(blocks: Sequence[Block]) -> Term:
     return Term(value - biases[0], np.sqrt(n - 1) * (left_out - left_out.mean()), 0.0, systematic)
 
 
-def _neighbours(
-    blocks: Sequence[Block], count: int
-) -> tuple[Float64[np.ndarray, "N c"], Int64[np.ndarray, "N c"]]:
+def _neighbours(blocks: Sequence[Block], count: int) -> tuple[np.ndarray, np.ndarray]:
     """Distances and indices of the nearest rows, the row itself first."""
     x = np.concatenate(blocks, axis=1)
     distance, index = cKDTree(x).query(x, count + 1, p=np.inf, workers=-1)
@@ -120,11 +118,9 @@ def _from_psi(psi_sum: Rows, blocks: Sequence[Block], k: int) -> float:
 
 
 def _within(block: Block, radius: Rows) -> Within:
-    return (_within_strip if block.shape[1] == 1 else _within_ball)(block, radius)
-
-
-def _within_strip(block: Block, radius: Rows) -> Within:
     """In one dimension a strip is a range of the sorted values."""
+    if block.shape[1] > 1:
+        return _within_ball(block, radius)
     x = block[:, 0]
     order, n = np.argsort(x), len(x)
     ordered, reach = x[order], radius[order]

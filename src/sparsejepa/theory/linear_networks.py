@@ -21,11 +21,12 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from scipy.linalg import eigh
-from torch import Tensor
+from torch import Generator, Tensor
 
 from sparsejepa.theory.linear_dynamics import Objective, PerFeature
 
 Start = Literal["aligned", "orthogonal", "unbalanced", "gaussian"]
+Network = Float[Tensor, "M d d"]  # W_1 … W_L and V
 Samples, Pair = Float[Tensor, "N d"], Float[Tensor, "2"]
 
 # exp of this, by which the outer layers of an unbalanced start are scaled up or down.
@@ -40,6 +41,10 @@ class Moments:
     yx: Float[Tensor, "d d"]  # E[y x^T]
 
 
+# Moments of all data, or a function that draws those of the next minibatch.
+Data = Moments | Callable[[], Moments]
+
+
 @dataclass(frozen=True)
 class Descent:
     """What gradient descent passed through."""
@@ -47,17 +52,12 @@ class Descent:
     times: Float[Tensor, "T"]  # the paper's time: depth x learning rate x steps
     encoders: Float[Tensor, "T d d"]  # W = W_L … W_1
     heads: Float[Tensor, "T d d"]  # V
-    last: Float[Tensor, "M d d"]  # W_1 … W_L and V after the last step
+    last: Network  # W_1 … W_L and V after the last step
 
 
 def initial_network(
-    objective: Objective,
-    start: Start,
-    dimension: int,
-    depth: int,
-    epsilon: float,
-    generator: torch.Generator,
-) -> Float[Tensor, "M d d"]:
+    objective: Objective, start: Start, dimension: int, depth: int, epsilon: float, draws: Generator
+) -> Network:
     """W_1 … W_L and V of a small start, in which every feature has a gain of about epsilon.
 
     aligned: each layer is epsilon^(1/L) times a random orthogonal matrix; V is epsilon^(1/L) times
@@ -68,7 +68,7 @@ def initial_network(
     """
     scale = epsilon ** (1 / depth)
     shape = (depth + 1, dimension, dimension)
-    normal = torch.randn(shape, generator=generator, dtype=torch.float64)
+    normal = torch.randn(shape, generator=draws, dtype=torch.float64)
     if start == "gaussian":
         return normal * scale / math.sqrt(dimension)
     turns, upper = torch.linalg.qr(normal)
@@ -90,22 +90,13 @@ def product(layers: Float[Tensor, "L d d"]) -> Float[Tensor, "d d"]:
 
 
 def gradient_descent(
-    objective: Objective,
-    network: Float[Tensor, "M d d"],
-    moments: Moments | Callable[[], Moments],
-    *,
-    step_size: float,
-    steps: int,
-    every: int,
+    objective: Objective, network: Network, data: Data, *, step_size: float, steps: int, every: int
 ) -> Descent:
-    """Gradient descent, recorded at the start and after each `every` steps.
-
-    `moments` are those of all data, or a function that draws those of the next minibatch.
-    """
+    """Gradient descent, recorded at the start and after each `every` steps."""
     *layers, head = (matrix.clone() for matrix in network)
     kept = [(0, product(network[:-1]), network[-1])]
     for step in range(1, steps + 1):
-        seen = moments if isinstance(moments, Moments) else moments()
+        seen = data if isinstance(data, Moments) else data()
         slopes, head_slope = _slopes(objective, layers, head, seen)
         for layer, slope in zip(layers, slopes, strict=True):
             layer.sub_(slope, alpha=step_size)
@@ -122,7 +113,7 @@ def gradient_descent(
     return Descent(times, torch.stack(encoders), torch.stack(heads), last)
 
 
-def minibatch(x: Samples, y: Samples, size: int, generator: torch.Generator) -> Moments:
+def minibatch(x: Samples, y: Samples, size: int, generator: Generator) -> Moments:
     """Moments of `size` samples drawn with replacement."""
     rows = torch.randint(len(x), (size,), generator=generator)
     return sample_moments(x[rows], y[rows])
@@ -155,7 +146,7 @@ class FeatureModel:
         """rho_i = lambda_i / E[x_i²] = a_i s_i / (s_i + nu_i)."""
         return self.covariance / (self.signal + self.noise)
 
-    def sample(self, count: int, generator: torch.Generator) -> tuple[Samples, Samples]:
+    def sample(self, count: int, generator: Generator) -> tuple[Samples, Samples]:
         """`count` independent Gaussian pairs (x, y) in float64."""
         drawn = torch.randn(4, count, len(self.signal), generator=generator, dtype=torch.float64)
         first, innovation, noise_x, noise_y = drawn
@@ -206,15 +197,13 @@ def learned_values(
     return (right * (descent.heads @ descent.encoders @ right)).sum(1)
 
 
-def imbalance(network: Float[Tensor, "M d d"]) -> Float[Tensor, "L d d"]:
+def imbalance(network: Network) -> Float[Tensor, "L d d"]:
     """W_{a+1}^T W_{a+1} - W_a W_a^T, V above W_L included; 0 is balanced, and kept by the flow."""
     lower, upper = network[:-1], network[1:]
     return upper.mT @ upper - lower @ lower.mT
 
 
-def _slopes(
-    objective: Objective, layers: list[Tensor], head: Tensor, moments: Moments
-) -> tuple[list[Tensor], Tensor]:
+def _slopes(objective: Objective, layers: list[Tensor], head: Tensor, moments: Moments) -> tuple:
     """Derivatives of the loss in every layer and in V, for JEPA with the target held.
 
     With R = V W S_xx - W S_yx (JEPA) or V W S_xx - S_yx (MAE), the derivative in V is R W^T and
