@@ -129,7 +129,7 @@ LAWS: Mapping[str, Law] = {
 
 
 def stated_range(method: str, law: Law, n: int, d: int) -> bool:
-    """Whether intervals are claimed to hold there, as the head of each estimator's module says."""
+    """Whether intervals are claimed to hold there, as the head of each estimator says."""
     if law.values:
         return method == "discrete" and n >= 5 * law.values(d)
     enough = n >= 100 * d and d <= 3 if method == "ksg" else n >= 50 * d

@@ -82,7 +82,7 @@ def total_correlation(
             not: pool them first.
         method: "gaussian" (Gaussian columns, any d), "copula" (monotone functions of Gaussian
             columns; else a lower bound), "ksg" (any density, d up to 3) or "discrete" (few
-            distinct rows). The first lines of each module say where its method holds.
+            distinct rows). The head of each estimator or its module says where it holds.
         drop: leave out constant columns, and as many as are linearly dependent, instead of
             refusing them. What was left out stands in the result.
         seed: breaks ties, halves the sample (copula, ksg), resamples it (discrete).
