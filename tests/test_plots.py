@@ -86,9 +86,9 @@ def test_a_line_stands_at_its_values_with_its_intervals():
 
 
 def test_runs_are_drawn_over_epochs():
-    """One history, or several by name, in the colour of the run's method."""
+    """Each run in the colour of its method."""
     history = [{"epoch": 1, "knn": 40.0}, {"epoch": 2, "knn": 30.0}]
-    for histories, method in ((history, "jepa"), ({"R2": history}, "sparsejepa-r2")):
+    for histories, method in (({"": history}, "jepa"), ({"R2": history}, "sparsejepa-r2")):
         figure = plots.curves(histories, {"knn": "kNN, %"}, {"R2": "sparsejepa-r2"})
         (line,) = figure.axes[0].lines
         assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], [40, 30])

@@ -163,19 +163,16 @@ def line_panels(
     return figure
 
 
-def curves(
-    histories: History | Mapping[str, History], panels: Names, methods: Names | None = None
-) -> Figure:
+def curves(histories: Mapping[str, History], panels: Names, methods: Names | None = None) -> Figure:
     """A panel a measure, over epochs, a line a run.
 
     Args:
-        histories: run -> its history; or that of a single run.
+        histories: run -> its history, an entry an epoch.
         panels: key of the entries -> label.
         methods: run -> the method whose colour it has.
     """
-    runs = histories if isinstance(histories, Mapping) else {"": histories}
     lines = {label: [] for label in panels.values()}
-    for index, (name, history) in enumerate(runs.items()):
+    for index, (name, history) in enumerate(histories.items()):
         color = method_color((methods or {}).get(name, "jepa"))
         # Later lines are thinner: where runs coincide, the earlier ones show behind them.
         look = MARKERS[index] + ("-", "--", "-.", ":")[index % 4], 0.8 + 2.4 / (1 + index)
@@ -183,45 +180,42 @@ def curves(
         for key, label in panels.items():
             values = [entry[key] for entry in history]
             lines[label].append(Line(epochs, values, color, name, *look))
-    figure = line_panels(lines, "epoch", "", below=len(runs) > 1)
+    figure = line_panels(lines, "epoch", "", below=len(histories) > 1)
     for axis in figure.axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def norm_matrix(norms: Float[Tensor, "G d"] | Mapping[str, Float[Tensor, "G d"]]) -> Figure:
-    """||W^(g)_{.,k}|| of every group and latent; exact zeros are left white.
+def norm_matrix(norms: Mapping[str, Float[Tensor, "G d"]]) -> Figure:
+    """||W^(g)_{.,k}|| of every group and latent, by title; exact zeros are left white.
 
     Latents stand in the order of their strongest group, those that no group reads at the end.
-    Several matrices, by title, stand side by side; small ones have their numbers in them.
     """
     ordered = {}
-    for title, norm in (norms if isinstance(norms, Mapping) else {"": norms}).items():
+    for title, norm in norms.items():
         values = norm.double().numpy()
         strongest = np.where(values.max(0) > 0, values.argmax(0), len(values))
-        ordered[title] = values[:, np.lexsort((-values.max(0), strongest))]
+        ordered[title] = norm[:, np.lexsort((-values.max(0), strongest))]
     size = max(4.8, 9 / len(ordered)), 0.28 * len(values) + 1.4
     labels = "latent k, by its strongest group", "group g"
-    return _heat_maps(ordered, size, "column norm", *labels, xticklabels=False)
+    return heat_maps(ordered, size, "column norm", *labels, xticklabels=False)
 
 
-def coverage_maps(maps: Mapping[str, Float[Tensor, "g g"]]) -> Figure:
-    """How often each patch is used, as heat maps with numbers."""
-    values = {name: uses.numpy() for name, uses in maps.items()}
-    labels = "mean uses per image", "patch column", "patch row"
-    return _heat_maps(values, (4.4, 3.8), *labels, square=True)
-
-
-def _heat_maps(
-    maps: Mapping[str, Float[np.ndarray, "r c"]], size: Size, *labels: str, **options: bool
+def heat_maps(
+    maps: Mapping[str, Float[Tensor, "r c"]], size: Size, *labels: str, **options: bool
 ) -> Figure:
+    """Heat maps side by side, small ones with their numbers, by the colour's, x's and y's labels.
+
+    Exact zeros are left white; `options` are seaborn's.
+    """
     label, xlabel, ylabel = labels
     figure, axes = panel_grid(len(maps), size)
-    largest = max(values.max() for values in maps.values())
+    largest = max(values.max().item() for values in maps.values())
     # Few digits, which never make a small number look like an exact zero.
     digits = np.vectorize(lambda value: f"{value:.3f}" if value >= 0.001 else f"{value:.0e}")
-    for axis, (title, values) in zip(axes, maps.items(), strict=True):
+    for axis, (title, map_) in zip(axes, maps.items(), strict=True):
         look = {"cmap": "crest", "vmin": 0, "vmax": largest or 1, "cbar_kws": {"label": label}}
+        values = map_.double().numpy()
         if values.size <= 100:
             look |= {"annot": digits(values), "fmt": "", "annot_kws": {"fontsize": 7}}
         sns.heatmap(values, mask=values == 0, ax=axis, **look, **options)

@@ -1,6 +1,5 @@
 """The sparsity study: measurements, comparisons by seeds or by images, and figures."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,16 @@ from scipy import stats
 from sparsejepa.chapters.sparsity import (
     PROBES,
     Measurement,
-    Study,
     along_path,
     compare,
     fall_of_norms,
-    measure_majority,
     shared_information,
-    structure,
 )
 from sparsejepa.intervals import paired_difference
 from sparsejepa.model.jepa import Jepa
 from sparsejepa.randomness import generator
-from sparsejepa.training.artefacts import Trainings
 from sparsejepa.training.pretrain import PretrainConfig
-from tests.companion.tiny_yardstick import image_set_of, yardstick
+from tests.companion.tiny_yardstick import image_set_of, tiny_study
 from tests.training.tiny import MODEL, tiny_config, tiny_images
 
 
@@ -35,28 +30,24 @@ def test_planted_features_are_read_and_noise_is_not(tmp_path: Path):
     for channel, classes in enumerate((4, 3, 2)):
         painted[..., channel] = (rows % classes * 60).byte()[:, None, None]
     sets = [image_set_of(painted[part], (4, 3, 2)) for part in (slice(0, 120), slice(120, 160))]
-    planted = yardstick(probe_steps=400, train=sets[0], scenes_train=sets[0], test=sets[1])
-    planted = dataclasses.replace(planted, scenes_test=sets[1])
-    found = Study(planted, Trainings(tmp_path)).pixels(2)
+    names = ("train", "test", "scenes_train", "scenes_test")
+    planted = dict(zip(names, sets * 2, strict=True))
+    found = tiny_study(tmp_path, probe_steps=400, **planted).pixels(2)
     assert {name: found.accuracy(name) for name in PROBES} == dict.fromkeys(PROBES, 1.0)
     noise = [image_set_of(tiny_images(n, seed), (4, 3, 2)) for n, seed in ((120, 5), (400, 6))]
-    blind = dataclasses.replace(
-        planted, train=noise[0], scenes_train=noise[0], test=noise[1], scenes_test=noise[1]
-    )
+    blind = tiny_study(tmp_path, probe_steps=400, **dict(zip(names, noise * 2, strict=True)))
     for name, classes in zip(PROBES, (4, 4, 3, 2), strict=True):
         chance = 1 / classes
         allowed = 4 * np.sqrt(chance * (1 - chance) / 400)
-        assert Study(blind, Trainings(tmp_path)).pixels(2).accuracy(name) == pytest.approx(
-            chance, abs=allowed
-        )
+        assert blind.pixels(2).accuracy(name) == pytest.approx(chance, abs=allowed)
 
 
-def test_majority_answers_the_most_frequent_training_class():
+def test_majority_answers_the_most_frequent_training_class(tmp_path: Path):
     """Its accuracy is that class's share of the test images."""
     known, asked = image_set_of(tiny_images(6), (4, 3, 2)), image_set_of(tiny_images(8), (4, 3, 2))
     known.labels["label"] = torch.tensor([0, 2, 2, 2, 1, 0])
     asked.labels["label"] = torch.tensor([2, 2, 1, 0, 0, 0, 0, 0])
-    found = measure_majority(yardstick(train=known, test=asked))
+    found = tiny_study(tmp_path, train=known, test=asked).majority()
     assert found.accuracy("linear probe") == found.accuracy("kNN") == 2 / 8
     assert found.accuracy("distance") == 0.5
 
@@ -64,7 +55,7 @@ def test_majority_answers_the_most_frequent_training_class():
 def structure_of(jepa: Jepa, config: PretrainConfig) -> dict[str, float]:
     pooled = torch.randn(30, 16, generator=generator(0, "pooled"))
     weight = jepa.predictor.projection.weight
-    return structure(jepa.target_encoder, weight, config, yardstick(), pooled)
+    return tiny_study(Path()).structure(jepa.target_encoder, weight, config, pooled)
 
 
 def test_structure_counts_what_is_zero():

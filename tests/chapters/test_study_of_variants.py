@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from sparsejepa.chapters.sparsity import PROBES, Measurement, Study
+from sparsejepa.chapters.sparsity import PROBES, Measurement
 from sparsejepa.model.jepa import ModelConfig
 from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.training import artefacts
-from sparsejepa.training.artefacts import Trainings
 from sparsejepa.training.pretrain import PretrainConfig
-from tests.companion.tiny_yardstick import yardstick
+from tests.companion.tiny_yardstick import tiny_study
 from tests.training.tiny import MODEL, tiny_config
 
 
@@ -25,10 +24,10 @@ def same(one: Measurement, other: Measurement) -> bool:
 
 def variant(folder: Path, config: PretrainConfig, **options: Any) -> Measurement:
     """Measured by a study that has just begun, so that only trainings are known to it."""
-    return Study(yardstick(**options), Trainings(folder)).variant(config)
+    return tiny_study(folder, **options).variant(config)
 
 
-def test_another_yardstick_measures_anew_and_does_not_train(
+def test_longer_probes_measure_anew_and_do_not_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Longer probes read the same encoder again; how often a training is saved is no difference."""
@@ -46,7 +45,7 @@ def test_another_yardstick_measures_anew_and_does_not_train(
 
 def test_a_variant_is_measured_once(tmp_path: Path):
     """However many comparisons ask for it."""
-    study = Study(yardstick(), Trainings(tmp_path))
+    study = tiny_study(tmp_path)
     assert study.variant(tiny_config()) is study.variant(tiny_config(checkpoint_minutes=7.0))
 
 

@@ -1,12 +1,13 @@
-"""A yardstick small enough for tests: a few tiny images with labels of three kinds."""
+"""A study small enough for tests: a few tiny images with labels of three kinds."""
 
-import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparsejepa.chapters.sparsity import Yardstick
+from sparsejepa.chapters.sparsity import Study
 from sparsejepa.data.image_set import ImageSet, pixel_sha256
+from sparsejepa.training.artefacts import Trainings
 from tests.training.tiny import tiny_images
 
 
@@ -20,9 +21,10 @@ def image_set_of(images: torch.Tensor, classes: tuple[int, int, int]) -> ImageSe
     return ImageSet("tiny", "train", images, labels, named, pixel_sha256(images), "drawn")
 
 
-def yardstick(**changes: Any) -> Yardstick:
+def tiny_study(folder: Path, **changes: Any) -> Study:
     """40 images to train on, 12 to test, other images for count and distance."""
     sets = [image_set_of(tiny_images(n, seed), (4, 3, 2)) for n, seed in ((40, 0), (12, 1))]
     others = [image_set_of(tiny_images(n, seed), (4, 3, 2)) for n, seed in ((24, 2), (10, 3))]
-    found = Yardstick(*sets, *others, groups=2, seed=0, probe_steps=5)
-    return dataclasses.replace(found, **changes)
+    names = ("train", "test", "scenes_train", "scenes_test")
+    options = dict(zip(names, sets + others, strict=True), groups=2, seed=0, probe_steps=5)
+    return Study(**(options | {"trainings": Trainings(folder)} | changes))

@@ -13,7 +13,6 @@ from sparsejepa.information.multiinformation import (
     decompose,
     groups_of,
     random_partitions,
-    random_subsets,
     total_correlation,
 )
 from sparsejepa.model.penalties import make_groups
@@ -101,7 +100,7 @@ def test_a_random_partition_does_not():
 
 def test_subsets_of_dependent_columns_stand_out():
     x = planted()
-    own = random_subsets(x, [3, 4, 5], "gaussian", 200, generator(1))
+    own = random_partitions(x, [[3], [4], [5]], "gaussian", 200, generator(1))
     assert own.rank > 0.95
     assert own.own == pytest.approx(total_correlation(x[:, 3:6], "gaussian").value, abs=1e-12)
 

@@ -1,5 +1,7 @@
 """Gradient descent on the matrices: derivatives, symmetries, and the flow that it approaches."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from sparsejepa.theory.linear_networks import (
     gradient_descent,
     imbalance,
     initial_network,
-    minibatches,
+    minibatch,
     product,
     sample_moments,
 )
@@ -140,13 +142,13 @@ def test_a_batch_of_all_samples_is_the_full_batch():
     x, y = torch.randn(2, 50, 3, generator=generator(1, "xy"), dtype=torch.float64)
     network = initial_network("jepa", "aligned", 3, 2, 0.04, generator(0, "start"))
     options = {"step_size": 0.05, "steps": 30, "every": 10}
-    draws = [minibatches(x, y, 8, generator(seed, "batches")) for seed in (0, 0, 1)]
+    draws = [partial(minibatch, x, y, 8, generator(seed, "batches")) for seed in (0, 0, 1)]
     runs = [gradient_descent("jepa", network, draw, **options) for draw in draws]
     assert torch.equal(runs[0].encoders, runs[1].encoders)
     assert not torch.equal(runs[0].encoders, runs[2].encoders)
     assert runs[0].times.tolist() == pytest.approx([0, 1, 2, 3])
     one = x[:1], y[:1]
-    draw = minibatches(*one, 1, generator(0, "batches"))
+    draw = partial(minibatch, *one, 1, generator(0, "batches"))
     full = gradient_descent("mae", network, sample_moments(*one), **options)
     assert torch.equal(gradient_descent("mae", network, draw, **options).encoders, full.encoders)
 

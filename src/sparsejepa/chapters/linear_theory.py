@@ -10,16 +10,17 @@ has low kappa and a variance a² so much larger that both lambdas are equal.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seaborn as sns
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Generator, Tensor
 
-from sparsejepa.data.batches import channel_statistics, to_unit
+from sparsejepa.data.batches import Images, channel_statistics, to_unit
 from sparsejepa.data.image_set import ImageSet
 from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import MaskConfig, sample_masks
@@ -27,16 +28,18 @@ from sparsejepa.model.vit import Encoder, EncoderConfig, Predictor, PredictorCon
 from sparsejepa.plots import Line, method_color, panel_grid
 from sparsejepa.randomness import generator
 from sparsejepa.theory import linear_dynamics as theory
-from sparsejepa.theory import linear_features as features
 from sparsejepa.theory import linear_networks as networks
 from sparsejepa.theory.linear_dynamics import LinearDynamics, Objective, PerFeature, linear_dynamics
-from sparsejepa.theory.linear_features import FeatureModel
-from sparsejepa.theory.linear_networks import Descent, Moments, Start
+from sparsejepa.theory.linear_networks import Data, Descent, FeatureModel, Moments, Start
 
 # Values of epsilon^(1/L), and of rho_A / rho_B.
 Layers, Shares = Float[np.ndarray, "X"], Float[np.ndarray, "Y"]
-Planted = dict[str, Float[Tensor, "N P"]]  # coefficients of every image and patch
+Pixels = Float[Tensor, "N 3 H W"]
+Planted = Mapping[str, float]  # signal and nuisance, each with its kappa = rho
+Coefficients = dict[str, Float[Tensor, "N P"]]  # of every image and patch, of variance 1
 Rows, Values = Float[Tensor, "_ d"], Float[Tensor, "_"]
+# Measure, feature and objective -> seeds in rows, checkpoints in columns.
+Found = dict[tuple[str, str, str], Float[np.ndarray, "S C"]]
 
 NAMES = {"jepa": "JEPA", "mae": "MAE"}
 # Small enough that a measured time is within 2 % of the exact one.
@@ -58,7 +61,7 @@ def descend(
     seed: int,
     step_size: float | None = None,
     start: Start = "aligned",
-    moments: Moments | Callable[[], Moments] | None = None,
+    moments: Data | None = None,
     inputs: int | None = None,
     path: Sequence[int | str] = (),
     records: int = 2000,
@@ -106,47 +109,44 @@ def lead_overcome(
     x, y = np.meshgrid(layer, share)
     begins = x < (0.5 * theory.fixed_point(objective, layers, y * rho)) ** (1 / layers)
     pairs = np.stack([y[begins] * rho, np.full(begins.sum(), rho)], axis=1).ravel()
-    epsilon = np.repeat(x[begins], 2) ** layers
-    values = np.full(x.shape, np.nan)
+    epsilon, values = np.repeat(x[begins], 2) ** layers, np.full(x.shape, np.nan)
     dynamics = linear_dynamics(objective, layers, 1.0, pairs, epsilon)
     values[begins] = theory.order_ratio(dynamics, 0.5)
     return values
 
 
-def coupled_times(
-    dynamics: LinearDynamics, degrees: float, seed: int
-) -> dict[str, Float[np.ndarray, "2"]]:
+def coupled_times(dynamics: LinearDynamics, degrees: float, seed: int) -> dict[str, PerFeature]:
     """Half-way times of two features whose E[x x^T] is turned: measured, and by two readings."""
     objective, depth = dynamics.objective, dynamics.depth
     lam, rho = map(torch.from_numpy, (dynamics.covariance, dynamics.regression))
-    moments = features.turned_moments(lam, rho, degrees)
-    pair, naive = features.generalised_features(moments), features.diagonal_features(moments)
+    moments = networks.turned_moments(lam, rho, degrees)
+    *pair, directions = networks.generalised_features(moments)
+    readings = {"generalised pairs": pair, "diagonal": networks.diagonal_features(moments)}
     found = {}
-    for name, read in (("generalised pairs", pair), ("diagonal", naive)):
-        values = (read.covariance.numpy(), read.regression.numpy(), dynamics.epsilon)
-        found[name] = theory.critical_time(linear_dynamics(objective, depth, *values), 0.5)
+    for name, read in readings.items():
+        numbers = (*(one.numpy() for one in read), dynamics.epsilon)
+        found[name] = theory.critical_time(linear_dynamics(objective, depth, *numbers), 0.5)
     horizon = 1.3 * max(times.max() for times in found.values())
     descent = descend(dynamics, horizon, seed, moments=moments, path=("coupled",))
-    values = features.learned_values(objective, descent, moments, pair).clamp(min=1e-12)
+    values = networks.learned_values(objective, descent, moments, directions).clamp(min=1e-12)
     # Half of the gain is this share of V (JEPA), or of V W (MAE).
-    level = 0.5 ** ((1 if objective == "jepa" else depth + 1) / depth) * pair.regression
+    level = 0.5 ** ((1 if objective == "jepa" else depth + 1) / depth) * pair[1]
     measured = theory.crossing_times(descent.times.numpy(), values.numpy(), level.numpy())
     return {"measured": measured} | found
 
 
 def noisy_pairs(
     covariance: Sequence[float], regression: Sequence[float], noise_inputs: int, seed: int
-) -> tuple[Moments, tuple[Float[Tensor, "N d"], Float[Tensor, "N d"]]]:
-    """Static-model features among inputs of pure noise: their moments, and 20,000 samples."""
-    lam, rho = (torch.tensor(values, dtype=torch.float64) for values in (covariance, regression))
-    noise = torch.zeros(noise_inputs, dtype=torch.float64)
-    moments = Moments(torch.cat([lam / rho, noise + 1]).diag(), torch.cat([lam, noise]).diag())
+) -> tuple[Moments, Float[Tensor, "2 N d"]]:
+    """Static-model features among inputs of pure noise: their moments, and 20,000 pairs x, y."""
+    lam, rho, none = np.array(covariance), np.array(regression), np.zeros(noise_inputs)
     # Two looks at one z: its persistence is 1.
-    static = (values.numpy() for values in (lam, lam * (1 / rho - 1), torch.ones_like(lam)))
-    x, y = features.sample(FeatureModel(*static), 20_000, generator(seed, "samples"))
-    draws = generator(seed, "noise inputs")
-    others = torch.randn(2, len(x), noise_inputs, generator=draws, dtype=torch.float64)
-    return moments, tuple(torch.cat(pair, dim=1) for pair in zip((x, y), others, strict=True))
+    model = FeatureModel(lam, lam * (1 / rho - 1), np.ones(len(lam)))
+    pairs = model.sample(20_000, generator(seed, "samples"))
+    draws, shape = generator(seed, "noise inputs"), (2, 20_000, noise_inputs)
+    noise = torch.randn(shape, generator=draws, dtype=torch.float64)
+    moments = (np.diag([*lam / rho, *none + 1]), np.diag([*lam, *none]))
+    return Moments(*map(torch.from_numpy, moments)), torch.cat([torch.stack(pairs), noise], dim=2)
 
 
 def shades(objective: Objective, count: int) -> list:
@@ -200,18 +200,8 @@ def inversion_map(
     return figure
 
 
-# Measure, feature and objective -> seeds in rows, checkpoints in columns.
-Found = dict[tuple[str, str, str], Float[np.ndarray, "S C"]]
-
-
 def planted_study(
-    sets: Sequence[ImageSet],
-    planted: Mapping[str, float],
-    covariance: float,
-    checkpoints: Sequence[int],
-    seeds: int,
-    seed: int,
-    **training: int,
+    sets: Sequence[ImageSet], planted: Planted, covariance: float, seeds: range, **training: Any
 ) -> Found:
     """Trains both objectives on the first set with each seed, and reads their tokens of the second.
 
@@ -219,18 +209,16 @@ def planted_study(
     covariance are those of `plant`, `training` of `train`.
     """
     found: dict[tuple[str, str, str], list[float]] = {}
-    for repeat in range(seeds):
-        draws = (generator(seed + repeat, "plant", s.split) for s in sets)
+    for repeat, seed in enumerate(seeds):
         (known, _), asked = (
-            plant(s.images, planted, covariance, draw, swapped=bool(repeat % 2))
-            for s, draw in zip(sets, draws, strict=True)
+            plant(s.images, planted, covariance, generator(seed, "plant", s.split), repeat % 2 == 1)
+            for s in sets
         )
         for objective in NAMES:
-            encoders = train(objective, known, checkpoints, seed + repeat, **training)
-            for step in checkpoints:
-                for key, value in decodability(encoders[step], *asked).items():
+            for encoder in train(objective, known, seed, **training).values():
+                for key, value in decodability(encoder, *asked).items():
                     found.setdefault((*key, objective), []).append(value)
-    return {key: np.reshape(values, (seeds, -1)) for key, values in found.items()}
+    return {key: np.reshape(values, (len(seeds), -1)) for key, values in found.items()}
 
 
 def textures(swapped: bool) -> Float[Tensor, "2 3 4 4"]:
@@ -242,18 +230,12 @@ def textures(swapped: bool) -> Float[Tensor, "2 3 4 4"]:
 
 
 def plant(
-    images: UInt8[Tensor, "N H W 3"],
-    planted: Mapping[str, float],
-    covariance: float,
-    generator: torch.Generator,
-    swapped: bool = False,
-) -> tuple[Float[Tensor, "N 3 H W"], Planted]:
-    """Standardised images with both textures, and the coefficients in them, of variance 1.
+    images: Images, planted: Planted, covariance: float, draws: Generator, swapped: bool = False
+) -> tuple[Pixels, Coefficients]:
+    """Standardised images with both textures, and the coefficients in them.
 
-    Args:
-        planted: signal and nuisance, each with its kappa = rho.
-        covariance: lambda of both, in variances of a standardised pixel.
-        swapped: exchanges the two textures: a control.
+    Covariance is lambda of both, in variances of a standardised pixel; `swapped` exchanges the two
+    textures: a control.
     """
     count, height, width = images.shape[:3]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in channel_statistics(images))
@@ -261,8 +243,8 @@ def plant(
     grid = (height // PATCH, width // PATCH)
     coefficients = {}
     for (name, share), texture in zip(planted.items(), textures(swapped), strict=True):
-        common = torch.randn(count, 1, 1, generator=generator)
-        own = torch.randn(count, *grid, generator=generator)
+        common = torch.randn(count, 1, 1, generator=draws)
+        own = torch.randn(count, *grid, generator=draws)
         values = share**0.5 * common + (1 - share) ** 0.5 * own
         amplitude = (covariance / share) ** 0.5
         # A texture tiles the image; each patch of it is scaled by its coefficient.
@@ -274,54 +256,51 @@ def plant(
 
 def train(
     objective: Objective,
-    train_images: Float[Tensor, "N 3 H W"],
-    checkpoints: Sequence[int],
+    data: Pixels,
     seed: int,
-    *,
-    steps: int,
+    steps: Sequence[int],
     batch_size: int,
-    width: int,
-    depth: int,
+    **sizes: int,
 ) -> dict[int, Encoder]:
-    """Encoders after the given numbers of steps; 0 is the untrained one, the same for both.
+    """Encoders after so many steps; 0 is the untrained one, the same for both. `sizes`: its own.
 
     Both objectives have the same encoder, predictor, masks and optimiser and see the same batches.
     They differ in the target: JEPA's is the layer-normalised feature of a moving average of the
     encoder, under smooth L1; MAE's the pixels of the patch, under squared error.
     """
-    side = train_images.shape[-1]
-    shape = EncoderConfig(side, PATCH, width, depth, 4, (0.0,) * 3, (1.0,) * 3)
+    side, last, unit = data.shape[-1], max(steps), {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    shape = EncoderConfig(side, PATCH, heads=4, **sizes, **unit)
     pixels = {"target": "pixels", "distance": "squared", "normalise_targets": False}
     options = pixels if objective == "mae" else {}
-    jepa = Jepa(ModelConfig(shape, PredictorConfig(width // 2, 2, 2), **options), seed)
+    jepa = Jepa(ModelConfig(shape, PredictorConfig(shape.width // 2, 2, 2), **options), seed)
     draws, projection = generator(seed, "initial predictor"), jepa.predictor.projection
     initialise(projection, draws)
-    outputs = 3 * PATCH * PATCH if options else width
+    outputs = jepa.predictor.output.out_features
     jepa.predictor = Predictor(jepa.config.predictor, shape, projection, draws, outputs)
     encoder = jepa.context_encoder
     parameters = [p for m in (encoder, jepa.predictor) for p in m.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, LEARNING_RATE, steps, pct_start=0.1, cycle_momentum=False
+        optimiser, LEARNING_RATE, last, pct_start=0.1, cycle_momentum=False
     )
     masks = MaskConfig(grid=side // PATCH)
-    kept = {0: copy.deepcopy(encoder)} if 0 in checkpoints else {}
-    for step in range(1, steps + 1):
+    kept = {0: copy.deepcopy(encoder)} if 0 in steps else {}
+    for step in range(1, last + 1):
         draws = generator(seed, "step", step)
-        images = train_images[torch.randint(len(train_images), (batch_size,), generator=draws)]
+        images = data[torch.randint(len(data), (batch_size,), generator=draws)]
         optimiser.zero_grad()
         jepa(images, sample_masks(masks, batch_size, draws), step).loss.backward()
         optimiser.step()
         schedule.step()
-        jepa.update_target(FIRST_EMA + (1 - FIRST_EMA) * step / steps)
-        if step in checkpoints:
+        jepa.update_target(FIRST_EMA + (1 - FIRST_EMA) * step / last)
+        if step in steps:
             kept[step] = copy.deepcopy(encoder)
     return kept
 
 
 @torch.no_grad()
 def decodability(
-    encoder: Encoder, images: Float[Tensor, "N 3 H W"], coefficients: Planted
+    encoder: Encoder, images: Pixels, coefficients: Coefficients
 ) -> dict[tuple[str, str], float]:
     """How well, and how prominently, an encoder's tokens hold each planted coefficient.
 
@@ -335,17 +314,13 @@ def decodability(
     fit, score = tokens[:half].flatten(0, 1), tokens[half:].flatten(0, 1)
     centred = fit - fit.mean(0)
     axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -LEADING:]
-    read = {"decoded": (fit, score), "leading": (fit @ axes, score @ axes)}
-    asked = {name: values.double() for name, values in coefficients.items()}
-    found = {
-        (measure, name): readout_score(x, y[:half].flatten(), x_score, y[half:].flatten())
-        for measure, (x, x_score) in read.items()
-        for name, y in asked.items()
-    }
-    whole = tokens.flatten(0, 1)
-    return found | {
-        ("share", name): explained_share(whole, y.flatten()) for name, y in asked.items()
-    }
+    found, whole = {}, tokens.flatten(0, 1)
+    for name, values in coefficients.items():
+        known, asked = (part.flatten().double() for part in (values[:half], values[half:]))
+        found["decoded", name] = readout_score(fit, known, score, asked)
+        found["leading", name] = readout_score(fit @ axes, known, score @ axes, asked)
+        found["share", name] = explained_share(whole, values.double().flatten())
+    return found
 
 
 def readout_score(train_x: Rows, train_y: Values, test_x: Rows, test_y: Values) -> float:

@@ -9,24 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float64, Int64, Shaped, UInt8
+from jaxtyping import Float, Float64, Int64, Shaped
 from safetensors.torch import load_file
 from scipy.special import ndtri
 from scipy.stats import multivariate_t
 from torch import Tensor
 
 from sparsejepa.chapters import stored
+from sparsejepa.data.batches import Images
+from sparsejepa.information import multiinformation as information
 from sparsejepa.information.columns import usable_columns
-from sparsejepa.information.copula import independent_ranks, normal_scores
 from sparsejepa.information.estimate import TotalCorrelation
-from sparsejepa.information.multiinformation import (
-    decompose,
-    groups_of,
-    random_partitions,
-    random_subsets,
-    shuffled_null,
-    total_correlation,
-)
+from sparsejepa.information.gaussian import independent_ranks, normal_scores
+from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.information.nearest_neighbour import ksg_value
 from sparsejepa.intervals import Interval, over_intervals
 from sparsejepa.model.penalties import strongest_group
@@ -46,6 +41,8 @@ WIDEST = {"ksg": 20, "discrete": 10}
 Rows, Matrix = Float64[Tensor, "n d"], Float64[Tensor, "d d"]
 Latents = Int64[Tensor, "d"]
 Reads = tuple[Latents, Latents]  # the group that reads each latent most, and how many read it
+Cell = Mapping[str, Any]  # what is measured of an encoder
+Totals = Mapping[tuple[str, int], TotalCorrelation]  # by method and seed
 
 
 def equicorrelated(d: int, rho: float) -> float:
@@ -132,7 +129,7 @@ LAWS: Mapping[str, Law] = {
 
 
 def stated_range(method: str, law: Law, n: int, d: int) -> bool:
-    """Whether intervals are claimed to hold there, as the head of each estimator's module says."""
+    """Whether intervals are claimed to hold there, as the head of each estimator says."""
     if law.values:
         return method == "discrete" and n >= 5 * law.values(d)
     enough = n >= 100 * d and d <= 3 if method == "ksg" else n >= 50 * d
@@ -166,11 +163,11 @@ def calibrate(
 
 
 def measure_runs(
-    runs: Sequence[Any], images: UInt8[Tensor, "N H W 3"], seed: int, **draws: int
-) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, int], TotalCorrelation]]:
+    runs: Sequence[Any], images: Images, seed: int, **draws: int
+) -> tuple[dict[str, Cell], Totals]:
     """`measure` of each pretrained run and of its encoder before training, on the same images.
 
-    By name of the run, with its method, seed and accuracy; and each estimate by method and seed.
+    By name of the run, with its method, seed and accuracy; and each estimate.
     """
     cells, totals = {}, {}
     for run in runs:
@@ -209,19 +206,20 @@ def measure(
         subsets: random sets of few columns on which nearest neighbours check the copula.
     """
     values, kept, _ = usable_columns(features, drop=True)
-    null = shuffled_null(values, "copula", null_draws, generator(seed, "null"))
+    null = information.shuffled_null(values, "copula", null_draws, generator(seed, "null"))
     labels, readers = (of_all[torch.from_numpy(kept)] for of_all in reads)
     read = torch.nonzero(labels >= 0).flatten()
-    parts, among, between, within = groups_of(labels[read]), {}, 0.0, 0.0
+    parts, among, between, within = information.groups_of(labels[read]), {}, 0.0, 0.0
     if parts:
-        split = decompose(values[:, read], parts, "copula", seed=seed)
+        split = information.decompose(values[:, read], parts, "copula", seed=seed)
         between, within = split.between.value, sum(part.value for part in split.within)
-    for key, asked, drawn, data, choice in (
-        ("partition", len(parts) > 1, random_partitions, values[:, read], parts),
-        ("subset", 1 < len(read) < len(labels), random_subsets, values, read.tolist()),
+    for key, asked, data, groups in (
+        ("partition", len(parts) > 1, values[:, read], parts),
+        ("subset", 1 < len(read) < len(labels), values, read[:, None]),
     ):
         if asked:
-            found = drawn(data, choice, "copula", draws, generator(seed, f"{key}s"), seed=seed)
+            source = generator(seed, f"{key}s")
+            found = information.random_partitions(data, groups, "copula", draws, source, seed)
             among[key] = {"own": found.own, "rank": found.rank, "p_value": found.p_value}
             among[key]["random_range"] = [float(found.random.min()), float(found.random.max())]
     total = total_correlation(features, "copula", drop=True, seed=seed)
@@ -261,9 +259,7 @@ def missed_by_copula(values: Float[np.ndarray, "N d"], subsets: int, seed: int) 
     return {"mean": float(np.mean(gaps)), "standard_error": error}
 
 
-def per_unit_difference(
-    totals: Mapping[tuple[str, int], TotalCorrelation], method: str
-) -> Interval | None:
+def per_unit_difference(totals: Totals, method: str) -> Interval | None:
     """TC / (d - 1) of a method minus JEPA's, over the seeds that both have; None without a pair.
 
     By `over_intervals`, those over images as if both encoders saw images of their own (wider
@@ -278,9 +274,7 @@ def per_unit_difference(
     return over_intervals(differences) if differences else None
 
 
-def conclusions(
-    cells: Sequence[Mapping[str, Any]], totals: Mapping[tuple[str, int], TotalCorrelation]
-) -> list[dict[str, Any]]:
+def conclusions(cells: Sequence[Cell], totals: Totals) -> list[dict[str, Any]]:
     """One row a method with a group penalty and a control: is the method clear of the control?
 
     "total" is per unit, minus JEPA's. "dimension" (latents read, among random ones) and "grouping"

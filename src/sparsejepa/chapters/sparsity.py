@@ -1,4 +1,4 @@
-"""The sparsity study: what is measured of every variant with one `Yardstick`, comparisons."""
+"""The sparsity study: what is measured of every variant in the same way, and comparisons."""
 
 import dataclasses
 import functools
@@ -13,12 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.scale import SymmetricalLogScale
 from torch import Tensor
 
-from sparsejepa import intervals
 from sparsejepa.chapters import stored
 from sparsejepa.data.batches import resized, to_unit
 from sparsejepa.data.image_set import ImageSet
 from sparsejepa.information.multiinformation import total_correlation
-from sparsejepa.intervals import Estimate, Interval
+from sparsejepa.intervals import (
+    SEEDS_NEEDED,
+    Estimate,
+    Interval,
+    bootstrap_interval,
+    paired_difference,
+    seed_interval,
+)
 from sparsejepa.model import penalties
 from sparsejepa.model.jepa import Jepa
 from sparsejepa.model.vit import Encoder
@@ -26,13 +32,13 @@ from sparsejepa.plots import Line, line_panels, method_color
 from sparsejepa.probing.evaluate import KNN, LINEAR, evaluate_labels, low_level_labels, online_watch
 from sparsejepa.probing.features import pixel_features, pooled_features
 from sparsejepa.probing.spectrum import rankme
-from sparsejepa.randomness import generator
 from sparsejepa.training.artefacts import Trainings, training_key
 from sparsejepa.training.precision import choose_device, choose_precision
 from sparsejepa.training.pretrain import PretrainConfig
 
 # Training and test images, bytes, to the features of both.
 Represent = Callable[[Tensor, Tensor], Sequence[Float[Tensor, "_ d"]]]
+Features, Weight = Float[Tensor, "M d"], Float[Tensor, "p d"]
 Answers = dict[str, Bool[Tensor, "_"]]  # probe -> the test images that it got right
 
 TASKS = ("count", "distance")
@@ -44,24 +50,11 @@ _ROWS_PER_COLUMN = 50  # below it intervals of a total correlation do not hold
 
 
 @dataclass(frozen=True, eq=False)
-class Yardstick:
-    """What every variant is trained on and measured with."""
-
-    train: ImageSet  # trains encoders, and probes of its first label
-    test: ImageSet  # scored by these probes
-    scenes_train: ImageSet  # trains probes of count and distance; may be `train` itself
-    scenes_test: ImageSet  # scored by these probes
-    groups: int  # of channels, in which sparsity is measured where a method has no groups
-    seed: int  # of the probes
-    probe_steps: int  # of a linear probe
-
-
-@dataclass(frozen=True, eq=False)
 class Measurement:
     """What was found of one variant or control."""
 
     correct: Answers
-    measures: dict[str, float]  # effective rank and sparsity, see `structure`
+    measures: dict[str, float]  # effective rank and sparsity, see `Study.structure`
     history: list[dict[str, Any]] = field(default_factory=list)  # an entry an epoch of training
     steps: int = 0  # optimiser steps
     seconds: float = 0.0  # spent in them
@@ -73,90 +66,17 @@ class Measurement:
     def estimate(self, key: str, seed: int) -> Interval:
         """A probe's accuracy over the test images, or a measure, with its interval if any."""
         if key in self.correct:
-            return intervals.bootstrap_interval(self.correct[key].numpy(), seed)
+            return bootstrap_interval(self.correct[key].numpy(), seed)
         value = self.measures[key]
         ends = (self.measures.get(f"{key}_{end}", value) for end in ("low", "high"))
         return Interval(value, *ends, 0.95)
 
 
-Runs = Sequence[Measurement]
+Runs, Path = Sequence[Measurement], Mapping[float, Measurement]  # Path: by strength
+Measures = Mapping[str, tuple[str, int | float]]  # key of a measurement -> label and factor
 
 
-def measure_majority(yardstick: Yardstick) -> Measurement:
-    """The control: always the most frequent class of the training images."""
-    sets = yardstick.train, yardstick.test
-    scenes = map(low_level_labels, (yardstick.scenes_train, yardstick.scenes_test))
-    classes = ({LINEAR: y, KNN: y} for y in map(class_labels, sets))
-    train, test = (one | two for one, two in zip(classes, scenes, strict=True))
-    return Measurement({p: test[p] == y.bincount().argmax() for p, y in train.items()}, {})
-
-
-def probe(represent: Represent, yardstick: Yardstick) -> tuple[Answers, Float[Tensor, "M d"]]:
-    """Which test images each of `PROBES` gets right, and the test images' features.
-
-    Every choice is made on held-out training images; the test images are scored once.
-    """
-    sets = yardstick.train, yardstick.test
-    scenes = yardstick.scenes_train, yardstick.scenes_test
-    train_x, test_x = represent(*(images.images for images in sets))
-    options = {"seed": yardstick.seed, "steps": yardstick.probe_steps}
-    options |= {} if train_x.shape[1] > _WIDE else {"weight_decays": _WEIGHT_DECAYS}
-    classes = ({"": class_labels(images)} for images in sets)
-    correct = evaluate_labels(train_x, test_x, *classes, **options)[""].correct
-    known, asked = (train_x, test_x) if scenes == sets else represent(*(s.images for s in scenes))
-    found = evaluate_labels(known, asked, *map(low_level_labels, scenes), **options)
-    return correct | {task: found[task].correct[LINEAR] for task in TASKS}, test_x
-
-
-@torch.no_grad()
-def structure(
-    encoder: Encoder,
-    projection: Float[Tensor, "p d"],
-    config: PretrainConfig,
-    yardstick: Yardstick,
-    pooled: Float[Tensor, "M d"],
-) -> dict[str, float]:
-    """Effective rank and sparsity of any method, measured in one way.
-
-    Of the pooled test features: rankme and, if there are rows enough, `shared_information`. Of the
-    weight W of the predictor's input projection, in groups of its rows: `column_sparsity`, and
-    zero_weights, the share of single zeros. Of the encoder's tokens of some test images, in groups
-    of its channels: `group_sparsity`, `activation_sparsity`, and groups_in_use, the effective
-    number of groups of the norms' means over all tokens: as small as effective_groups if all tokens
-    keep the same groups. Two are no sparsity: latent_scale, the tokens' root mean square, and
-    group_norms, the mean over tokens of sum_g ||z_{S_g}||.
-    """
-    model, sparsity = config.model, config.model.sparsity
-    if sparsity.reading == "none":
-        sparsity = dataclasses.replace(sparsity, groups=yardstick.groups)
-    weight = projection.detach().float().cpu()
-    rows = penalties.projection_groups(sparsity, model.predictor, config.seed)
-    shape, draw = model.encoder, generator(config.seed, "groups")
-    channels = penalties.make_groups(
-        shape.width, sparsity.groups, sparsity.grouping, shape.heads, draw
-    )
-    images = to_unit(yardstick.test.images[:_TOKEN_IMAGES])
-    device = next(encoder.parameters()).device
-    tokens = encoder(images.to(device)).float().cpu().flatten(0, 1)
-    columns = penalties.column_sparsity(penalties.group_column_norms(weight, rows))
-    groups = penalties.group_sparsity(tokens, channels)
-    norms = tokens.double()[:, channels].norm(dim=-1).mean(0)
-    return {
-        "rankme": rankme(pooled),
-        **shared_information(pooled, yardstick.seed),
-        "zero_weights": (weight == 0).float().mean().item(),
-        "column_hoyer": columns.pop("hoyer"),
-        **columns,
-        "token_hoyer": groups.pop("hoyer"),
-        **groups,
-        **penalties.activation_sparsity(tokens),
-        "groups_in_use": (norms.sum().square() / norms.square().sum()).item(),
-        "latent_scale": tokens.square().mean().sqrt().item(),
-        "group_norms": norms.sum().item(),
-    }
-
-
-def shared_information(features: Float[Tensor, "M d"], seed: int) -> dict[str, float]:
+def shared_information(features: Features, seed: int) -> dict[str, float]:
     """Total correlation (multiinformation) of the features, divided by d - 1, in nats.
 
     With the ends of its 95 % interval, by the Gaussian copula: at least so much is shared. Nothing
@@ -179,29 +99,34 @@ def class_labels(images: ImageSet) -> Int64[Tensor, "N"]:
     return next(iter(images.labels.values()))
 
 
-@dataclass
+@dataclass(eq=False)
 class Study:
-    """Variants and controls, all measured with one yardstick."""
+    """Variants and controls, all measured in the same way."""
 
-    yardstick: Yardstick
+    train: ImageSet  # trains encoders, and probes of its first label
+    test: ImageSet  # scored by these probes
+    scenes_train: ImageSet  # trains probes of count and distance; may be `train` itself
+    scenes_test: ImageSet  # scored by these probes
     trainings: Trainings
+    groups: int  # of channels, in which sparsity is measured where a method has no groups
+    seed: int  # of the probes
+    probe_steps: int  # of a linear probe
     measured: dict[str, Measurement] = field(default_factory=dict)
 
     def variant(self, config: PretrainConfig) -> Measurement:
         """Trains and measures a variant, once."""
-        images = self.yardstick.train
-        key = training_key(config, images.pixel_sha256)
+        data = self.train.images, self.train.pixel_sha256
+        key = training_key(config, self.train.pixel_sha256)
         if key not in self.measured:
             autocast = choose_precision(choose_device(), config.precision).autocast
-            queries = min(2000, len(images.images) // 5)
-            watch = online_watch(images.images, class_labels(images), queries, autocast=autocast)
-            data = images.images, images.pixel_sha256
+            queries = min(2000, len(data[0]) // 5)
+            watch = online_watch(data[0], class_labels(self.train), queries, autocast=autocast)
             # In half precision, since there are dozens of them and a report needs them all.
             name = f"short-seed{config.seed}"
             trained = self.trainings.get(config, *data, watch, name, half=True)
             found = self._measure(trained.encoder, trained.projection, config)
-            times = {"steps": trained.steps, "seconds": trained.seconds}
-            self.measured[key] = dataclasses.replace(found, history=trained.history, **times)
+            told = {part: getattr(trained, part) for part in ("history", "steps", "seconds")}
+            self.measured[key] = dataclasses.replace(found, **told)
         return self.measured[key]
 
     def untrained(self, config: PretrainConfig) -> Measurement:
@@ -212,14 +137,78 @@ class Study:
     def pixels(self, side: int) -> Measurement:
         """The control: raw pixels of the images, squeezed to `side` pixels a side."""
         squeeze = functools.partial(resized, size=side)
-        correct, _ = probe(lambda *sets: pixel_features(*map(squeeze, sets)), self.yardstick)
-        return Measurement(correct, {})
+        return Measurement(self.probe(lambda *sets: pixel_features(*map(squeeze, sets)))[0], {})
 
-    def _measure(self, encoder: Encoder, projection: Tensor, config: PretrainConfig) -> Measurement:
+    def majority(self) -> Measurement:
+        """The control: always the most frequent class of the training images."""
+        pairs = (self.train, self.scenes_train), (self.test, self.scenes_test)
+        known, asked = (
+            dict.fromkeys((LINEAR, KNN), class_labels(images)) | low_level_labels(scenes)
+            for images, scenes in pairs
+        )
+        return Measurement({p: asked[p] == y.bincount().argmax() for p, y in known.items()}, {})
+
+    def _measure(self, encoder: Encoder, projection: Weight, config: PretrainConfig) -> Measurement:
         """Of the target encoder, as in I-JEPA; in float32, as in the pretraining chapter."""
         pool = functools.partial(pooled_features, encoder)
-        correct, pooled = probe(lambda *sets: tuple(map(pool, sets)), self.yardstick)
-        return Measurement(correct, structure(encoder, projection, config, self.yardstick, pooled))
+        correct, pooled = self.probe(lambda *sets: tuple(map(pool, sets)))
+        return Measurement(correct, self.structure(encoder, projection, config, pooled))
+
+    def probe(self, represent: Represent) -> tuple[Answers, Features]:
+        """Which test images each of `PROBES` gets right, and the test images' features.
+
+        Every choice is made on held-out training images; the test images are scored once.
+        """
+        sets, scenes = (self.train, self.test), (self.scenes_train, self.scenes_test)
+        features = train_x, test_x = represent(self.train.images, self.test.images)
+        options = {"seed": self.seed, "steps": self.probe_steps}
+        options |= {} if train_x.shape[1] > _WIDE else {"weight_decays": _WEIGHT_DECAYS}
+        classes = ({"": class_labels(images)} for images in sets)
+        correct = evaluate_labels(*features, *classes, **options)[""].correct
+        if scenes != sets:
+            features = represent(*(images.images for images in scenes))
+        found = evaluate_labels(*features, *map(low_level_labels, scenes), **options)
+        return correct | {task: found[task].correct[LINEAR] for task in TASKS}, test_x
+
+    @torch.no_grad()
+    def structure(
+        self, encoder: Encoder, projection: Weight, config: PretrainConfig, pooled: Features
+    ) -> dict[str, float]:
+        """Effective rank and sparsity of any method, measured in one way.
+
+        Of the pooled test features: rankme and, if there are rows enough, `shared_information`. Of
+        the weight W of the predictor's input projection, in groups of its rows: `column_sparsity`,
+        and zero_weights, the share of single zeros. Of the encoder's tokens of some test images, in
+        groups of its channels: `group_sparsity`, `activation_sparsity`, and groups_in_use, the
+        effective number of groups of the norms' means over all tokens: as small as effective_groups
+        if all tokens keep the same groups. Two are no sparsity: latent_scale, the tokens' root mean
+        square, and group_norms, the mean over tokens of sum_g ||z_{S_g}||.
+        """
+        model, sparsity = config.model, config.model.sparsity
+        if sparsity.reading == "none":
+            sparsity = dataclasses.replace(sparsity, groups=self.groups)
+        weight = projection.detach().float().cpu()
+        rows = penalties.projection_groups(sparsity, model.predictor, config.seed)
+        channels = penalties.projection_groups(sparsity, model.encoder, config.seed)
+        images = to_unit(self.test.images[:_TOKEN_IMAGES])
+        device = next(encoder.parameters()).device
+        tokens = encoder(images.to(device)).float().cpu().flatten(0, 1)
+        columns = penalties.column_sparsity(penalties.group_column_norms(weight, rows))
+        groups = penalties.group_sparsity(tokens, channels)
+        norms = tokens.double()[:, channels].norm(dim=-1).mean(0)
+        return {
+            "rankme": rankme(pooled),
+            **shared_information(pooled, self.seed),
+            "zero_weights": (weight == 0).float().mean().item(),
+            "column_hoyer": columns.pop("hoyer"),
+            **columns,
+            "token_hoyer": groups.pop("hoyer"),
+            **groups,
+            **penalties.activation_sparsity(tokens),
+            "groups_in_use": (norms.sum().square() / norms.square().sum()).item(),
+            "latent_scale": tokens.square().mean().sqrt().item(),
+            "group_norms": norms.sum().item(),
+        }
 
 
 def compare(first: Runs, second: Runs, probe: str, seed: int, level: float = 0.95) -> Estimate:
@@ -229,17 +218,15 @@ def compare(first: Runs, second: Runs, probe: str, seed: int, level: float = 0.9
     bootstrap over the test images of the first seed alone.
     """
     pairs = list(zip(first, second, strict=True))
-    if len(pairs) < intervals.SEEDS_NEEDED:
+    if len(pairs) < SEEDS_NEEDED:
         a, b = (found.correct[probe].numpy() for found in pairs[0])
-        found, pairs = intervals.paired_difference(a, b, seed, level), pairs[:1]
+        found, pairs = paired_difference(a, b, seed, level), pairs[:1]
     else:
-        found = intervals.seed_interval(
-            [a.accuracy(probe) - b.accuracy(probe) for a, b in pairs], level
-        )
+        found = seed_interval([a.accuracy(probe) - b.accuracy(probe) for a, b in pairs], level)
     return Estimate(found.value, found.low, found.high, level, len(pairs))
 
 
-def along_path(path: Mapping[float, Measurement], seed: int) -> list[dict[str, Any]]:
+def along_path(path: Path, seed: int) -> list[dict[str, Any]]:
     """Every strength of a path against its own control, strength 0, by every probe.
 
     All intervals together raise a false alarm at most once in twenty times (Bonferroni).
@@ -265,25 +252,16 @@ def fall_of_norms(before: Mapping[str, float], after: Mapping[str, float]) -> di
 
 
 def path_figure(
-    path: Mapping[float, Measurement],
-    method: str,
-    measures: Mapping[str, tuple[str, int | float]],
-    jepa_runs: Runs,
-    untrained: Measurement,
-    seed: int,
+    path: Path, method: str, measures: Measures, jepa: Runs, untrained: Measurement, seed: int
 ) -> Figure:
-    """A panel a measure, along the strengths of one penalty; thin lines: each seed of JEPA.
-
-    Args:
-        measures: key of a measurement -> label and factor; the probes come first.
-    """
+    """A panel a probe and a measure, over strengths of one penalty; thin lines: JEPA's seeds."""
     panels = {}
     for key in (*PROBES, *measures):
         label, factor = measures.get(key, (f"{key}, %", 100))
         found = [run.estimate(key, seed) for run in path.values()]
         value, *ends = factor * np.array([(e.value, e.low, e.high) for e in found]).T
         panels[label] = [Line([*path], value, method_color(method), method, "o-", ends=ends)]
-        shown = [("jepa", run, "-") for run in jepa_runs]
+        shown = [("jepa", run, "-") for run in jepa]
         if key in (*PROBES, "rankme"):
             shown.append(("untrained encoder", untrained, "--"))
         for name, run, style in shown:

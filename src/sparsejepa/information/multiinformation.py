@@ -18,10 +18,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from sparsejepa.information.columns import Array, Usable, as_array, usable_columns
-from sparsejepa.information.copula import CopulaEstimator
-from sparsejepa.information.discrete import DiscreteEstimator
-from sparsejepa.information.estimate import Blocks, DroppedColumn, Estimator, TotalCorrelation
-from sparsejepa.information.gaussian import GaussianEstimator, columns_of_one_row, in_own_units
+from sparsejepa.information.estimate import Blocks, DiscreteEstimator, Estimator, TotalCorrelation
+from sparsejepa.information.gaussian import CopulaEstimator, columns_of_one_row, gaussian_estimator
 from sparsejepa.information.nearest_neighbour import NearestNeighbourEstimator
 from sparsejepa.randomness import generator as generator_of
 
@@ -30,7 +28,7 @@ Groups = Iterable[Iterable[int]] | Int64[Tensor, "G p"]
 
 # Method -> the estimator of usable columns; the generator breaks ties, halves or resamples rows.
 ESTIMATORS: dict[str, Callable[[np.ndarray, torch.Generator], Estimator]] = {
-    "gaussian": lambda values, _: GaussianEstimator(in_own_units(values)),
+    "gaussian": gaussian_estimator,
     "copula": CopulaEstimator,
     "ksg": NearestNeighbourEstimator,
     "discrete": DiscreteEstimator,
@@ -84,7 +82,7 @@ def total_correlation(
             not: pool them first.
         method: "gaussian" (Gaussian columns, any d), "copula" (monotone functions of Gaussian
             columns; else a lower bound), "ksg" (any density, d up to 3) or "discrete" (few
-            distinct rows). The first lines of each module say where its method holds.
+            distinct rows). The head of each estimator or its module says where it holds.
         drop: leave out constant columns, and as many as are linearly dependent, instead of
             refusing them. What was left out stands in the result.
         seed: breaks ties, halves the sample (copula, ksg), resamples it (discrete).
@@ -102,8 +100,7 @@ def total_correlation(
         >>> low < 0.5 * math.log(2) < high
         True
     """
-    _, kept, between = _bound(x, method, drop, seed)
-    return between(_singles(kept))
+    return _bound(x, method, drop, seed)[2]()
 
 
 def decompose(
@@ -138,7 +135,7 @@ def decompose(
     blocks = [np.flatnonzero(np.isin(kept, group)) for group in named]
     if empty := [number for number, block in enumerate(blocks) if len(block) == 0]:
         raise ValueError(f"Of group {empty[0]} no column is left after dropping; leave it out.")
-    total, d = between(_singles(kept)), sum(map(len, blocks))
+    total, d = between(), sum(map(len, blocks))
     if d > len(kept) and method != "discrete":
         apart = replace(total, value=math.inf, standard_error=0.0, d=d)
     else:
@@ -155,43 +152,29 @@ def shuffled_null(
     for _ in range(draws):
         for column, into in zip(values.T, shuffled.T, strict=True):
             into[:] = column[torch.randperm(len(x), generator=generator).numpy()]
-        nulls.append(ESTIMATORS[method](shuffled, generator).between_value(_singles(kept)))
+        nulls.append(
+            ESTIMATORS[method](shuffled, generator).between_value(
+                list(np.arange(len(kept))[:, None])
+            )
+        )
     return np.array(nulls)
 
 
 def random_partitions(
-    x: Array,
-    groups: Groups,
-    method: Method,
-    draws: int,
-    generator: torch.Generator,
-    seed: int = 0,
-    cover: bool = True,
+    x: Array, groups: Groups, method: Method, draws: int, generator: torch.Generator, seed: int = 0
 ) -> AmongRandom:
     """Multiinformation between the groups, and between random groups of the same sizes.
 
-    The generator deals the columns anew for each draw. Without `cover`, groups may leave some out.
+    The generator deals the columns anew for each draw. Groups may leave columns out: of groups of
+    one column each, it is the total correlation of some columns, and of as many random ones.
     """
-    own = _checked_groups(groups, x.shape[1], cover=cover)
+    own = _checked_groups(groups, x.shape[1], cover=False)
     estimator, kept, _ = _bound(x, method, False, seed)
     ends, drawn = np.cumsum([len(block) for block in own]), []
     for _ in range(draws):
         order = torch.randperm(len(kept), generator=generator).numpy()
         drawn.append(estimator.between_value(np.split(order[: ends[-1]], ends[:-1])))
     return AmongRandom(estimator.between_value(own), np.array(drawn))
-
-
-def random_subsets(
-    x: Array,
-    columns: Iterable[int],
-    method: Method,
-    draws: int,
-    generator: torch.Generator,
-    seed: int = 0,
-) -> AmongRandom:
-    """Total correlation of some columns, and of as many random ones out of all."""
-    alone = [[column] for column in columns]
-    return random_partitions(x, alone, method, draws, generator, seed, cover=False)
 
 
 def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
@@ -202,12 +185,13 @@ def groups_of(labels: Int64[Tensor, "d"]) -> list[list[int]]:
 
 def _bound(
     x: Array, method: Method, drop: bool, seed: int
-) -> tuple[Estimator, Int64[np.ndarray, "k"], Callable[[Blocks], TotalCorrelation]]:
-    """The estimator of the usable columns of `x`, their indices, and results between blocks."""
+) -> tuple[Estimator, np.ndarray, Callable]:
+    """The estimator of the usable columns, their indices, and results between blocks or all."""
     values, kept, dropped = _usable(x, method, drop)
     estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
 
-    def between(blocks: Blocks) -> TotalCorrelation:
+    def between(blocks: Blocks | None = None) -> TotalCorrelation:
+        blocks = blocks or list(np.arange(len(kept))[:, None])
         term, d = estimator.between(blocks), sum(map(len, blocks))
         return TotalCorrelation(term.value, term.standard_error(), method, len(x), d, dropped)
 
@@ -221,27 +205,19 @@ def _usable(x: Array, method: str, drop: bool) -> Usable:
         # A constant column and exact dependence are nothing special to counts.
         return as_array(x), np.arange(x.shape[1]), ()
     values, kept, dropped = usable_columns(x, drop)
-    if method == "gaussian" and (lone := columns_of_one_row(values)):
+    if method == "gaussian" and (lone := columns_of_one_row(values, kept)):
         if not drop or len(lone) == len(kept):
-            column, reason = next(iter(lone.items()))
             raise ValueError(
-                f"Column {kept[column]} is {reason}, on which alone a Gaussian estimate would "
-                "rest, without a standard error; pass drop=True to leave such columns out and "
-                "have that reported, or use method 'copula', which sees ranks."
+                f"Column {lone[0].column} is {lone[0].reason}, on which alone a Gaussian estimate "
+                "would rest, without a standard error; pass drop=True to leave such columns out "
+                "and have that reported, or use method 'copula', which sees ranks."
             )
-        dropped += tuple(DroppedColumn(int(kept[j]), reason) for j, reason in lone.items())
-        left = np.array([j for j in range(len(kept)) if j not in lone])
-        values, kept = values[:, left], kept[left]
+        left = ~np.isin(kept, [c.column for c in lone])
+        values, kept, dropped = values[:, left], kept[left], dropped + lone
     return values, kept, dropped
 
 
-def _singles(kept: Int64[np.ndarray, "k"]) -> Blocks:
-    return list(np.arange(len(kept))[:, None])
-
-
-def _checked_groups(
-    groups: Groups, d: int, overlapping: bool = False, cover: bool = True
-) -> list[Int64[np.ndarray, "_"]]:
+def _checked_groups(groups: Groups, d: int, overlapping: bool = False, cover: bool = True) -> list:
     """Groups as arrays of columns, after refusing those for which the split does not hold."""
     named = [np.array([int(i) for i in group], dtype=np.int64) for group in groups]
     known = set(range(d))

@@ -27,8 +27,8 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from scipy.spatial import cKDTree
 from scipy.special import psi
 
-from sparsejepa.information.copula import CopulaEstimator, normal_scores
 from sparsejepa.information.estimate import Blocks, Estimator, Term
+from sparsejepa.information.gaussian import CopulaEstimator, normal_scores
 
 NEIGHBOURS = 4
 # The bias is extrapolated from balls with so many times the neighbours.
@@ -72,41 +72,32 @@ def ksg(blocks: Sequence[Block]) -> Term:
     n, k, width = len(blocks[0]), NEIGHBOURS, sum(block.shape[1] for block in blocks)
     distance, index = _neighbours(blocks, COARSEST * k)
     nearest, radius, next_radius = index[:, 1 : k + 1], distance[:, k], distance[:, k + 1]
-
-    # Whether a row's ball in this block holds each of its nearest rows.
-    def holds(block: Block, radius: Rows) -> np.ndarray:
-        return np.abs(block[nearest] - block[:, None]).max(axis=2) < radius[:, None]
-
     psi_sum, lost, psi_next = np.zeros(n), np.zeros(n), np.zeros((n, k))
     for block in blocks:
+        # How far the nearest rows are in this block alone.
+        apart = np.abs(block[nearest] - block[:, None]).max(axis=2)
         count, spread = _within(block, radius)
         psi_sum += psi(count)
         # psi(c) - psi(c - 1), what a row loses with one of its strip; it never loses itself.
         weight = 1.0 / np.maximum(count - 1, 1)
         lost += spread(weight) - weight
-        np.subtract.at(lost, nearest, holds(block, radius) * weight[:, None])
+        np.subtract.at(lost, nearest, (apart < radius[:, None]) * weight[:, None])
         next_count, _ = _within(block, next_radius)
-        psi_next += psi(next_count[:, None] - holds(block, next_radius))
+        psi_next += psi(next_count[:, None] - (apart < next_radius[:, None]))
     total = psi_sum.sum() - psi_sum - lost
     np.add.at(total, nearest, psi_next - psi_sum[:, None])
     left_out = (len(blocks) - 1) * psi(n - 1) - total / (n - 1)
-    wider, widest = (_psi_sum(blocks, distance[:, c * k]) for c in (COARSER, COARSEST))
-    value = _from_psi(psi_sum, blocks, k)
-
-    # By how much T_k lies above the truth, if that of so many times the neighbours exceeds it.
-    def bias(excess: float, times: int) -> float:
-        return excess / (times ** (2 / width) - 1)
-
-    coarse = bias(_from_psi(wider, blocks, COARSER * k) - value, COARSER)
-    coarsest = bias(_from_psi(widest, blocks, COARSEST * k) - value, COARSEST)
-    noise = bias(float((wider - psi_sum).std()) / np.sqrt(n), COARSER)
-    systematic = np.hypot(max(abs(coarsest), abs(coarse)), noise)
-    return Term(value - coarsest, np.sqrt(n - 1) * (left_out - left_out.mean()), 0.0, systematic)
+    value, biases = _from_psi(psi_sum, blocks, k), []
+    for times in (COARSEST, COARSER):
+        # b_times, by how much T_k lies above the truth.
+        wider, growth = _psi_sum(blocks, distance[:, times * k]), times ** (2 / width) - 1
+        biases.append((_from_psi(wider, blocks, times * k) - value) / growth)
+    noise = float((wider - psi_sum).std()) / np.sqrt(n) / growth
+    systematic = np.hypot(max(map(abs, biases)), noise)
+    return Term(value - biases[0], np.sqrt(n - 1) * (left_out - left_out.mean()), 0.0, systematic)
 
 
-def _neighbours(
-    blocks: Sequence[Block], count: int
-) -> tuple[Float64[np.ndarray, "N c"], Int64[np.ndarray, "N c"]]:
+def _neighbours(blocks: Sequence[Block], count: int) -> tuple[np.ndarray, np.ndarray]:
     """Distances and indices of the nearest rows, the row itself first."""
     x = np.concatenate(blocks, axis=1)
     distance, index = cKDTree(x).query(x, count + 1, p=np.inf, workers=-1)
@@ -127,11 +118,9 @@ def _from_psi(psi_sum: Rows, blocks: Sequence[Block], k: int) -> float:
 
 
 def _within(block: Block, radius: Rows) -> Within:
-    return (_within_strip if block.shape[1] == 1 else _within_ball)(block, radius)
-
-
-def _within_strip(block: Block, radius: Rows) -> Within:
     """In one dimension a strip is a range of the sorted values."""
+    if block.shape[1] > 1:
+        return _within_ball(block, radius)
     x = block[:, 0]
     order, n = np.argsort(x), len(x)
     ordered, reach = x[order], radius[order]
@@ -146,17 +135,14 @@ def _within_strip(block: Block, radius: Rows) -> Within:
         last += wrong
     while (wrong := ordered[last - 1] - ordered >= reach).any():
         last -= wrong
-    count = np.empty(n, dtype=np.int64)
-    count[order] = last - first
+    back = np.argsort(order)
 
     def spread(weight: Rows) -> Rows:
         given = weight[order]
         steps = np.bincount(first, given, n + 1) - np.bincount(last, given, n + 1)
-        received = np.empty(n)
-        received[order] = steps.cumsum()[:-1]
-        return received
+        return steps.cumsum()[:-1][back]
 
-    return count, spread
+    return (last - first)[back], spread
 
 
 def _within_ball(block: Block, radius: Rows) -> Within:
