@@ -182,58 +182,53 @@ def look_up(place: Any, key: str, where: str = "") -> Any:
     Of a list, a part is a position (-1 is the last), or `[L=2; method=jepa]`: the one entry with
     these values. ValueError: there is none; names the keys that exist at that place.
     """
-    parts = key.split(".")
+    parts, named = key.split("."), place if isinstance(place, Mapping) else {}
+    if isinstance(place, list):
+        named = {str(i): place[i] for i in range(-len(place), len(place))}
     for end in range(len(parts), 0, -1):
         part, rest = ".".join(parts[:end]), ".".join(parts[end:])
-        found = _named(place, part)
+        found = [named[part]] if part in named else []
+        if isinstance(place, list) and re.fullmatch(r"\[.*\]", part):
+            wanted = [pair.partition("=")[::2] for pair in part[1:-1].split("; ")]
+            rows = [row for row in place if isinstance(row, Mapping)]
+            found = [r for r in rows if all(str(r.get(name)) == value for name, value in wanted)]
         if len(found) == 1:
             return look_up(found[0], rest, f"{where}.{part}".strip(".")) if rest else found[0]
     there = ", ".join(map(str, place)) if isinstance(place, Mapping) else str(place)[:80]
     raise ValueError(f"no {parts[0]!r} in {where or 'the results'} (there: {there})")
 
 
-def _named(place: Any, part: str) -> list[Any]:
-    """What `part` names in `place`: nothing, one value, or several entries of a list."""
-    if isinstance(place, list) and re.fullmatch(r"\[.*\]", part):
-        wanted = [pair.partition("=")[::2] for pair in part[1:-1].split("; ")]
-        entries = [entry for entry in place if isinstance(entry, Mapping)]
-        return [e for e in entries if all(str(e.get(name)) == value for name, value in wanted)]
-    if isinstance(place, list):
-        place = {str(i): place[i] for i in range(-len(place), len(place))}
-    return [place[part]] if isinstance(place, Mapping) and part in place else []
+def value_at(runs: Path, address: str, seed: int | None = None) -> Any:
+    """What stands at an address, with `seed` for {seed}; the manifest's keys follow "manifest.".
 
-
-def value_at(runs: Path, address: str) -> Any:
-    """What stands at an address without {seed}; keys of the manifest come after "manifest.".
-
-    ValueError: no finished run in the folder `runs`, a damaged file, or no such key.
+    ValueError: no finished run in the folder `runs`, a damaged file, no such key, or a run of
+    another seed than its place says.
     """
-    run_id, _, key = address.partition(":")
-    folder = runs / run_id
+    run_id, _, key = address.replace(SEED, str(seed)).partition(":")
     try:
-        results = read_json(folder / "results.json")
-        return look_up({**results, "manifest": read_json(folder / "manifest.json")}, key)
+        made = read_json(runs / run_id / "results.json")
+        made["manifest"] = read_json(runs / run_id / "manifest.json")
+        found = look_up(made, key)
     except FileNotFoundError as error:
         lacks = f"needs the run {run_id}, which has no {Path(error.filename).name}"
         raise ValueError(f"{lacks}: make it by `{run_command(run_id)}`.") from error
     except ValueError as error:
         raise ValueError(f"cannot read {key!r} of {run_id}: {error}") from error
+    if SEED in address.partition(":")[0] and made["manifest"]["seed"] != seed:
+        other = made["manifest"]["seed"]
+        wrong = f"takes {run_id} for seed {seed}, but its manifest says {other}"
+        raise ValueError(f"{wrong}: make it again by `{run_command(run_id)}`.")
+    return found
 
 
 def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[float]:
     """A number for each seed; without {seed}, the list (or the one number) at the address.
 
     Where there is `{"value": number, ...}`, the number is its value. ValueError as `value_at`, or
-    for what is no number, or a run of another seed than its place says.
+    for what is no number.
     """
-    run_id = address.partition(":")[0]
-    for seed in seeds if SEED in run_id else ():
-        made = run_id.replace(SEED, str(seed))
-        if (found := value_at(runs, f"{made}:manifest.seed")) != seed:
-            wrong = f"takes {made} for seed {seed}, but its manifest says {found}"
-            raise ValueError(f"{wrong}: make it again by `{run_command(made)}`.")
     if SEED in address:
-        values = [value_at(runs, address.replace(SEED, str(seed))) for seed in seeds]
+        values = [value_at(runs, address, seed) for seed in seeds]
     else:
         found = value_at(runs, address)
         values = found if isinstance(found, list) else [found]

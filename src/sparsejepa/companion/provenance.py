@@ -128,10 +128,8 @@ def edits(runs: Path, run_id: str, manifest: Mapping[str, Any]) -> list[str]:
 
 def installed(distribution: str) -> str:
     """Its version, "" where it is not there."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    found = importlib.metadata.distributions(name=distribution)
+    return next((one.version for one in found), "")
 
 
 def versions() -> dict[str, str]:
@@ -147,8 +145,8 @@ def hardware() -> dict[str, Any]:
     named = re.search(r"^model name[^:\n]*:(.*)$", text, re.MULTILINE)
     cpu = named[1].strip() if named else platform.processor() or platform.machine()
     # Containers and clusters limit the cores of a process.
-    limited = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
+    usable = getattr(os, "sched_getaffinity", lambda process: range(os.cpu_count() or 1))
+    cores = len(usable(0))
     facts = {"system": platform.system(), "cpu": cpu, "cores": cores, "gpus": []}
     if torch := sys.modules.get("torch"):
         facts["threads"] = torch.get_num_threads()

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,13 @@ from jupyter_client.manager import AsyncKernelManager
 from sparsejepa.atomic_files import locked
 from sparsejepa.companion import parameters, provenance
 from sparsejepa.companion.files import label, read_json, write_json
-from sparsejepa.companion.manifest import MANIFEST, RunFailed, finished_needs, seal_run
-from sparsejepa.companion.parameters import RUN_FOLDER, StudyRun, Value
+from sparsejepa.companion.manifest import MANIFEST, Facts, RunFailed, finished_needs, seal_run
+from sparsejepa.companion.parameters import RUN_FOLDER, StudyRun
 from sparsejepa.companion.provenance import notebook_path, runs_root
 
 
 def run_notebook(
-    root: Path,
-    notebook: str | Path,
-    preset: str,
-    run: str = "",
-    overrides: Mapping[str, Any] | None = None,
+    root: Path, notebook: str | Path, preset: str, run: str = "", overrides: Facts | None = None
 ) -> Path:
     """Runs a notebook and puts the finished run in its folder, which it returns.
 
@@ -48,10 +43,8 @@ def run_notebook(
         study = parameters.load_study(root, preset)
         runs = {one.name: one for one in study if one.notebook == source.stem}
         if run not in runs:
-            there = ", ".join(runs) or "none"
-            raise ValueError(
-                f"presets/{preset}.yml has no run {run!r} of {source.stem}; its runs are {there}."
-            )
+            lacks = f"presets/{preset}.yml has no run {run!r} of {source.stem}"
+            raise ValueError(f"{lacks}; its runs are {', '.join(runs) or 'none'}.")
         base = f"{preset}-{run}"
         given, needs = runs[run].parameters, finished_needs(root, runs[run])
     else:
@@ -61,11 +54,9 @@ def run_notebook(
         folder = Path(preset, source.stem, run)
         committed = provenance.git(root, "ls-files", "--", f"book/runs/{preset}")
         if committed and (changed := provenance.uncommitted_code(root)):
-            raise ValueError(
-                f"Runs of preset {preset!r} are committed and name their commit, but {changed[0]} "
-                "is not committed: commit src/ and notebooks/, or give a parameter to make a run "
-                "of your own."
-            )
+            kept = f"Runs of preset {preset!r} are committed and name their commit"
+            how = "commit src/ and notebooks/, or give a parameter to make a run of your own"
+            raise ValueError(f"{kept}, but {changed[0]} is not committed: {how}.")
     command = parameters.run_command(f"{preset}/{source.stem}/{run}", overrides)
     start = {"preset": folder.parts[0], "run": folder.name, "needs": needs, "command": command}
     attempt, run_folder = runs_root(root) / "attempts" / folder, runs_root(root) / folder
@@ -114,9 +105,7 @@ class _ThisPython(AsyncKernelManager):
     )
 
 
-def _execute(
-    root: Path, source: Path, working: Path, run_folder: Path, given: Mapping[str, Value]
-) -> None:
+def _execute(root: Path, source: Path, working: Path, run_folder: Path, given: Facts) -> None:
     """Executes the notebook into `executed.ipynb`, relaying what it prints."""
     # papermill is slow to import, and reading presets does not need it.
     import papermill
@@ -162,10 +151,8 @@ def _execute(
             write_json(output, content)
     if error:
         os.replace(output, failed)
-        raise RunFailed(
-            f"{label(source)} failed {error} (see {failed.relative_to(root)}; an earlier "
-            "run is as it was, and the same command goes on from the last checkpoint)."
-        )
+        kept = "an earlier run is as it was, and the same command goes on from the last checkpoint"
+        raise RunFailed(f"{label(source)} failed {error} (see {failed.relative_to(root)}; {kept}).")
 
 
 def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None:
