@@ -50,9 +50,7 @@ class Outcome(NamedTuple):
         return f"{self.state:10}{self.run}: {self.details}"
 
 
-def certify(
-    root: Path, preset: str = "reference", base: str | None = None, only: str | None = None
-) -> Iterator[Outcome]:
+def certify(root: Path, preset: str, base: str = "", only: str = "") -> Iterator[Outcome]:
     """Checks every run of a preset whose code differs from what is on disk, and keeps the result.
 
     `base` is the revision to compare with, else each run's own or the one it is certified for;
@@ -61,7 +59,7 @@ def certify(
     """
     certificates, asked = manifest.read_certificates(root), {}
     for run in load_study(root, preset):
-        if only not in (None, run.notebook):
+        if only not in ("", run.notebook):
             continue
         path, code = runs_root(root) / run.id / MANIFEST, code_of(root, run.notebook)
         if not path.is_file():
@@ -188,8 +186,7 @@ def compare_runs(old: Path, new: Path) -> tuple[dict[str, int], dict[str, str]]:
             compared["tensors"] += 1
             if after is not None and np.array_equal(before, after, equal_nan=True):
                 continue
-            after = None if after is None else after.tolist()
-            pairs = leaves(before.tolist(), after, place)
+            pairs = leaves(before.tolist(), None if after is None else after.tolist(), place)
             place, before, after = next(pair for pair in pairs if pair[1] != pair[2])
         elif file != "parameters" and isinstance(before, int | float):
             compared["numbers"] += 1

@@ -229,9 +229,8 @@ def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[floa
     """
     if SEED in address:
         values = [value_at(runs, address, seed) for seed in seeds]
-    else:
-        found = value_at(runs, address)
-        values = found if isinstance(found, list) else [found]
+    elif not isinstance(values := value_at(runs, address), list):
+        values = [values]
     numbers = [value.get("value") if isinstance(value, dict) else value for value in values]
     # Of these types exactly: JSON's true would count as 1.
     if not numbers or not all(type(number) in (int, float) for number in numbers):
@@ -354,9 +353,7 @@ def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
     of what is called at adjusted p <= q, a share q is wrong, in expectation and at most; for
     comparisons that are independent or depend positively.
     """
-    found = [
-        [_measure(claim, check, ledger, runs) for check in claim.checks] for claim in ledger.claims
-    ]
+    found = [[_measure(c, check, ledger, runs) for check in c.checks] for c in ledger.claims]
     tried = [result.p for results in found for result in results if result.p is not None]
     adjusted = iter(stats.false_discovery_control(tried).tolist() if tried else [])
     judgements = []

@@ -135,9 +135,9 @@ class Run:
         All randomness came from `seed`; `precision` is the arithmetic, as "fp32" or "bf16"; `data`
         are name, split, origin and pixel_sha256 of the image set (or of each in a list).
         """
-        used = self.trainings.used if "trainings" in vars(self) else []
-        places = {folder.relative_to(self._runs).as_posix(): folder for folder in used}
-        trained = sum(read_json(path / TIMING)["training_seconds"] for path in places.values())
+        read = self.trainings.used if "trainings" in vars(self) else []
+        used = {folder.relative_to(self._runs).as_posix(): folder for folder in read}
+        trained = sum(read_json(path / TIMING)["training_seconds"] for path in used.values())
         # Linux counts kibibytes, macOS bytes.
         memory = getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         times = {
@@ -148,7 +148,6 @@ class Run:
             "results": self._times,
         }
         write_json(self.folder / TIMING, times)
-        kept = {p: provenance.file_hashes(f, ("checkpoints",)) for p, f in places.items()}
         manifest = {
             **self._facts,
             "seed": seed,
@@ -157,7 +156,7 @@ class Run:
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),
             "figures": [{"file": f"figures/{n}.png", "alt": a} for n, a in self._figures.items()],
-            "trainings": kept,
+            "trainings": {p: provenance.file_hashes(f, ("checkpoints",)) for p, f in used.items()},
         }
         cleaned = provenance.remove_local_paths(plain(manifest, "manifest"), self._root)
         # The runner seals once more, when the executed notebook lies here too.

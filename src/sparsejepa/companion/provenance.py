@@ -173,12 +173,10 @@ def remove_local_paths(value: Any, root: Path, also: Mapping[str, str] | None = 
         # IPython shortens paths in tracebacks itself.
         general[f"~/{root.relative_to(home)}"] = "."
     general |= also or {}
-    for path in sorted(general, key=len, reverse=True):
-        if len(path) > 1:
-            # Where it is a whole path, not a part of a longer name.
-            whole, name = r"(?<![\w.~-])" + re.escape(path), general[path]
-            value = re.sub(whole + "/", "" if name == "." else f"{name}/", value)
-            value = re.sub(whole + r"(?![\w-]|\.\w)", name, value)
+    paths = "|".join(re.escape(p) for p in sorted(general, key=len, reverse=True) if len(p) > 1)
+    # Where it is a whole path, not a part of a longer name.
+    whole = rf"(?<![\w.~-])({paths})(/|(?![\w-]|\.\w))"
+    value = re.sub(whole, lambda found: (general[found[1]] + found[2]).removeprefix("./"), value)
     # The folders below a temporary one may carry a user's name.
     temporary = "|".join({re.escape(tempfile.gettempdir()), "/tmp"})
     return re.sub(rf"(?<![\w.~-])(?:{temporary})/(?:[^\s/'\"<>:,)]+/)*", "", value)

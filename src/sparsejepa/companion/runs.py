@@ -9,7 +9,6 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -116,9 +115,6 @@ def _execute(root: Path, source: Path, working: Path, run_folder: Path, given: F
     # Two runs may share a terminal.
     name, counted, error = "/".join(run_folder.parts[-2:]), itertools.count(1), ""
 
-    def say_which_cell(**_: Any) -> None:
-        print(f"{name}: cell {next(counted)}", file=sys.stderr, flush=True)
-
     try:
         papermill.execute_notebook(
             # papermill fills parameters into braces of paths.
@@ -133,7 +129,7 @@ def _execute(root: Path, source: Path, working: Path, run_folder: Path, given: F
             # One stream a cell, and of a progress bar its last frame.
             coalesce_streams=True,
             kernel_manager_class=_ThisPython,
-            on_cell_execute=say_which_cell,
+            on_cell_execute=lambda **_: print(f"{name}: cell {next(counted)}", file=sys.stderr),
         )
     except papermill.PapermillExecutionError as failure:
         text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", failure.evalue).split())
