@@ -79,10 +79,8 @@ def certify(root: Path, preset: str, base: str = "", only: str = "") -> Iterator
         manifest.write_certificates(root, certificates)
 
 
-def _compare(
-    root: Path, revision: str, runs: list[StudyRun], certificates: dict[str, Any]
-) -> Iterator[Outcome]:
-    """What comes out for each run; puts a certificate of the parts that are equal in its place."""
+def _compare(root: Path, revision: str, runs: list[StudyRun], kept: dict) -> Iterator[Outcome]:
+    """What comes out for each run; a certificate of the parts that are equal is added to `kept`."""
     golden = load_study(root, GOLDEN)
     # By notebook and name, whatever the seed: the first one.
     named = {(copy.notebook, copy.name.partition("-seed")[0]): copy for copy in reversed(golden)}
@@ -102,12 +100,11 @@ def _compare(
         _copy(root, new, "src", "notebooks")
         code = {"commit": provenance.commit(root)}
         code[manifest.TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
-        versions = provenance.versions()
         changed = git(root, "diff", "--name-only", revision, "--", "src/sparsejepa", "notebooks")
         facts = {
             "made_at": revision,
             "golden_sha256": file_sha256(new / "notebooks" / "presets" / f"{GOLDEN}.yml"),
-            "versions": {name: versions[name] for name in LIBRARIES if name in versions},
+            "versions": {n: v for n, v in provenance.versions().items() if n in LIBRARIES},
             "cpu": provenance.hardware()["cpu"],
             "date": datetime.now(UTC).date().isoformat(),
             "changed": sum(name.endswith((".py", ".ipynb")) for name in changed.splitlines()),
@@ -135,7 +132,7 @@ def _compare(
                 of = {"run_sha256": made["sha256"], "trainings": sorted(made["trainings"])}
                 of |= {"parts": parts, "compared": compared}
                 of["valid_for"] = {**code, **code_of(new, run.notebook)}
-                certificates[run.id] = {**of, **facts}
+                kept[run.id] = {**of, **facts}
             yield Outcome(run.id, state, details)
 
 

@@ -52,8 +52,8 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
     if lacks := [s for s in ("train", "test") if not list(folder.glob(f"{s}*.parquet"))]:
         what = f"$SPARSEJEPA_DATA/cifar100 has no {' and no '.join(lacks)} Parquet file"
         then = "it would come from the Hugging Face Hub (about 150 MB)"
-        other = "the data set objects is drawn on the spot and needs nothing"
-        yield "note", f"data set cifar100: {what}, so {then}; {other}"
+        drawn = "the data set objects is drawn on the spot and needs nothing"
+        yield "note", f"data set cifar100: {what}, so {then}; {drawn}"
     else:
         yield "ok", "data set cifar100: local Parquet under $SPARSEJEPA_DATA"
     if not os.access(root, os.W_OK):

@@ -258,14 +258,12 @@ def mean_above(values: Sequence[float], threshold: float) -> Finding:
     return interval_above(fmean(values), (over.low, over.high), len(values), threshold)
 
 
-def interval_above(
-    value: float, interval: Sequence[float], seeds: int, threshold: float
-) -> Finding:
+def interval_above(value: float, ends: Sequence[float], seeds: int, threshold: float) -> Finding:
     """A mean with its 95 % Student interval over `seeds` is above the threshold.
 
     p is what the interval implies: its half width is the standard error times Student's quantile.
     """
-    low, high = interval
+    low, high = ends
     holds = bool(value > threshold)
     if seeds < SEEDS_NEEDED:
         return Finding(holds, value, seeds)

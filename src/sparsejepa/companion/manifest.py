@@ -240,10 +240,9 @@ def finished_needs(root: Path, run: StudyRun) -> dict[str, dict[str, str]]:
     """
     for need in run.needs:
         if reasons := staleness(root, need.id, need.parameters):
-            raise ValueError(
-                f"{run.notebook} needs {need.id}, but {reasons[0]}: run `sparsejepa reproduce "
-                f"--preset {run.preset}`, or `sparsejepa certify` where only code has changed."
-            )
+            wrong = f"{run.notebook} needs {need.id}, but {reasons[0]}"
+            how = f"run `sparsejepa reproduce --preset {run.preset}`, or `sparsejepa certify`"
+            raise ValueError(f"{wrong}: {how} where only code has changed.")
     return {need.id: input_hashes(root, need.id) for need in run.needs}
 
 
