@@ -258,22 +258,21 @@ def verify(root: Path, preset: str, minutes: float) -> Iterator[Outcome]:
         for run in sorted(there, key=lambda run: took[run.id]):
             if changed := provenance.edits(runs, run.id, read_json(runs / run.id / MANIFEST)):
                 yield Outcome(run.id, "edited", "; ".join(changed[:5]))
-                continue
-            if took[run.id] > left:
+            elif took[run.id] > left:
                 why = f"it took {took[run.id] / 60:.0f} minutes: give --minutes"
                 yield Outcome(run.id, "not done", why)
-                continue
-            left -= took[run.id]
-            # The committed run stays in the copy for those that read it: this one goes beside.
-            source = notebook_path(copy, run.notebook)
-            name, value = next(iter((notebook_parameters(source) | run.parameters).items()))
-            again = run_notebook(copy, source, run.preset, run.name, {name: value})
-            printed, _ = manifest.without_times(read_json(runs / run.id / RESULTS))
-            pairs = list(leaves(printed, read_json(again / RESULTS)))
-            wrong = [pair for pair in pairs if not agree(*pair)]
-            said = [f"{place}: printed {x}, computed {y}" for place, x, y in wrong[:4]]
-            details = "; ".join([f"{len(pairs)} numbers compared", *said])
-            yield Outcome(run.id, "differs" if wrong else "agrees", details)
+            else:
+                left -= took[run.id]
+                # The committed run stays in the copy for those that read it: this one goes beside.
+                source = notebook_path(copy, run.notebook)
+                name, value = next(iter((notebook_parameters(source) | run.parameters).items()))
+                again = run_notebook(copy, source, run.preset, run.name, {name: value})
+                printed, _ = manifest.without_times(read_json(runs / run.id / RESULTS))
+                pairs = list(leaves(printed, read_json(again / RESULTS)))
+                wrong = [pair for pair in pairs if not agree(*pair)]
+                said = [f"{place}: printed {x}, computed {y}" for place, x, y in wrong[:4]]
+                details = "; ".join([f"{len(pairs)} numbers compared", *said])
+                yield Outcome(run.id, "differs" if wrong else "agrees", details)
 
 
 def agree(place: str, printed: Any, computed: Any) -> bool:

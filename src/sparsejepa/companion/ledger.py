@@ -6,10 +6,9 @@ p value is at most `ERROR_RATE`; else the claim stays untested, however suggesti
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
@@ -238,8 +237,7 @@ def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[floa
     return [float(number) for number in numbers]
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What one rule finds, before it is known how many comparisons are made."""
 
     holds: bool  # whether the estimate is on the claim's side of the threshold
@@ -286,8 +284,7 @@ def exactly(rule: str, values: Sequence[float], threshold: float, tolerance: flo
     return Finding(worst >= threshold if rule == "at_least" else worst <= threshold, worst)
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What one check found."""
 
     check: Check
@@ -312,8 +309,7 @@ class Result:
         return "holds" if self.finding.holds else "fails"
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     """A claim with its verdict."""
 
     claim: Claim
@@ -336,11 +332,10 @@ class Judgement:
         """Sentences; each fails the build."""
         found = [result.fault for result in self.results if result.fault]
         if self.verdict != self.claim.expected and not found:
-            found.append(
-                f"expects {self.claim.expected!r}, but its numbers say {self.verdict!r}"
-                f"{f' ({self.note})' if self.note else ''}: if they are right, correct the field "
-                f"expected, else make again {', '.join(self.runs) or 'its runs'}."
-            )
+            said = f"{self.verdict!r} ({self.note})" if self.note else repr(self.verdict)
+            wrong = f"expects {self.claim.expected!r}, but its numbers say {said}"
+            again = f"else make again {', '.join(self.runs) or 'its runs'}"
+            found = [f"{wrong}: if they are right, correct the field expected, {again}."]
         return tuple(f"{label(LEDGER)}, claim {self.claim.id!r}: it {fault}" for fault in found)
 
 
@@ -356,7 +351,7 @@ def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
     adjusted = iter(stats.false_discovery_control(tried).tolist() if tried else [])
     judgements = []
     for claim, results in zip(ledger.claims, found, strict=True):
-        results = [r if r.p is None else replace(r, adjusted=next(adjusted)) for r in results]
+        results = [r if r.p is None else r._replace(adjusted=next(adjusted)) for r in results]
         parts = tuple(results[: len(claim.test)]), tuple(results[len(claim.test) :])
         judgements.append(Judgement(claim, *parts, *reach_verdict(claim, *parts)))
     return judgements
@@ -430,11 +425,11 @@ def find(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
     else:
         return exactly(check.rule, series[0], check.threshold, check.tolerance)
     if check.rule.endswith("_below"):
-        found = replace(found, holds=found.estimate < check.threshold)
+        found = found._replace(holds=found.estimate < check.threshold)
     if check.unit == "%" and found.interval:
         # A share lies between 0 and 100, whatever Student says; p has used the whole interval.
         low, high = found.interval
-        found = replace(found, interval=(max(low, 0.0), min(high, 100.0)))
+        found = found._replace(interval=(max(low, 0.0), min(high, 100.0)))
     return found
 
 

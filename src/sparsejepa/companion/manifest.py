@@ -53,10 +53,9 @@ def open_run(notebook: str, run_folder: str, parameters: MutableMapping[str, Any
         parameters: the notebook's `globals()`. Without a `run_folder`, those parameters that have
             their defaults get the values of the preset that `preset` names; on Colab of `colab`.
 
-    Raises:
-        KeyError: a parameter that the notebook declares is not in `parameters`.
-        FileNotFoundError: there is no checkout, or no such notebook or preset in it.
-        ValueError, OSError: another process holds the run's folder; it cannot be written.
+    KeyError: a parameter that the notebook declares is not in `parameters`; FileNotFoundError:
+    there is no checkout, or no such notebook or preset in it; ValueError: another process holds the
+    run's folder; OSError: it cannot be written.
     """
     root = repository_root()
     source = notebook_path(root, notebook)
@@ -231,19 +230,6 @@ def input_hashes(root: Path, run_id: str) -> dict[str, str]:
     listed = provenance.listed_files(run_id, read_json(runs_root(root) / run_id / MANIFEST))
     named = {place.removeprefix(f"{run_id}/"): digest for place, digest in listed.items()}
     return {n: d for n, d in named.items() if n == RESULTS or n.endswith(".safetensors")}
-
-
-def finished_needs(root: Path, run: StudyRun) -> dict[str, dict[str, str]]:
-    """Content of what `run` reads of the runs that it needs: SHA-256 by file, for its manifest.
-
-    ValueError: one of them has not been run, or is stale.
-    """
-    for need in run.needs:
-        if reasons := staleness(root, need.id, need.parameters):
-            wrong = f"{run.notebook} needs {need.id}, but {reasons[0]}"
-            how = f"run `sparsejepa reproduce --preset {run.preset}`, or `sparsejepa certify`"
-            raise ValueError(f"{wrong}: {how} where only code has changed.")
-    return {need.id: input_hashes(root, need.id) for need in run.needs}
 
 
 def changed_parameters(source: Path, manifest: Facts, parameters: Facts) -> list[str]:

@@ -11,9 +11,8 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
@@ -93,9 +92,8 @@ def check_parameters(notebook: Path, given: Mapping[str, Any], where: str = "") 
 
 def parse_overrides(notebook: Path, assignments: list[str]) -> dict[str, Value]:
     """Parses `name=value` as typed on a command line; raises as `check_parameters`."""
-    for assignment in assignments:
-        if "=" not in assignment:
-            raise ValueError(f"Write a parameter as name=value, not {assignment!r}.")
+    if wrong := [assignment for assignment in assignments if "=" not in assignment]:
+        raise ValueError(f"Write a parameter as name=value, not {wrong[0]!r}.")
     return check_parameters(notebook, dict(a.split("=", 1) for a in assignments))
 
 
@@ -134,8 +132,7 @@ class Section(BaseModel, extra="forbid"):
     runs: dict[RunName, dict[str, str]] = {}
 
 
-@dataclass(frozen=True)
-class StudyRun:
+class StudyRun(NamedTuple):
     """One named run of a preset."""
 
     preset: str  # the preset's name, as "reference"

@@ -14,9 +14,9 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from sparsejepa.atomic_files import locked
-from sparsejepa.companion import parameters, provenance
+from sparsejepa.companion import manifest, parameters, provenance
 from sparsejepa.companion.files import label, read_json, write_json
-from sparsejepa.companion.manifest import MANIFEST, Facts, RunFailed, finished_needs, seal_run
+from sparsejepa.companion.manifest import MANIFEST, Facts, RunFailed, seal_run
 from sparsejepa.companion.parameters import RUN_FOLDER, StudyRun
 from sparsejepa.companion.provenance import notebook_path, runs_root
 
@@ -30,11 +30,9 @@ def run_notebook(
     `overrides`. A named run without overrides goes to `<preset>/<notebook>/<run>`, any other to
     `own/<notebook>/...`, both below `book/runs`. An earlier run stays till the new one is whole.
 
-    Raises:
-        ValueError: an unknown run or parameter, an ill-typed value, a needed run that is missing
-            or stale, a committed preset with uncommitted code.
-        RunFailed: the notebook raised an error; `failed.ipynb` shows it.
-        OSError: no such notebook or preset; something cannot be written.
+    ValueError: an unknown run or parameter, an ill-typed value, a needed run that is missing or
+    stale, a committed preset with uncommitted code; RunFailed: the notebook raised an error, which
+    `failed.ipynb` shows; OSError: no such notebook or preset, or something cannot be written.
     """
     source, needs, base = notebook_path(root, notebook), {}, preset
     overrides = parameters.check_parameters(source, overrides or {})
@@ -44,8 +42,13 @@ def run_notebook(
         if run not in runs:
             lacks = f"presets/{preset}.yml has no run {run!r} of {source.stem}"
             raise ValueError(f"{lacks}; its runs are {', '.join(runs) or 'none'}.")
-        base = f"{preset}-{run}"
-        given, needs = runs[run].parameters, finished_needs(root, runs[run])
+        given, base = runs[run].parameters, f"{preset}-{run}"
+        for need in runs[run].needs:
+            if reasons := manifest.staleness(root, need.id, need.parameters):
+                wrong = f"{source.stem} needs {need.id}, but {reasons[0]}"
+                how = f"run `sparsejepa reproduce --preset {preset}`, or `sparsejepa certify`"
+                raise ValueError(f"{wrong}: {how} where only code has changed.")
+            needs[need.id] = manifest.input_hashes(root, need.id)
     else:
         given = parameters.preset_parameters(root, preset, source.stem)
     folder = parameters.own_folder(source.stem, base, overrides)
