@@ -76,7 +76,7 @@ class Check(Entry):
     """
 
     what: Text  # the quantity in words
-    rule: Literal[SeedRule, IntervalRule, ExactRule]  # see `find`
+    rule: Literal[SeedRule, IntervalRule, ExactRule]  # see `decide`
     values: Address
     threshold: float  # in `unit`; the value itself for equal_within
     than: Address = ""  # of what is subtracted or compared with
@@ -247,41 +247,36 @@ class Finding(NamedTuple):
     p: float | None = None  # two-sided, of the threshold being the truth; None as `interval`
 
 
-def mean_above(values: Sequence[float], threshold: float) -> Finding:
-    """The mean over seeds is above the threshold."""
-    if min(values) == max(values):
-        # Exactly, where the mean may be off by a rounding.
-        return interval_above(values[0], values[:1] * 2, len(values), threshold)
-    over = seed_interval(values, LEVEL)
-    return interval_above(fmean(values), (over.low, over.high), len(values), threshold)
+def decide(rule: str, values: Sequence[float], threshold: float, tolerance: float = 0.0) -> Finding:
+    """What a rule of `Check` finds in its numbers; ValueError if there are none.
 
-
-def interval_above(value: float, ends: Sequence[float], seeds: int, threshold: float) -> Finding:
-    """A mean with its 95 % Student interval over `seeds` is above the threshold.
-
-    p is what the interval implies: its half width is the standard error times Student's quantile.
+    By an exact rule every value is where it belongs, and the estimate is the worst: for numbers in
+    which nothing was trained and chance plays no part that matters, as closed forms, quadrature,
+    estimates from many draws of a known law. By the others a mean over seeds is on its side. For an
+    interval rule the values are that mean, the ends of its 95 % Student interval, and its seeds. p
+    is what the interval implies: its half width is the standard error times Student's quantile.
     """
-    low, high = ends
-    holds = bool(value > threshold)
+    side = -1 if rule in ("at_most", "mean_below", "interval_below") else 1
+    if rule in get_args(ExactRule):
+        room = [side * (value - threshold) for value in values]
+        if rule == "equal_within":
+            room = [tolerance - abs(distance) for distance in room]
+        return Finding(min(room) >= 0, values[room.index(min(room))])
+    if rule in get_args(IntervalRule):
+        value, low, high, seeds = values
+    elif min(values) == max(values):
+        # Exactly, where the mean may be off by a rounding.
+        value, low, high, seeds = *values[:1] * 3, len(values)
+    else:
+        over = seed_interval(values, LEVEL)
+        value, low, high, seeds = fmean(values), over.low, over.high, len(values)
+    holds = bool(side * (value - threshold) > 0)
     if seeds < SEEDS_NEEDED:
-        return Finding(holds, value, seeds)
+        return Finding(holds, value, int(seeds))
     error = (high - low) / 2 / stats.t.ppf((1 + LEVEL) / 2, seeds - 1)
     # Seeds that agree to the last digit leave nothing to chance.
     p = 2 * stats.t.sf(abs((value - threshold) / error), seeds - 1) if error else value == threshold
-    return Finding(holds, value, seeds, (low, high), float(p))
-
-
-def exactly(rule: str, values: Sequence[float], threshold: float, tolerance: float = 0) -> Finding:
-    """By "at_least", "at_most" or "equal_within", every value is where it belongs.
-
-    For numbers in which nothing was trained and chance plays no part that matters: closed forms,
-    quadrature, estimates from many draws of a known law. The estimate is the worst value.
-    """
-    if rule == "equal_within":
-        worst = max(values, key=lambda value: abs(value - threshold))
-        return Finding(abs(worst - threshold) <= tolerance, worst)
-    worst = min(values) if rule == "at_least" else max(values)
-    return Finding(worst >= threshold if rule == "at_least" else worst <= threshold, worst)
+    return Finding(holds, value, int(seeds), (low, high), float(p))
 
 
 class Result(NamedTuple):
@@ -405,27 +400,22 @@ def _measure(claim: Claim, check: Check, ledger: Ledger, runs: Path) -> Result:
         if not read:
             return Result(check, None)
         sample = numbers_at(runs, f"{read[0]}:{check.sample}")[0] if check.sample else None
-        found = find(check, seeds, runs)
+        found = _find(check, seeds, runs)
         return Result(check, found, tuple(dict.fromkeys(read)), sample and int(sample))
     except ValueError as error:
         return Result(check, None, fault=str(error))
 
 
-def find(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
+def _find(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
     """What the check's rule finds; raises as `numbers_at`."""
-    series = [[check.scale * x for x in numbers_at(runs, a, seeds)] for a in check.addresses]
+    values, *than = [[check.scale * x for x in numbers_at(runs, a, seeds)] for a in check.addresses]
+    if than:
+        # Pair by pair of the same seed.
+        values = [a - b for a, b in zip(values, *than, strict=True)]
     if check.seed_count:
-        ends = [check.scale * x for x in numbers_at(runs, f"{check.values}.interval")]
-        (count,) = numbers_at(runs, f"{check.values.partition(':')[0]}:{check.seed_count}")
-        found = interval_above(series[0][0], ends, int(count), check.threshold)
-    elif check.seeds:
-        # Of a difference, pair by pair of the same seed.
-        paired = [a - b for a, b in zip(*series, strict=True)] if check.than else series[0]
-        found = mean_above(paired, check.threshold)
-    else:
-        return exactly(check.rule, series[0], check.threshold, check.tolerance)
-    if check.rule.endswith("_below"):
-        found = found._replace(holds=found.estimate < check.threshold)
+        values += [check.scale * x for x in numbers_at(runs, f"{check.values}.interval")]
+        values += numbers_at(runs, f"{check.values.partition(':')[0]}:{check.seed_count}")
+    found = decide(check.rule, values, check.threshold, check.tolerance)
     if check.unit == "%" and found.interval:
         # A share lies between 0 and 100, whatever Student says; p has used the whole interval.
         low, high = found.interval
