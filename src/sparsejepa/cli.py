@@ -133,9 +133,9 @@ def reproduce(
 def certify(
     preset: Annotated[str, PRESET] = "reference",
     base: Annotated[
-        str | None, typer.Option(help="Revision to compare with; each run's own if not given.")
-    ] = None,
-    only: Annotated[str | None, typer.Option(help="A notebook, as 01_pretrain.")] = None,
+        str, typer.Option(help="Revision to compare with; each run's own if not given.")
+    ] = "",
+    only: Annotated[str, typer.Option(help="A notebook, as 01_pretrain.")] = "",
 ) -> None:
     """Says whether the code here computes what the code of a preset's runs computed.
 

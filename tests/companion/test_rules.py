@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sparsejepa.companion.ledger import exactly, interval_above, mean_above
+from sparsejepa.companion.ledger import decide
 from sparsejepa.intervals import seed_interval
 
 NUMBER = st.floats(-100, 100).map(lambda x: round(x, 3))
@@ -16,7 +16,7 @@ NUMBERS = st.lists(NUMBER, min_size=3, max_size=8)
 @given(NUMBERS, NUMBER)
 def test_a_mean_is_judged_by_the_t_test(values: list[float], threshold: float):
     """p and interval are those of the one-sample test."""
-    found = mean_above(values, threshold)
+    found = decide("mean_above", values, threshold)
     assert found.seeds == len(values) and found.holds == (found.estimate > threshold)
     if np.ptp(values) > 0.01:
         expected = stats.ttest_1samp(values, threshold)
@@ -27,37 +27,37 @@ def test_a_mean_is_judged_by_the_t_test(values: list[float], threshold: float):
 def test_an_interval_says_as_much_as_its_seeds():
     """p from a reported interval is p from the seeds that it was made of."""
     values = [0.9, 1.4, 1.9, 1.1]
-    own, over = mean_above(values, 0.5), seed_interval(values)
-    reported = interval_above(over.value, (over.low, over.high), 4, 0.5)
+    own, over = decide("mean_above", values, 0.5), seed_interval(values)
+    reported = decide("interval_above", [over.value, over.low, over.high, 4.0], 0.5)
     assert reported.p == pytest.approx(own.p) and reported.holds
-    for few in (interval_above(1.0, (0.9, 1.1), 2, 0.5), mean_above([0.9, 1.1], 0.5)):
+    reads = {"interval_above": [1.0, 0.9, 1.1, 2.0], "mean_above": [0.9, 1.1]}
+    for few in (decide(rule, values, 0.5) for rule, values in reads.items()):
         assert few.p is None and few.interval is None and few.seeds == 2
 
 
 @pytest.mark.parametrize("value", [0.25, 0.1])
 def test_seeds_that_agree_to_the_last_digit(value: float):
     """No spread leaves nothing to chance, unless they lie on the threshold itself."""
-    assert mean_above([value] * 3, 0.0).p == 0.0
-    assert mean_above([value] * 3, value).p == 1.0
+    assert decide("mean_above", [value] * 3, 0.0).p == 0.0
+    assert decide("mean_above", [value] * 3, value).p == 1.0
 
 
 def test_at_the_threshold_one_in_twenty_is_called():
     """Of 1,000 studies of three seeds whose truth lies on the threshold, 5 % have p <= 0.05."""
     drawn = np.random.default_rng(0).normal(1.0, 0.2, size=(1000, 3))
-    called = np.mean([mean_above(row.tolist(), 1.0).p <= 0.05 for row in drawn])
+    called = np.mean([decide("mean_above", row.tolist(), 1.0).p <= 0.05 for row in drawn])
     assert called == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 1000))
 
 
 def test_exact_rules_report_the_worst_value():
     """One value on the wrong side is enough; of none nothing is said."""
-    found = exactly("equal_within", [0.9, 1.05], 1.0, 0.11)
+    found = decide("equal_within", [0.9, 1.05], 1.0, 0.11)
     assert (found.holds, found.estimate, found.p, found.seeds) == (True, 0.9, None, 0)
-    assert not exactly("equal_within", [1.0, 1.2], 1.0, 0.1).holds
-    for rule, values, holds in (
-        *(("at_least", [3.0, 1.0], True), ("at_least", [3.0, 0.9], False)),
-        *(("at_most", [-1.0, 1.0], True), ("at_most", [-1.0, 1.1], False)),
-    ):
-        assert exactly(rule, values, 1.0).holds is holds
-    for undefined in (lambda: exactly("at_least", [], 0.0), lambda: mean_above([], 0.0)):
+    assert not decide("equal_within", [1.0, 1.2], 1.0, 0.1).holds
+    cases = {"at_least": ([3.0, 1.0], [3.0, 0.9]), "at_most": ([-1.0, 1.0], [-1.0, 1.1])}
+    for rule, (right, wrong) in cases.items():
+        assert decide(rule, right, 1.0).holds is True
+        assert decide(rule, wrong, 1.0).holds is False
+    for rule in ("at_least", "mean_above"):
         with pytest.raises(ValueError):
-            undefined()
+            decide(rule, [], 0.0)

@@ -50,9 +50,7 @@ class Outcome(NamedTuple):
         return f"{self.state:10}{self.run}: {self.details}"
 
 
-def certify(
-    root: Path, preset: str = "reference", base: str | None = None, only: str | None = None
-) -> Iterator[Outcome]:
+def certify(root: Path, preset: str, base: str = "", only: str = "") -> Iterator[Outcome]:
     """Checks every run of a preset whose code differs from what is on disk, and keeps the result.
 
     `base` is the revision to compare with, else each run's own or the one it is certified for;
@@ -61,34 +59,28 @@ def certify(
     """
     certificates, asked = manifest.read_certificates(root), {}
     for run in load_study(root, preset):
-        path = runs_root(root) / run.id / MANIFEST
-        if only not in (None, run.notebook):
+        if only not in ("", run.notebook):
             continue
+        path, code = runs_root(root) / run.id / MANIFEST, code_of(root, run.notebook)
         if not path.is_file():
             yield Outcome(run.id, "missing", "it has not been run")
-        elif code_of(root, run.notebook).items() <= (made := read_json(path)).items():
+        elif code.items() <= (made := read_json(path)).items():
             yield Outcome(run.id, "unchanged", "made by this code")
-        elif manifest.certificate_of(root, run.id):
+        elif manifest.certificate_of(root, run.id, code):
             yield Outcome(run.id, "unchanged", "certified for this code before")
         else:
-            old = certificates.get(run.id, {})
-            same = old.get("run_sha256") == made["sha256"] and REPORT in old["parts"]
-            commit = old["valid_for"]["commit"] if same else "-dirty"
+            old = manifest.certificate_of(root, run.id, {})
+            commit = old["valid_for"]["commit"] if old else made["commit"]
             # What is certified for code that was never committed can't be had again.
             commit = made["commit"].removesuffix("-dirty") if commit.endswith("-dirty") else commit
             asked.setdefault(base or commit, []).append(run)
     for revision, runs in asked.items():
-        for outcome, certificate in _compare(root, revision, runs):
-            if certificate["parts"]:
-                certificates[outcome.run] = certificate
-            yield outcome
+        yield from _compare(root, revision, runs, certificates)
         manifest.write_certificates(root, certificates)
 
 
-def _compare(
-    root: Path, revision: str, runs: list[StudyRun]
-) -> Iterator[tuple[Outcome, dict[str, Any]]]:
-    """What comes out for each run, and a certificate of the parts that are equal."""
+def _compare(root: Path, revision: str, runs: list[StudyRun], kept: dict) -> Iterator[Outcome]:
+    """What comes out for each run; a certificate of the parts that are equal is added to `kept`."""
     golden = load_study(root, GOLDEN)
     # By notebook and name, whatever the seed: the first one.
     named = {(copy.notebook, copy.name.partition("-seed")[0]): copy for copy in reversed(golden)}
@@ -97,22 +89,28 @@ def _compare(
     wanted = [run for run in golden if any(c and run in (c, *c.needs) for c in copies)]
     print(f"Comparing {revision[:12]} with the code here: {len(wanted)} golden runs in each.")
     with tempfile.TemporaryDirectory() as folder:
-        old, new = Path(folder, "old"), Path(folder, "new")
-        _unpack(root, revision, old)
+        trees = old, new = Path(folder, "old"), Path(folder, "new")
+        if not git(root, "rev-parse", "--verify", f"{revision}^{{commit}}"):
+            lacks = f"Revision {revision[:12]}, whose code made the runs, is not in this clone"
+            how = "`git fetch --unshallow` in a shallow clone"
+            raise ValueError(f"{lacks}: fetch it ({how}), then give the same command again.")
+        git(root, "archive", "--output", f"{old}.tar", revision, "src", "notebooks")
+        shutil.unpack_archive(f"{old}.tar", old, filter="data")
         # The code may be edited while its copy runs.
         _copy(root, new, "src", "notebooks")
-        commit, versions = provenance.commit(root), provenance.versions()
+        code = {"commit": provenance.commit(root)}
+        code[manifest.TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
         changed = git(root, "diff", "--name-only", revision, "--", "src/sparsejepa", "notebooks")
         facts = {
             "made_at": revision,
             "golden_sha256": file_sha256(new / "notebooks" / "presets" / f"{GOLDEN}.yml"),
-            "versions": {name: versions[name] for name in LIBRARIES if name in versions},
+            "versions": {n: v for n, v in provenance.versions().items() if n in LIBRARIES},
             "cpu": provenance.hardware()["cpu"],
             "date": datetime.now(UTC).date().isoformat(),
             "changed": sum(name.endswith((".py", ".ipynb")) for name in changed.splitlines()),
         }
         with ThreadPoolExecutor(2) as pool:
-            failed = list(pool.map(_run_all, (old, new), (wanted, wanted)))
+            failed = list(pool.map(_run_all, trees, (wanted, wanted)))
         for run, copy in zip(runs, copies, strict=True):
             state, parts, compared, first = "stale", [], {}, {}
             if copy is None:
@@ -120,7 +118,7 @@ def _compare(
             elif wrong := [tree[copy.id] for tree in failed if copy.id in tree]:
                 first["unknown"] = f"its copy fails with the {wrong[0]}"
             else:
-                compared, first = compare_runs(*(runs_root(t) / copy.id for t in (old, new)))
+                compared, first = compare_runs(*(runs_root(tree) / copy.id for tree in trees))
             details = "; ".join(f"{part}: {what}" for part, what in first.items())
             if not first:
                 state, parts = "certified", [REPORT, TRAINING]
@@ -129,25 +127,13 @@ def _compare(
             elif run.notebook == "01_pretrain" and first.keys() == {REPORT}:
                 # A training outlives a changed report of it.
                 parts, details = [TRAINING], f"{details}; its training is certified"
-            valid_for = {"commit": commit, **code_of(new, run.notebook)}
-            valid_for[manifest.TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
-            made = read_json(runs_root(root) / run.id / MANIFEST)
-            of = {"run_sha256": made["sha256"], "trainings": sorted(made["trainings"])}
-            found = {"parts": parts, "compared": compared, "valid_for": valid_for}
-            certificate = {**of, **found, **facts}
-            yield Outcome(run.id, state, details), certificate
-
-
-def _unpack(root: Path, revision: str, folder: Path) -> None:
-    """Sources and notebooks of a revision."""
-    if not git(root, "rev-parse", "--verify", f"{revision}^{{commit}}"):
-        raise ValueError(
-            f"Revision {revision[:12]}, whose code made the runs, is not in this clone: fetch it "
-            "(`git fetch --unshallow` in a shallow clone), then give the same command again."
-        )
-    packed = folder.with_suffix(".tar")
-    git(root, "archive", "--output", str(packed), revision, "src", "notebooks")
-    shutil.unpack_archive(packed, folder, filter="data")
+            if parts:
+                made = read_json(runs_root(root) / run.id / MANIFEST)
+                of = {"run_sha256": made["sha256"], "trainings": sorted(made["trainings"])}
+                of |= {"parts": parts, "compared": compared}
+                of["valid_for"] = {**code, **code_of(new, run.notebook)}
+                kept[run.id] = {**of, **facts}
+            yield Outcome(run.id, state, details)
 
 
 def _copy(root: Path, folder: Path, *parts: str) -> None:
@@ -164,7 +150,7 @@ def _run_all(tree: Path, wanted: list[StudyRun]) -> dict[str, str]:
     if data := os.environ.get("SPARSEJEPA_DATA"):
         environment["SPARSEJEPA_DATA"] = str(Path(data).expanduser().resolve())
     options = {"cwd": tree, "env": environment, "start_new_session": True}
-    log, failed = tree / "log.txt", {}
+    log, runs, failed = tree / "log.txt", runs_root(tree), {}
     for run in wanted:
         # A training is killed at its first checkpoint, and goes on from there.
         for kill in (True, False) if run.notebook == "01_pretrain" else (False,):
@@ -172,9 +158,7 @@ def _run_all(tree: Path, wanted: list[StudyRun]) -> dict[str, str]:
             with log.open("w") as output:
                 process = subprocess.Popen(run.command, stdout=output, stderr=output, **options)
             try:
-                while process.poll() is None:
-                    if kill and any(runs_root(tree).rglob("checkpoint.*")):
-                        break
+                while process.poll() is None and not (kill and any(runs.rglob("checkpoint.*"))):
                     time.sleep(0.2)
             finally:
                 # With its kernel; also when the reader presses Ctrl-C.
@@ -199,8 +183,7 @@ def compare_runs(old: Path, new: Path) -> tuple[dict[str, int], dict[str, str]]:
             compared["tensors"] += 1
             if after is not None and np.array_equal(before, after, equal_nan=True):
                 continue
-            after = None if after is None else after.tolist()
-            pairs = leaves(before.tolist(), after, place)
+            pairs = leaves(before.tolist(), None if after is None else after.tolist(), place)
             place, before, after = next(pair for pair in pairs if pair[1] != pair[2])
         elif file != "parameters" and isinstance(before, int | float):
             compared["numbers"] += 1
@@ -275,22 +258,21 @@ def verify(root: Path, preset: str, minutes: float) -> Iterator[Outcome]:
         for run in sorted(there, key=lambda run: took[run.id]):
             if changed := provenance.edits(runs, run.id, read_json(runs / run.id / MANIFEST)):
                 yield Outcome(run.id, "edited", "; ".join(changed[:5]))
-                continue
-            if took[run.id] > left:
+            elif took[run.id] > left:
                 why = f"it took {took[run.id] / 60:.0f} minutes: give --minutes"
                 yield Outcome(run.id, "not done", why)
-                continue
-            left -= took[run.id]
-            # The committed run stays in the copy for those that read it: this one goes beside.
-            source = notebook_path(copy, run.notebook)
-            name, value = next(iter((notebook_parameters(source) | run.parameters).items()))
-            again = run_notebook(copy, source, run.preset, run.name, {name: value})
-            printed, _ = manifest.without_times(read_json(runs / run.id / RESULTS))
-            pairs = list(leaves(printed, read_json(again / RESULTS)))
-            wrong = [pair for pair in pairs if not agree(*pair)]
-            said = [f"{place}: printed {x}, computed {y}" for place, x, y in wrong[:4]]
-            details = "; ".join([f"{len(pairs)} numbers compared", *said])
-            yield Outcome(run.id, "differs" if wrong else "agrees", details)
+            else:
+                left -= took[run.id]
+                # The committed run stays in the copy for those that read it: this one goes beside.
+                source = notebook_path(copy, run.notebook)
+                name, value = next(iter((notebook_parameters(source) | run.parameters).items()))
+                again = run_notebook(copy, source, run.preset, run.name, {name: value})
+                printed, _ = manifest.without_times(read_json(runs / run.id / RESULTS))
+                pairs = list(leaves(printed, read_json(again / RESULTS)))
+                wrong = [pair for pair in pairs if not agree(*pair)]
+                said = [f"{place}: printed {x}, computed {y}" for place, x, y in wrong[:4]]
+                details = "; ".join([f"{len(pairs)} numbers compared", *said])
+                yield Outcome(run.id, "differs" if wrong else "agrees", details)
 
 
 def agree(place: str, printed: Any, computed: Any) -> bool:

@@ -33,11 +33,9 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
         if installed(name).partition("+")[0] not in ("", version.partition("+")[0])
     ]
     if other:
-        yield (
-            "note",
-            f"other versions than tested, numbers may differ slightly: {', '.join(other)}; "
-            "for the tested ones: pip install -c constraints.txt -e '.[train,book]'",
-        )
+        what = f"other versions than tested, numbers may differ slightly: {', '.join(other)}"
+        how = "for the tested ones: pip install -c constraints.txt -e '.[train,book]'"
+        yield "note", f"{what}; {how}"
     yield "ok", "{cores} cores of {cpu}".format(**hardware())
     if installed("torch"):
         # Takes seconds, and only this line needs it.
@@ -52,12 +50,10 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
     # Notebooks run in the checkout's folder: a relative path starts there.
     folder = root / Path(os.environ.get("SPARSEJEPA_DATA", "")).expanduser() / "cifar100"
     if lacks := [s for s in ("train", "test") if not list(folder.glob(f"{s}*.parquet"))]:
-        yield (
-            "note",
-            f"data set cifar100: $SPARSEJEPA_DATA/cifar100 has no {' and no '.join(lacks)} Parquet "
-            "file, so it would come from the Hugging Face Hub (about 150 MB); the data set "
-            "objects is drawn on the spot and needs nothing",
-        )
+        what = f"$SPARSEJEPA_DATA/cifar100 has no {' and no '.join(lacks)} Parquet file"
+        then = "it would come from the Hugging Face Hub (about 150 MB)"
+        drawn = "the data set objects is drawn on the spot and needs nothing"
+        yield "note", f"data set cifar100: {what}, so {then}; {drawn}"
     else:
         yield "ok", "data set cifar100: local Parquet under $SPARSEJEPA_DATA"
     if not os.access(root, os.W_OK):

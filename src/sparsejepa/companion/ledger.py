@@ -6,10 +6,9 @@ p value is at most `ERROR_RATE`; else the claim stays untested, however suggesti
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
@@ -77,7 +76,7 @@ class Check(Entry):
     """
 
     what: Text  # the quantity in words
-    rule: Literal[SeedRule, IntervalRule, ExactRule]  # see `find`
+    rule: Literal[SeedRule, IntervalRule, ExactRule]  # see `decide`
     values: Address
     threshold: float  # in `unit`; the value itself for equal_within
     than: Address = ""  # of what is subtracted or compared with
@@ -182,61 +181,55 @@ def look_up(place: Any, key: str, where: str = "") -> Any:
     Of a list, a part is a position (-1 is the last), or `[L=2; method=jepa]`: the one entry with
     these values. ValueError: there is none; names the keys that exist at that place.
     """
-    parts = key.split(".")
+    parts, named = key.split("."), place if isinstance(place, Mapping) else {}
+    if isinstance(place, list):
+        named = {str(i): place[i] for i in range(-len(place), len(place))}
     for end in range(len(parts), 0, -1):
         part, rest = ".".join(parts[:end]), ".".join(parts[end:])
-        found = _named(place, part)
+        found = [named[part]] if part in named else []
+        if isinstance(place, list) and re.fullmatch(r"\[.*\]", part):
+            wanted = [pair.partition("=")[::2] for pair in part[1:-1].split("; ")]
+            rows = [row for row in place if isinstance(row, Mapping)]
+            found = [r for r in rows if all(str(r.get(name)) == value for name, value in wanted)]
         if len(found) == 1:
             return look_up(found[0], rest, f"{where}.{part}".strip(".")) if rest else found[0]
     there = ", ".join(map(str, place)) if isinstance(place, Mapping) else str(place)[:80]
     raise ValueError(f"no {parts[0]!r} in {where or 'the results'} (there: {there})")
 
 
-def _named(place: Any, part: str) -> list[Any]:
-    """What `part` names in `place`: nothing, one value, or several entries of a list."""
-    if isinstance(place, list) and re.fullmatch(r"\[.*\]", part):
-        wanted = [pair.partition("=")[::2] for pair in part[1:-1].split("; ")]
-        entries = [entry for entry in place if isinstance(entry, Mapping)]
-        return [e for e in entries if all(str(e.get(name)) == value for name, value in wanted)]
-    if isinstance(place, list):
-        place = {str(i): place[i] for i in range(-len(place), len(place))}
-    return [place[part]] if isinstance(place, Mapping) and part in place else []
+def value_at(runs: Path, address: str, seed: int | None = None) -> Any:
+    """What stands at an address, with `seed` for {seed}; the manifest's keys follow "manifest.".
 
-
-def value_at(runs: Path, address: str) -> Any:
-    """What stands at an address without {seed}; keys of the manifest come after "manifest.".
-
-    ValueError: no finished run in the folder `runs`, a damaged file, or no such key.
+    ValueError: no finished run in the folder `runs`, a damaged file, no such key, or a run of
+    another seed than its place says.
     """
-    run_id, _, key = address.partition(":")
-    folder = runs / run_id
+    run_id, _, key = address.replace(SEED, str(seed)).partition(":")
     try:
-        results = read_json(folder / "results.json")
-        return look_up({**results, "manifest": read_json(folder / "manifest.json")}, key)
+        made = read_json(runs / run_id / "results.json")
+        made["manifest"] = read_json(runs / run_id / "manifest.json")
+        found = look_up(made, key)
     except FileNotFoundError as error:
         lacks = f"needs the run {run_id}, which has no {Path(error.filename).name}"
         raise ValueError(f"{lacks}: make it by `{run_command(run_id)}`.") from error
     except ValueError as error:
         raise ValueError(f"cannot read {key!r} of {run_id}: {error}") from error
+    if SEED in address.partition(":")[0] and made["manifest"]["seed"] != seed:
+        other = made["manifest"]["seed"]
+        wrong = f"takes {run_id} for seed {seed}, but its manifest says {other}"
+        raise ValueError(f"{wrong}: make it again by `{run_command(run_id)}`.")
+    return found
 
 
 def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[float]:
     """A number for each seed; without {seed}, the list (or the one number) at the address.
 
     Where there is `{"value": number, ...}`, the number is its value. ValueError as `value_at`, or
-    for what is no number, or a run of another seed than its place says.
+    for what is no number.
     """
-    run_id = address.partition(":")[0]
-    for seed in seeds if SEED in run_id else ():
-        made = run_id.replace(SEED, str(seed))
-        if (found := value_at(runs, f"{made}:manifest.seed")) != seed:
-            wrong = f"takes {made} for seed {seed}, but its manifest says {found}"
-            raise ValueError(f"{wrong}: make it again by `{run_command(made)}`.")
     if SEED in address:
-        values = [value_at(runs, address.replace(SEED, str(seed))) for seed in seeds]
-    else:
-        found = value_at(runs, address)
-        values = found if isinstance(found, list) else [found]
+        values = [value_at(runs, address, seed) for seed in seeds]
+    elif not isinstance(values := value_at(runs, address), list):
+        values = [values]
     numbers = [value.get("value") if isinstance(value, dict) else value for value in values]
     # Of these types exactly: JSON's true would count as 1.
     if not numbers or not all(type(number) in (int, float) for number in numbers):
@@ -244,8 +237,7 @@ def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[floa
     return [float(number) for number in numbers]
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What one rule finds, before it is known how many comparisons are made."""
 
     holds: bool  # whether the estimate is on the claim's side of the threshold
@@ -255,47 +247,39 @@ class Finding:
     p: float | None = None  # two-sided, of the threshold being the truth; None as `interval`
 
 
-def mean_above(values: Sequence[float], threshold: float) -> Finding:
-    """The mean over seeds is above the threshold."""
-    if min(values) == max(values):
-        # Exactly, where the mean may be off by a rounding.
-        return interval_above(values[0], values[:1] * 2, len(values), threshold)
-    over = seed_interval(values, LEVEL)
-    return interval_above(fmean(values), (over.low, over.high), len(values), threshold)
+def decide(rule: str, values: Sequence[float], threshold: float, tolerance: float = 0.0) -> Finding:
+    """What a rule of `Check` finds in its numbers; ValueError if there are none.
 
-
-def interval_above(
-    value: float, interval: Sequence[float], seeds: int, threshold: float
-) -> Finding:
-    """A mean with its 95 % Student interval over `seeds` is above the threshold.
-
-    p is what the interval implies: its half width is the standard error times Student's quantile.
+    By an exact rule every value is where it belongs, and the estimate is the worst: for numbers in
+    which nothing was trained and chance plays no part that matters, as closed forms, quadrature,
+    estimates from many draws of a known law. By the others a mean over seeds is on its side. For an
+    interval rule the values are that mean, the ends of its 95 % Student interval, and its seeds. p
+    is what the interval implies: its half width is the standard error times Student's quantile.
     """
-    low, high = interval
-    holds = bool(value > threshold)
+    side = -1 if rule in ("at_most", "mean_below", "interval_below") else 1
+    if rule in get_args(ExactRule):
+        room = [side * (value - threshold) for value in values]
+        if rule == "equal_within":
+            room = [tolerance - abs(distance) for distance in room]
+        return Finding(min(room) >= 0, values[room.index(min(room))])
+    if rule in get_args(IntervalRule):
+        value, low, high, seeds = values
+    elif min(values) == max(values):
+        # Exactly, where the mean may be off by a rounding.
+        value, low, high, seeds = *values[:1] * 3, len(values)
+    else:
+        over = seed_interval(values, LEVEL)
+        value, low, high, seeds = fmean(values), over.low, over.high, len(values)
+    holds = bool(side * (value - threshold) > 0)
     if seeds < SEEDS_NEEDED:
-        return Finding(holds, value, seeds)
+        return Finding(holds, value, int(seeds))
     error = (high - low) / 2 / stats.t.ppf((1 + LEVEL) / 2, seeds - 1)
     # Seeds that agree to the last digit leave nothing to chance.
     p = 2 * stats.t.sf(abs((value - threshold) / error), seeds - 1) if error else value == threshold
-    return Finding(holds, value, seeds, (low, high), float(p))
+    return Finding(holds, value, int(seeds), (low, high), float(p))
 
 
-def exactly(rule: str, values: Sequence[float], threshold: float, tolerance: float = 0) -> Finding:
-    """By "at_least", "at_most" or "equal_within", every value is where it belongs.
-
-    For numbers in which nothing was trained and chance plays no part that matters: closed forms,
-    quadrature, estimates from many draws of a known law. The estimate is the worst value.
-    """
-    if rule == "equal_within":
-        worst = max(values, key=lambda value: abs(value - threshold))
-        return Finding(abs(worst - threshold) <= tolerance, worst)
-    worst = min(values) if rule == "at_least" else max(values)
-    return Finding(worst >= threshold if rule == "at_least" else worst <= threshold, worst)
-
-
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What one check found."""
 
     check: Check
@@ -320,8 +304,7 @@ class Result:
         return "holds" if self.finding.holds else "fails"
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     """A claim with its verdict."""
 
     claim: Claim
@@ -344,11 +327,10 @@ class Judgement:
         """Sentences; each fails the build."""
         found = [result.fault for result in self.results if result.fault]
         if self.verdict != self.claim.expected and not found:
-            found.append(
-                f"expects {self.claim.expected!r}, but its numbers say {self.verdict!r}"
-                f"{f' ({self.note})' if self.note else ''}: if they are right, correct the field "
-                f"expected, else make again {', '.join(self.runs) or 'its runs'}."
-            )
+            said = f"{self.verdict!r} ({self.note})" if self.note else repr(self.verdict)
+            wrong = f"expects {self.claim.expected!r}, but its numbers say {said}"
+            again = f"else make again {', '.join(self.runs) or 'its runs'}"
+            found = [f"{wrong}: if they are right, correct the field expected, {again}."]
         return tuple(f"{label(LEDGER)}, claim {self.claim.id!r}: it {fault}" for fault in found)
 
 
@@ -359,14 +341,12 @@ def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
     of what is called at adjusted p <= q, a share q is wrong, in expectation and at most; for
     comparisons that are independent or depend positively.
     """
-    found = [
-        [_measure(claim, check, ledger, runs) for check in claim.checks] for claim in ledger.claims
-    ]
+    found = [[_measure(c, check, ledger, runs) for check in c.checks] for c in ledger.claims]
     tried = [result.p for results in found for result in results if result.p is not None]
     adjusted = iter(stats.false_discovery_control(tried).tolist() if tried else [])
     judgements = []
     for claim, results in zip(ledger.claims, found, strict=True):
-        results = [r if r.p is None else replace(r, adjusted=next(adjusted)) for r in results]
+        results = [r if r.p is None else r._replace(adjusted=next(adjusted)) for r in results]
         parts = tuple(results[: len(claim.test)]), tuple(results[len(claim.test) :])
         judgements.append(Judgement(claim, *parts, *reach_verdict(claim, *parts)))
     return judgements
@@ -420,31 +400,26 @@ def _measure(claim: Claim, check: Check, ledger: Ledger, runs: Path) -> Result:
         if not read:
             return Result(check, None)
         sample = numbers_at(runs, f"{read[0]}:{check.sample}")[0] if check.sample else None
-        found = find(check, seeds, runs)
+        found = _find(check, seeds, runs)
         return Result(check, found, tuple(dict.fromkeys(read)), sample and int(sample))
     except ValueError as error:
         return Result(check, None, fault=str(error))
 
 
-def find(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
+def _find(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
     """What the check's rule finds; raises as `numbers_at`."""
-    series = [[check.scale * x for x in numbers_at(runs, a, seeds)] for a in check.addresses]
+    values, *than = [[check.scale * x for x in numbers_at(runs, a, seeds)] for a in check.addresses]
+    if than:
+        # Pair by pair of the same seed.
+        values = [a - b for a, b in zip(values, *than, strict=True)]
     if check.seed_count:
-        ends = [check.scale * x for x in numbers_at(runs, f"{check.values}.interval")]
-        (count,) = numbers_at(runs, f"{check.values.partition(':')[0]}:{check.seed_count}")
-        found = interval_above(series[0][0], ends, int(count), check.threshold)
-    elif check.seeds:
-        # Of a difference, pair by pair of the same seed.
-        paired = [a - b for a, b in zip(*series, strict=True)] if check.than else series[0]
-        found = mean_above(paired, check.threshold)
-    else:
-        return exactly(check.rule, series[0], check.threshold, check.tolerance)
-    if check.rule.endswith("_below"):
-        found = replace(found, holds=found.estimate < check.threshold)
+        values += [check.scale * x for x in numbers_at(runs, f"{check.values}.interval")]
+        values += numbers_at(runs, f"{check.values.partition(':')[0]}:{check.seed_count}")
+    found = decide(check.rule, values, check.threshold, check.tolerance)
     if check.unit == "%" and found.interval:
         # A share lies between 0 and 100, whatever Student says; p has used the whole interval.
         low, high = found.interval
-        found = replace(found, interval=(max(low, 0.0), min(high, 100.0)))
+        found = found._replace(interval=(max(low, 0.0), min(high, 100.0)))
     return found
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sparsejepa.training.artefacts import Trainings
 
 MANIFEST, RESULTS, TIMING = "manifest.json", "results.json", "timing.json"
+CERTIFICATES = "certificates.json"
 # Parts of a run that a certificate may cover alone: a training outlives a changed report of it.
 TRAINING, REPORT = "training", "report"
 TRAINING_SHA256 = "training_sha256"  # in a certificate: of the code that trains
@@ -52,31 +53,16 @@ def open_run(notebook: str, run_folder: str, parameters: MutableMapping[str, Any
         parameters: the notebook's `globals()`. Without a `run_folder`, those parameters that have
             their defaults get the values of the preset that `preset` names; on Colab of `colab`.
 
-    Raises:
-        KeyError: a parameter that the notebook declares is not in `parameters`.
-        FileNotFoundError: there is no checkout, or no such notebook or preset in it.
-        ValueError, OSError: another process holds the run's folder; it cannot be written.
+    KeyError: a parameter that the notebook declares is not in `parameters`; FileNotFoundError:
+    there is no checkout, or no such notebook or preset in it; ValueError: another process holds the
+    run's folder; OSError: it cannot be written.
     """
     root = repository_root()
     source = notebook_path(root, notebook)
-    if run_folder:
-        # The runner adds the rest; the folder is attempts/<preset>/<notebook>/<run>/run.
-        folder, facts = root / run_folder, {"preset": Path(run_folder).parts[-4]}
-    else:
-        folder, facts = _begin_by_hand(root, source, parameters)
-    in_use = {name: parameters[name] for name in notebook_parameters(source)}
-    return Run(root, source, folder, {**facts, "parameters": in_use})
-
-
-def _begin_by_hand(
-    root: Path, source: Path, parameters: MutableMapping[str, Any]
-) -> tuple[Path, Facts]:
-    """Gives a preset's values to parameters that have their defaults; the folder, and its facts."""
-    usual = notebook_parameters(source)
-    preset = parameters.get(PRESET, "")
+    usual, preset = notebook_parameters(source), parameters.get(PRESET, "")
     if not preset and "google.colab" in sys.modules:
         preset = "colab"
-    if preset not in ("", OWN):
+    if not run_folder and preset not in ("", OWN):
         given = values.preset_parameters(root, preset, source.stem)
         kept = {name: parameters[name] for name in given if parameters[name] != usual[name]}
         parameters.update(given | kept)
@@ -84,14 +70,19 @@ def _begin_by_hand(
         # The cell above shows other values.
         print("In use:", ", ".join(f"{name} = {parameters[name]!r}" for name in given))
     in_use = {name: parameters[name] for name in usual}
+    if run_folder:
+        # The runner adds the rest; the folder is attempts/<preset>/<notebook>/<run>/run.
+        facts = {"preset": Path(run_folder).parts[-4], "parameters": in_use}
+        return Run(root, source, root / run_folder, facts)
     changed = {n: v for n, v in in_use.items() if n != PRESET and v != usual[n]}
     folder = runs_root(root) / values.own_folder(source.stem, preset or "interactive", changed)
     if folder not in _held:
         # Until the kernel ends: two kernels would mix their files.
         (lock := locked(folder / ".lock")).__enter__()
         _held[folder] = lock
-    command = values.run_command(f"/{source.stem}/", in_use)
-    return folder, {"preset": OWN, "run": folder.name, "needs": {}, "command": command}
+    start = {"preset": OWN, "run": folder.name, "needs": {}}
+    start["command"] = values.run_command(f"/{source.stem}/", in_use)
+    return Run(root, source, folder, {**start, "parameters": in_use})
 
 
 class Run:
@@ -99,8 +90,7 @@ class Run:
 
     def __init__(self, root: Path, source: Path, folder: Path, facts: dict[str, Any]):
         self.folder = folder
-        self._root, self._preset = root, facts["preset"]
-        self._figures, self._times = {}, {}
+        self._root, self._runs, self._figures, self._times = root, runs_root(root), {}, {}
         # As it is now, when the kernel has read it: it may be edited during a long run.
         self._code = {"commit": provenance.commit(root), **provenance.code_of(root, source.stem)}
         self._facts = {"notebook": source.stem, **facts, **self._code}
@@ -112,8 +102,8 @@ class Run:
         # Imports torch, which a report of numbers alone does not need.
         from sparsejepa.training.artefacts import Trainings
 
-        own = runs_root(self._root) / self._preset / "trainings"
-        others = sorted(set(runs_root(self._root).glob("*/trainings")) - {own})
+        own = self._runs / self._facts["preset"] / "trainings"
+        others = sorted(set(self._runs.glob("*/trainings")) - {own})
         valid = functools.cache(lambda: valid_trainings(self._root))
         return Trainings(own, tuple(others), lambda folder: folder in valid(), self._code)
 
@@ -144,8 +134,9 @@ class Run:
         All randomness came from `seed`; `precision` is the arithmetic, as "fp32" or "bf16"; `data`
         are name, split, origin and pixel_sha256 of the image set (or of each in a list).
         """
-        used = list(dict.fromkeys(self.trainings.used)) if "trainings" in vars(self) else []
-        trained = sum(read_json(folder / TIMING)["training_seconds"] for folder in used)
+        read = self.trainings.used if "trainings" in vars(self) else []
+        used = {folder.relative_to(self._runs).as_posix(): folder for folder in read}
+        trained = sum(read_json(path / TIMING)["training_seconds"] for path in used.values())
         # Linux counts kibibytes, macOS bytes.
         memory = getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         times = {
@@ -156,7 +147,6 @@ class Run:
             "results": self._times,
         }
         write_json(self.folder / TIMING, times)
-        places = {folder.relative_to(runs_root(self._root)).as_posix(): folder for folder in used}
         manifest = {
             **self._facts,
             "seed": seed,
@@ -165,9 +155,7 @@ class Run:
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),
             "figures": [{"file": f"figures/{n}.png", "alt": a} for n, a in self._figures.items()],
-            "trainings": {
-                p: provenance.file_hashes(f, ("checkpoints",)) for p, f in places.items()
-            },
+            "trainings": {p: provenance.file_hashes(f, ("checkpoints",)) for p, f in used.items()},
         }
         cleaned = provenance.remove_local_paths(plain(manifest, "manifest"), self._root)
         # The runner seals once more, when the executed notebook lies here too.
@@ -195,10 +183,10 @@ def seal_run(folder: Path, manifest: Facts) -> None:
 
 def read_certificates(root: Path) -> dict[str, Any]:
     """Certificates by the run's id; raises ValueError where the file was edited by hand."""
-    path = runs_root(root) / "certificates.json"
+    path = runs_root(root) / CERTIFICATES
     content = read_json(path) if path.is_file() else seal({"certificates": {}})
     if content != seal(content):
-        wrong = f"{label(path)} is not what `sparsejepa certify` wrote"
+        wrong = f"book/runs/{CERTIFICATES} is not what `sparsejepa certify` wrote"
         raise ValueError(f"{wrong}: put the committed file back, or delete it and certify again.")
     return content["certificates"]
 
@@ -206,17 +194,17 @@ def read_certificates(root: Path) -> dict[str, Any]:
 def write_certificates(root: Path, certificates: Facts) -> None:
     """Replaces the file; raises OSError if it cannot be written."""
     content = seal({"certificates": dict(sorted(certificates.items()))})
-    write_json(runs_root(root) / "certificates.json", content)
+    write_json(runs_root(root) / CERTIFICATES, content)
 
 
-def certificate_of(root: Path, run_id: str) -> dict[str, Any] | None:
-    """The certificate that makes the run on disk valid for the code on disk."""
-    found = read_certificates(root).get(run_id)
-    if found is None or REPORT not in found["parts"]:
+def certificate_of(root: Path, run_id: str, code: Facts | None = None) -> dict[str, Any] | None:
+    """The certificate that makes the run on disk valid for `code`, else for that on disk."""
+    found = read_certificates(root).get(run_id, {"parts": ()})
+    if REPORT not in found["parts"]:
         return None
     # That of an earlier run of this name says nothing of the one that took its place.
     same = found.get("run_sha256") == read_json(runs_root(root) / run_id / MANIFEST)["sha256"]
-    code = provenance.code_of(root, run_id.split("/")[1])
+    code = provenance.code_of(root, run_id.split("/")[1]) if code is None else code
     return found if same and code.items() <= found["valid_for"].items() else None
 
 
@@ -225,14 +213,13 @@ def valid_trainings(root: Path) -> set[Path]:
 
     Code that does not train makes none of them invalid.
     """
-    runs, here = runs_root(root), code_sha256(root / "src" / "sparsejepa")
-    kept = {path.parent: read_json(path) for path in runs.glob("*/trainings/*/training.json")}
-    certified = set()
+    runs, here, certified = runs_root(root), code_sha256(root / "src" / "sparsejepa"), set()
     for certificate in read_certificates(root).values():
         same = certificate["valid_for"].get(TRAINING_SHA256) == here
         if same and TRAINING in certificate["parts"]:
             certified |= {runs / place for place in certificate.get("trainings", ())}
-    return {f for f, facts in kept.items() if facts["code_sha256"] == here or f in certified}
+    made = {path.parent: read_json(path) for path in runs.glob("*/trainings/*/training.json")}
+    return {f for f, facts in made.items() if facts["code_sha256"] == here or f in certified}
 
 
 def input_hashes(root: Path, run_id: str) -> dict[str, str]:
@@ -245,29 +232,14 @@ def input_hashes(root: Path, run_id: str) -> dict[str, str]:
     return {n: d for n, d in named.items() if n == RESULTS or n.endswith(".safetensors")}
 
 
-def finished_needs(root: Path, run: StudyRun) -> dict[str, dict[str, str]]:
-    """Content of what `run` reads of the runs that it needs: SHA-256 by file, for its manifest.
-
-    ValueError: one of them has not been run, or is stale.
-    """
-    for need in run.needs:
-        if reasons := staleness(root, need.id, need.parameters):
-            raise ValueError(
-                f"{run.notebook} needs {need.id}, but {reasons[0]}: run `sparsejepa reproduce "
-                f"--preset {run.preset}`, or `sparsejepa certify` where only code has changed."
-            )
-    return {need.id: input_hashes(root, need.id) for need in run.needs}
-
-
-def changed_parameters(
-    source: Path, manifest: Facts, parameters: Facts
-) -> dict[str, tuple[Any, Any]]:
-    """Parameters that a preset now gives another value than a run had: then and now, by name."""
+def changed_parameters(source: Path, manifest: Facts, parameters: Facts) -> list[str]:
+    """A sentence for each parameter that a preset now gives another value than a run had."""
     defaults = notebook_parameters(source)
     now = defaults | parameters
     # One that came since had its default; a certificate says that this changes nothing.
     then = defaults | {PRESET: manifest["preset"]} | manifest["parameters"]
-    return {name: (then[name], now[name]) for name in sorted(now) if then[name] != now[name]}
+    changed = [name for name in sorted(now) if then[name] != now[name]]
+    return [f"the parameter {n} was {then[n]!r} and is {now[n]!r} now" for n in changed]
 
 
 def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[str]:
@@ -284,8 +256,7 @@ def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[
         if reasons := provenance.edits(runs, run_id, manifest):
             return reasons
         if parameters is not None:
-            for name, (then, now) in changed_parameters(source, manifest, parameters).items():
-                reasons.append(f"the parameter {name} was {then!r} and is {now!r} now")
+            reasons += changed_parameters(source, manifest, parameters)
         for need, recorded in manifest["needs"].items():
             there = (runs / need / MANIFEST).is_file()
             if not there or input_hashes(root, need) != recorded:
@@ -293,7 +264,7 @@ def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[
         code = provenance.code_of(root, source.stem)
         names = {"library_tree": "src/sparsejepa", "notebook_sha256": label(source)}
         changed = " and ".join(name for key, name in names.items() if manifest[key] != code[key])
-        if changed and not certificate_of(root, run_id):
+        if changed and not certificate_of(root, run_id, code):
             reasons.append(f"{changed} changed since it was made, and no certificate covers that")
         return reasons
     except ValueError as error:
@@ -304,12 +275,10 @@ def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
     """The runs of a preset that have to be made, needed runs first, each with the reasons."""
     stale: dict[str, tuple[StudyRun, list[str]]] = {}
     for run in values.load_study(root, preset):
-        reasons = staleness(root, run.id, run.parameters)
-        needs = [need.id for need in run.needs]
-        path = runs_root(root) / run.id / MANIFEST
-        if not reasons and set(read_json(path)["needs"]) != set(needs):
+        reasons, needs = staleness(root, run.id, run.parameters), {need.id for need in run.needs}
+        if not reasons and {*read_json(runs_root(root) / run.id / MANIFEST)["needs"]} != needs:
             reasons.append("its inputs are other runs now")
-        reasons += [f"its input {need} has to be run" for need in needs if need in stale]
+        reasons += [f"its input {need} has to be run" for need in stale if need in needs]
         if reasons:
             stale[run.id] = (run, reasons)
     return list(stale.values())
@@ -320,12 +289,12 @@ def trains(root: Path, run: StudyRun, valid: set[Path]) -> bool:
 
     `valid` are those that `valid_trainings` lists. Any other parameter counts as another training.
     """
-    path, made = runs_root(root) / run.id / MANIFEST, {}
+    made, source = {}, notebook_path(root, run.notebook)
     # What is damaged is made again, as if it were not there.
     with contextlib.suppress(FileNotFoundError, ValueError):
-        made = read_json(path)
-    if not made.get("trainings"):
-        # What reads other runs reports of them; other notebooks train within.
-        return not run.needs
-    changed = changed_parameters(notebook_path(root, run.notebook), made, run.parameters)
-    return bool(changed) or not {runs_root(root) / place for place in made["trainings"]} <= valid
+        made = read_json(runs_root(root) / run.id / MANIFEST)
+    if trainings := made.get("trainings"):
+        kept = {runs_root(root) / place for place in trainings} <= valid
+        return not kept or bool(changed_parameters(source, made, run.parameters))
+    # What reads other runs reports of them; other notebooks train within.
+    return not run.needs

@@ -11,9 +11,8 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
@@ -42,26 +41,20 @@ def notebook_parameters(notebook: Path) -> dict[str, Value]:
     if not notebook.is_file():
         others = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb"))) or "none"
         raise FileNotFoundError(f"{label(notebook)} does not exist; there are: {others}.")
-    cells = [
-        "".join(cell["source"])
-        for cell in read_json(notebook)["cells"]
-        if "parameters" in cell.get("metadata", {}).get("tags", [])
-    ]
+    tagged = [(c["metadata"].get("tags", []), c["source"]) for c in read_json(notebook)["cells"]]
+    cells = ["".join(source) for tags, source in tagged if "parameters" in tags]
     found = {}
-    # Commands of IPython are no parameters.
-    for line in re.sub(r"(?m)^\s*[%!].*", "", "\n".join(cells)).splitlines():
+    for line in "\n".join(cells).splitlines():
+        # Commands of IPython are no parameters.
+        if re.match(r"\s*([#%!]|$)", line):
+            continue
         try:
-            for statement in ast.parse(line).body:
-                match statement:
-                    case ast.AnnAssign(ast.Name(name), ast.Name(kind), ast.expr() as value):
-                        found[name] = _typed(kind, ast.literal_eval(value))
-                    case _:
-                        raise ValueError
+            ((name, kind, value),) = re.findall(r"^(\w+)\s*:\s*(\w+)\s*=(.+)", line)
+            found[name] = _typed(kind, ast.literal_eval(value))
         except (SyntaxError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"{label(notebook)}: write the parameter line '{line}' as name: type = default, a "
-                f"plain value of one of the types {', '.join(TYPES)}."
-            ) from error
+            how = f"name: type = default, a plain value of one of the types {', '.join(TYPES)}"
+            wrong = f"{label(notebook)}: write the parameter line '{line}' as {how}."
+            raise ValueError(wrong) from error
     if len(cells) != 1 or found.pop(RUN_FOLDER, None) != "":
         wanted = f"must have one cell tagged 'parameters', with a line {RUN_FOLDER}: str = \"\""
         raise ValueError(f"{label(notebook)} {wanted}.")
@@ -99,9 +92,8 @@ def check_parameters(notebook: Path, given: Mapping[str, Any], where: str = "") 
 
 def parse_overrides(notebook: Path, assignments: list[str]) -> dict[str, Value]:
     """Parses `name=value` as typed on a command line; raises as `check_parameters`."""
-    for assignment in assignments:
-        if "=" not in assignment:
-            raise ValueError(f"Write a parameter as name=value, not {assignment!r}.")
+    if wrong := [assignment for assignment in assignments if "=" not in assignment]:
+        raise ValueError(f"Write a parameter as name=value, not {wrong[0]!r}.")
     return check_parameters(notebook, dict(a.split("=", 1) for a in assignments))
 
 
@@ -140,8 +132,7 @@ class Section(BaseModel, extra="forbid"):
     runs: dict[RunName, dict[str, str]] = {}
 
 
-@dataclass(frozen=True)
-class StudyRun:
+class StudyRun(NamedTuple):
     """One named run of a preset."""
 
     preset: str  # the preset's name, as "reference"

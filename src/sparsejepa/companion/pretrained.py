@@ -25,7 +25,6 @@ class Pretrained:
     encoder: Encoder  # frozen, in evaluation mode
     results: dict[str, Any]  # its results.json
     folder: Path  # of the run: which test images its probes got right
-    training: Path  # of its training: column norms
 
 
 def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrained]:
@@ -34,44 +33,32 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
     "own" is for all that were started by hand or with parameters of one's own, "" for the committed
     ones. Of a preset whose named runs are not there, it is those started by hand under it.
 
-    Raises:
-        FileNotFoundError: there is no such run.
-        ValueError: one of them has not been run or is stale; a file of weights is damaged.
+    FileNotFoundError: there is no such run; ValueError: one of them has not been run or is stale,
+    or a file of weights is damaged.
     """
     root, preset, found = repository_root(), preset or COMMITTED, []
-    runs = runs_root(root)
-    for run_id, parameters in _named(root, preset).items():
+    runs, study = runs_root(root), [] if preset == OWN else load_study(root, preset)
+    sought = {run.id: run.parameters for run in study if run.notebook == "01_pretrain"}
+    if not any((runs / run_id / MANIFEST).is_file() for run_id in sought):
+        by_hand = sorted(runs.glob(f"{OWN}/01_pretrain/*/{MANIFEST}"))
+        under = [p for p in by_hand if preset in (OWN, read_json(p)["parameters"].get(PRESET))]
+        # Own runs have any parameters.
+        sought = {p.parent.relative_to(runs).as_posix(): None for p in under} or sought
+    for run_id, parameters in sought.items():
         if reasons := staleness(root, run_id, parameters):
-            raise ValueError(
-                f"The run {run_id} cannot be read: {reasons[0]}. Run 01_pretrain with preset "
-                f"{preset!r} first: by hand, on Colab with the same drive, or by "
-                "`sparsejepa reproduce`."
-            )
+            wrong = f"The run {run_id} cannot be read: {reasons[0]}"
+            how = "by hand, on Colab with the same drive, or by `sparsejepa reproduce`"
+            raise ValueError(f"{wrong}. Run 01_pretrain with preset {preset!r} first: {how}.")
         folder = runs / run_id
         results, manifest = read_json(folder / RESULTS), read_json(folder / MANIFEST)
         method, seed = results["method"], manifest["seed"]
         if not methods or method in methods:
-            training = runs / next(iter(manifest["trainings"]))
-            encoder = load_training(training).encoder
-            found.append(Pretrained(folder.name, method, seed, encoder, results, folder, training))
+            encoder = load_training(runs / next(iter(manifest["trainings"]))).encoder
+            found.append(Pretrained(folder.name, method, seed, encoder, results, folder))
     if not found:
-        sought = f"pretraining run of {' or '.join(methods) or 'any method'} in preset {preset!r}"
-        raise FileNotFoundError(f"There is no {sought}: run 01_pretrain first.")
+        which = f"pretraining run of {' or '.join(methods) or 'any method'} in preset {preset!r}"
+        raise FileNotFoundError(f"There is no {which}: run 01_pretrain first.")
     return sorted(found, key=lambda run: (run.method, run.seed))
-
-
-def _named(root: Path, preset: str) -> dict[str, dict[str, Any] | None]:
-    """Ids of a preset's pretraining runs, with their parameters; own runs have any."""
-    runs, study = runs_root(root), [] if preset == OWN else load_study(root, preset)
-    named = {run.id: run.parameters for run in study if run.notebook == "01_pretrain"}
-    if any((runs / run_id / MANIFEST).is_file() for run_id in named):
-        return named
-    by_hand = {
-        path.parent.relative_to(runs).as_posix(): None
-        for path in sorted(runs.glob(f"{OWN}/01_pretrain/*/{MANIFEST}"))
-        if preset in (OWN, read_json(path)["parameters"].get(PRESET))
-    }
-    return by_hand or named
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:

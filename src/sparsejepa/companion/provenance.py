@@ -128,10 +128,8 @@ def edits(runs: Path, run_id: str, manifest: Mapping[str, Any]) -> list[str]:
 
 def installed(distribution: str) -> str:
     """Its version, "" where it is not there."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    found = importlib.metadata.distributions(name=distribution)
+    return next((one.version for one in found), "")
 
 
 def versions() -> dict[str, str]:
@@ -147,8 +145,8 @@ def hardware() -> dict[str, Any]:
     named = re.search(r"^model name[^:\n]*:(.*)$", text, re.MULTILINE)
     cpu = named[1].strip() if named else platform.processor() or platform.machine()
     # Containers and clusters limit the cores of a process.
-    limited = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
+    usable = getattr(os, "sched_getaffinity", lambda process: range(os.cpu_count() or 1))
+    cores = len(usable(0))
     facts = {"system": platform.system(), "cpu": cpu, "cores": cores, "gpus": []}
     if torch := sys.modules.get("torch"):
         facts["threads"] = torch.get_num_threads()
@@ -175,12 +173,10 @@ def remove_local_paths(value: Any, root: Path, also: Mapping[str, str] | None = 
         # IPython shortens paths in tracebacks itself.
         general[f"~/{root.relative_to(home)}"] = "."
     general |= also or {}
-    for path in sorted(general, key=len, reverse=True):
-        if len(path) > 1:
-            # Where it is a whole path, not a part of a longer name.
-            whole, name = r"(?<![\w.~-])" + re.escape(path), general[path]
-            value = re.sub(whole + "/", "" if name == "." else f"{name}/", value)
-            value = re.sub(whole + r"(?![\w-]|\.\w)", name, value)
+    paths = "|".join(re.escape(p) for p in sorted(general, key=len, reverse=True) if len(p) > 1)
+    # Where it is a whole path, not a part of a longer name.
+    whole = rf"(?<![\w.~-])({paths})(/|(?![\w-]|\.\w))"
+    value = re.sub(whole, lambda found: (general[found[1]] + found[2]).removeprefix("./"), value)
     # The folders below a temporary one may carry a user's name.
     temporary = "|".join({re.escape(tempfile.gettempdir()), "/tmp"})
     return re.sub(rf"(?<![\w.~-])(?:{temporary})/(?:[^\s/'\"<>:,)]+/)*", "", value)

@@ -7,28 +7,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
 from sparsejepa.atomic_files import locked
-from sparsejepa.companion import parameters, provenance
+from sparsejepa.companion import manifest, parameters, provenance
 from sparsejepa.companion.files import label, read_json, write_json
-from sparsejepa.companion.manifest import MANIFEST, RunFailed, finished_needs, seal_run
-from sparsejepa.companion.parameters import RUN_FOLDER, StudyRun, Value
+from sparsejepa.companion.manifest import MANIFEST, Facts, RunFailed, seal_run
+from sparsejepa.companion.parameters import RUN_FOLDER, StudyRun
 from sparsejepa.companion.provenance import notebook_path, runs_root
 
 
 def run_notebook(
-    root: Path,
-    notebook: str | Path,
-    preset: str,
-    run: str = "",
-    overrides: Mapping[str, Any] | None = None,
+    root: Path, notebook: str | Path, preset: str, run: str = "", overrides: Facts | None = None
 ) -> Path:
     """Runs a notebook and puts the finished run in its folder, which it returns.
 
@@ -36,11 +30,9 @@ def run_notebook(
     `overrides`. A named run without overrides goes to `<preset>/<notebook>/<run>`, any other to
     `own/<notebook>/...`, both below `book/runs`. An earlier run stays till the new one is whole.
 
-    Raises:
-        ValueError: an unknown run or parameter, an ill-typed value, a needed run that is missing
-            or stale, a committed preset with uncommitted code.
-        RunFailed: the notebook raised an error; `failed.ipynb` shows it.
-        OSError: no such notebook or preset; something cannot be written.
+    ValueError: an unknown run or parameter, an ill-typed value, a needed run that is missing or
+    stale, a committed preset with uncommitted code; RunFailed: the notebook raised an error, which
+    `failed.ipynb` shows; OSError: no such notebook or preset, or something cannot be written.
     """
     source, needs, base = notebook_path(root, notebook), {}, preset
     overrides = parameters.check_parameters(source, overrides or {})
@@ -48,12 +40,15 @@ def run_notebook(
         study = parameters.load_study(root, preset)
         runs = {one.name: one for one in study if one.notebook == source.stem}
         if run not in runs:
-            there = ", ".join(runs) or "none"
-            raise ValueError(
-                f"presets/{preset}.yml has no run {run!r} of {source.stem}; its runs are {there}."
-            )
-        base = f"{preset}-{run}"
-        given, needs = runs[run].parameters, finished_needs(root, runs[run])
+            lacks = f"presets/{preset}.yml has no run {run!r} of {source.stem}"
+            raise ValueError(f"{lacks}; its runs are {', '.join(runs) or 'none'}.")
+        given, base = runs[run].parameters, f"{preset}-{run}"
+        for need in runs[run].needs:
+            if reasons := manifest.staleness(root, need.id, need.parameters):
+                wrong = f"{source.stem} needs {need.id}, but {reasons[0]}"
+                how = f"run `sparsejepa reproduce --preset {preset}`, or `sparsejepa certify`"
+                raise ValueError(f"{wrong}: {how} where only code has changed.")
+            needs[need.id] = manifest.input_hashes(root, need.id)
     else:
         given = parameters.preset_parameters(root, preset, source.stem)
     folder = parameters.own_folder(source.stem, base, overrides)
@@ -61,11 +56,9 @@ def run_notebook(
         folder = Path(preset, source.stem, run)
         committed = provenance.git(root, "ls-files", "--", f"book/runs/{preset}")
         if committed and (changed := provenance.uncommitted_code(root)):
-            raise ValueError(
-                f"Runs of preset {preset!r} are committed and name their commit, but {changed[0]} "
-                "is not committed: commit src/ and notebooks/, or give a parameter to make a run "
-                "of your own."
-            )
+            kept = f"Runs of preset {preset!r} are committed and name their commit"
+            how = "commit src/ and notebooks/, or give a parameter to make a run of your own"
+            raise ValueError(f"{kept}, but {changed[0]} is not committed: {how}.")
     command = parameters.run_command(f"{preset}/{source.stem}/{run}", overrides)
     start = {"preset": folder.parts[0], "run": folder.name, "needs": needs, "command": command}
     attempt, run_folder = runs_root(root) / "attempts" / folder, runs_root(root) / folder
@@ -114,9 +107,7 @@ class _ThisPython(AsyncKernelManager):
     )
 
 
-def _execute(
-    root: Path, source: Path, working: Path, run_folder: Path, given: Mapping[str, Value]
-) -> None:
+def _execute(root: Path, source: Path, working: Path, run_folder: Path, given: Facts) -> None:
     """Executes the notebook into `executed.ipynb`, relaying what it prints."""
     # papermill is slow to import, and reading presets does not need it.
     import papermill
@@ -126,9 +117,6 @@ def _execute(
     place, final = (folder.relative_to(root).as_posix() for folder in (working, run_folder))
     # Two runs may share a terminal.
     name, counted, error = "/".join(run_folder.parts[-2:]), itertools.count(1), ""
-
-    def say_which_cell(**_: Any) -> None:
-        print(f"{name}: cell {next(counted)}", file=sys.stderr, flush=True)
 
     try:
         papermill.execute_notebook(
@@ -144,7 +132,7 @@ def _execute(
             # One stream a cell, and of a progress bar its last frame.
             coalesce_streams=True,
             kernel_manager_class=_ThisPython,
-            on_cell_execute=say_which_cell,
+            on_cell_execute=lambda **_: print(f"{name}: cell {next(counted)}", file=sys.stderr),
         )
     except papermill.PapermillExecutionError as failure:
         text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", failure.evalue).split())
@@ -162,10 +150,8 @@ def _execute(
             write_json(output, content)
     if error:
         os.replace(output, failed)
-        raise RunFailed(
-            f"{label(source)} failed {error} (see {failed.relative_to(root)}; an earlier "
-            "run is as it was, and the same command goes on from the last checkpoint)."
-        )
+        kept = "an earlier run is as it was, and the same command goes on from the last checkpoint"
+        raise RunFailed(f"{label(source)} failed {error} (see {failed.relative_to(root)}; {kept}).")
 
 
 def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None:
