@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.manifest import MANIFEST, RESULTS, staleness
 from sparsejepa.companion.parameters import OWN, PRESET, load_study
@@ -23,6 +26,7 @@ class Pretrained:
     method: str  # as "sparsejepa"
     seed: int  # of initial weights, data order, crops and masks
     encoder: Encoder  # frozen, in evaluation mode
+    projection: Float[Tensor, "p d"] | None  # of tokens to the predictor's input, where it is kept
     results: dict[str, Any]  # its results.json
     folder: Path  # of the run: which test images its probes got right
 
@@ -53,8 +57,9 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
         results, manifest = read_json(folder / RESULTS), read_json(folder / MANIFEST)
         method, seed = results["method"], manifest["seed"]
         if not methods or method in methods:
-            encoder = load_training(runs / next(iter(manifest["trainings"]))).encoder
-            found.append(Pretrained(folder.name, method, seed, encoder, results, folder))
+            training = load_training(runs / next(iter(manifest["trainings"])))
+            network = training.encoder, training.projection
+            found.append(Pretrained(folder.name, method, seed, *network, results, folder))
     if not found:
         which = f"pretraining run of {' or '.join(methods) or 'any method'} in preset {preset!r}"
         raise FileNotFoundError(f"There is no {which}: run 01_pretrain first.")
