@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped
-from safetensors.torch import load_file
 from scipy.special import ndtri
 from scipy.stats import multivariate_t
 from torch import Tensor
@@ -171,7 +170,7 @@ def measure_runs(
     """
     cells, totals = {}, {}
     for run in runs:
-        reads = read_groups(load_file(run.training / "groups.safetensors")["norms"])
+        reads = read_groups(run.training.norms)
         before = Encoder(run.encoder.config, generator(run.seed, "initial encoder")).eval()
         for name, method, encoder in (
             (run.name, run.method, run.encoder),

@@ -4,16 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.manifest import MANIFEST, RESULTS, staleness
 from sparsejepa.companion.parameters import OWN, PRESET, load_study
 from sparsejepa.companion.provenance import repository_root, runs_root
 from sparsejepa.model.vit import Encoder
 from sparsejepa.randomness import generator
-from sparsejepa.training.artefacts import load_training
+from sparsejepa.training.artefacts import Training, load_training
 
 COMMITTED = "reference"  # the preset whose runs are in every clone
 
@@ -25,10 +22,14 @@ class Pretrained:
     name: str  # of the run, as "sparsejepa-seed0"
     method: str  # as "sparsejepa"
     seed: int  # of initial weights, data order, crops and masks
-    encoder: Encoder  # frozen, in evaluation mode
-    projection: Float[Tensor, "p d"] | None  # of tokens to the predictor's input, where it is kept
+    training: Training  # with its encoder and what the predictor reads of it
     results: dict[str, Any]  # its results.json
     folder: Path  # of the run: which test images its probes got right
+
+    @property
+    def encoder(self) -> Encoder:
+        """Frozen, in evaluation mode."""
+        return self.training.encoder
 
 
 def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrained]:
@@ -58,8 +59,7 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
         method, seed = results["method"], manifest["seed"]
         if not methods or method in methods:
             training = load_training(runs / next(iter(manifest["trainings"])))
-            network = training.encoder, training.projection
-            found.append(Pretrained(folder.name, method, seed, *network, results, folder))
+            found.append(Pretrained(folder.name, method, seed, training, results, folder))
     if not found:
         which = f"pretraining run of {' or '.join(methods) or 'any method'} in preset {preset!r}"
         raise FileNotFoundError(f"There is no {which}: run 01_pretrain first.")
