@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sparsejepa.data.image_set import ImageSet
+from sparsejepa.data.image_set import ImageSet, load_image_set
 from sparsejepa.intervals import Estimate, Interval
 
 
@@ -18,6 +18,14 @@ def stored(found: Any) -> dict[str, Any]:
         return kept | ({"seeds": found.seeds, "basis": found.basis} if of_seeds else {})
     cells = found if isinstance(found, dict) else vars(found)
     return {key: stored(cell) for key, cell in cells.items()}
+
+
+def first_split(name: str, split: str, other: str) -> ImageSet:
+    """A split of a local set, or the `other` where that is missing; raises as `load_image_set`."""
+    try:
+        return load_image_set(name, split)
+    except FileNotFoundError:
+        return load_image_set(name, other)
 
 
 def provenance(sets: Iterable[ImageSet]) -> list[dict[str, str]]:

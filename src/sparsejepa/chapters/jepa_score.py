@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
+from sparsejepa.chapters import first_split
 from sparsejepa.chapters.probes import augmented_views
 from sparsejepa.data.batches import to_unit
-from sparsejepa.data.image_set import load_image_set
 from sparsejepa.density.detectors import Fit, mahalanobis
 from sparsejepa.density.jepa_score import EPS, JepaScore, Map, combine_views, jepa_score
 from sparsejepa.density.separation import Separation, rank_correlation, separation
@@ -196,10 +196,7 @@ def outlier_set(name: str, size: int, count: int, seed: int) -> Images:
     Images of another size are resized: being smoother or sharper than the images that an encoder
     knows is part of what makes such a set easy to tell.
     """
-    try:
-        images = load_image_set(name, "test").images
-    except FileNotFoundError:
-        images = load_image_set(name, "train").images
+    images = first_split(name, "test", "train").images
     # Sets may be in the order of their classes.
     order = torch.randperm(len(images), generator=generator(seed, "outlier order", name))
     return resized(images[order[:count]], size)
@@ -416,28 +413,24 @@ def elsewhere(
     `combine_views`. `projection` maps tokens to the predictor's input; without it that place is
     missing. `base` is the score of the images themselves.
     """
-    layer = nn.Linear(*projection.T.shape, bias=False) if projection is not None else None
-    if layer:
+    shown = [to_unit(augmented_views(x, views, seed)[0]) for x in (data, *outliers.values())]
+    null = {"null_directions": base.null_directions}
+    of_crops = [jepa_score(encoder, x, **null).score.view(-1, views).T for x in shown]
+    scores = {f"encoder, {views} crops": [combine_views(found) for found in of_crops]}
+    if projection is not None:
+        layer = nn.Linear(*projection.T.shape, bias=False)
         layer.load_state_dict({"weight": projection})
         at_predictor = nn.Sequential(encoder, layer).eval()
-        null = jepa_score(at_predictor, to_unit(data)).null_directions
-
-    def scores(images: Images) -> dict[str, Float[Tensor, "B"]]:
-        crops = to_unit(augmented_views(images, views, seed)[0])
-        of_crops = jepa_score(encoder, crops, null_directions=base.null_directions).score
-        found = {f"encoder, {views} crops": combine_views(of_crops.view(-1, views).T)}
-        if layer:
-            there = jepa_score(at_predictor, to_unit(images), null_directions=null)
-            found["predictor's input"] = there.score
-        return found
-
-    of_data, *others = (scores(images) for images in (data, *outliers.values()))
+        of_data = jepa_score(at_predictor, to_unit(data))
+        null = {"null_directions": of_data.null_directions}
+        others = [jepa_score(at_predictor, to_unit(x), **null).score for x in outliers.values()]
+        scores["predictor's input"] = [of_data.score, *others]
     return {
         place: {
-            kind: separation(score.numpy(), found[place].numpy(), seed).auroc
+            kind: separation(of_data.numpy(), found.numpy(), seed).auroc
             for kind, found in zip(outliers, others, strict=True)
         }
-        for place, score in of_data.items()
+        for place, (of_data, *others) in scores.items()
     }
 
 

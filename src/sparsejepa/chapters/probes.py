@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from sparsejepa.chapters import first_split
 from sparsejepa.data.batches import crop_and_resize, draw_crops, draw_flips
-from sparsejepa.data.image_set import ImageSet, load_image_set
+from sparsejepa.data.image_set import ImageSet
 from sparsejepa.probing.evaluate import low_level_labels
 from sparsejepa.probing.features import TrainY, pooled_features
 from sparsejepa.randomness import generator
@@ -23,10 +24,7 @@ def small_set(folder: str) -> tuple[ImageSet, dict[str, TrainY]]:
 
     Count and distance where it has a count, else its first label. Raises as `load_image_set`.
     """
-    try:
-        images = load_image_set(folder, "train")
-    except FileNotFoundError:
-        images = load_image_set(folder, "test")
+    images = first_split(folder, "train", "test")
     if "count" in images.factors | images.labels:
         return images, low_level_labels(images)
     return images, dict([next(iter(images.labels.items()))])
