@@ -132,9 +132,7 @@ def _rows(
     """A row for every image: that of its content in `scored`, or a new one."""
     encoder = backbone.embedding().to("cuda" if torch.cuda.is_available() else "cpu")
     waiting: list[tuple[Row, Tensor]] = []
-    for left, (path, read) in enumerate(
-        tqdm(images.items(), unit="image", desc=MARK), -len(images)
-    ):
+    for path, read in tqdm(images.items(), unit="image", desc=MARK):
         row: Row = dict.fromkeys(SCHEMA.names) | {"path": path}
         try:
             encoded = read()
@@ -146,9 +144,11 @@ def _rows(
                 waiting.append((row, backbone.prepare(image)))
         except (OSError, ValueError) as error:
             yield row | {"note": f"skipped: {error}"}
-        if waiting and (left == -1 or len(waiting) == max(FIRST, options["batch_size"])):
+        if len(waiting) == max(FIRST, options["batch_size"]):
             yield from _scored(waiting, encoder, settings, **options)
             waiting = []
+    if waiting:
+        yield from _scored(waiting, encoder, settings, **options)
 
 
 def _scored(

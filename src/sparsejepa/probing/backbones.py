@@ -64,11 +64,11 @@ class Backbone(nn.Module):
         if tokens.ndim == 4:
             last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
             return tokens.flatten(1, 2) if last else tokens.flatten(2).transpose(1, 2)
-        # A network that does not say how many tokens stand before the patches: those fill a grid.
-        count = tokens.shape[1]
-        grids = {-(-height // r) * -(-width // r) for r in range(1, min(self.size))} - {1}
-        prefix = next((prefix for prefix in (0, 1, 2) if count - prefix in grids), None)
-        prefix = getattr(self.network, "num_prefix_tokens", prefix)
+        prefix, count = getattr(self.network, "num_prefix_tokens", None), tokens.shape[1]
+        if prefix is None:
+            # It does not say how many tokens stand before the patches: those fill a grid.
+            grids = {-(-height // r) * -(-width // r) for r in range(1, min(self.size))} - {1}
+            prefix = next((prefix for prefix in (0, 1, 2) if count - prefix in grids), None)
         if prefix is None:
             raise ValueError(f"{self.name} has {count} tokens, no grid of patches: choose another.")
         return tokens[:, prefix:]
