@@ -45,11 +45,15 @@ IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "PyYAML": "yaml"}
 # IPython and google.colab are there by being Colab.
 PRESENT = {*sys.stdlib_module_names, "sparsejepa", "IPython", "google"}
 PRESENT |= {IMPORTED_AS.get(package, package) for package in COLAB}
+# What every notebook begins by installing.
+call = re.search(r'"pip install -q --no-deps( [^"]*)"', (ROOT / "notebooks/colab.py").read_text())
+INSTALLED = {name.replace("-", "_") for name in re.findall(r" ([A-Za-z][\w-]+)", call[1])}
+PRESENT |= INSTALLED
 # Run and build the book: not on Colab, so only where a notebook does not get to.
 ORCHESTRATION = {"papermill", "snakemake", "jupyter_book", "nbformat", "nbclient", "jupyter_client"}
 
 
-def missing(source: str, *, installed: set[str]) -> set[str]:
+def missing(source: str) -> set[str]:
     """Packages that the code imports, inside functions too, and Colab lacks."""
     names = set()
     for node in ast.walk(ast.parse(source)):
@@ -57,14 +61,7 @@ def missing(source: str, *, installed: set[str]) -> set[str]:
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             names.add(str(node.module))
-    return {name.split(".")[0] for name in names} - PRESENT - installed
-
-
-def installed_by(first_cell: str) -> set[str]:
-    """Packages that the call of pip in a notebook's first cell names."""
-    call = re.search(r'pip install\b([^"\n]*)', first_cell)
-    names = re.findall(r"(?<![\w/.-])[A-Za-z][\w-]+", call[1]) if call else []
-    return {name.replace("-", "_") for name in names}
+    return {name.split(".")[0] for name in names} - PRESENT
 
 
 def test_colab_has_supported_versions():
@@ -84,23 +81,18 @@ def test_a_notebook_imports_only_what_colab_has(name: str):
 
     That says --no-deps, so that nothing moves; a dependency that Colab lacks is named beside.
     """
-    cells = notebook_sources()[name]
-    installed = installed_by(cells[0])
-    assert "--no-deps" in cells[0] and {"jaxtyping"} <= installed
-    for cell in cells:
-        assert missing(without_magics(cell), installed=installed) == set()
-    for package in installed:
+    for cell in notebook_sources()[name]:
+        assert missing(without_magics(cell)) == set()
+    for package in INSTALLED:
         needed = [Requirement(line) for line in distribution(package).requires or []]
-        always = {r.name.replace("-", "_") for r in needed if not r.marker}
-        assert always <= installed | PRESENT, package
+        assert {r.name.replace("-", "_") for r in needed if not r.marker} <= PRESENT, package
 
 
 def test_only_the_companion_and_the_command_line_run_notebooks():
     """Everything else imports what Colab has, or jaxtyping, which the notebooks install."""
     for path in SRC.rglob("*.py"):
-        orchestrates = path.parent.name == "companion" or path.name == "cli.py"
-        absent = missing(path.read_text(), installed={"jaxtyping"})
-        assert absent <= (ORCHESTRATION if orchestrates else set()), path.relative_to(SRC)
+        may = ORCHESTRATION if path.parent.name == "companion" or path.name == "cli.py" else set()
+        assert missing(path.read_text()) <= may, path.relative_to(SRC)
 
 
 def test_notebooks_begin_without_what_runs_them():

@@ -86,13 +86,13 @@ def test_a_line_stands_at_its_values_with_its_intervals():
 
 
 def test_runs_are_drawn_over_epochs():
-    """Each run in the colour of its method."""
+    """Each run in its colour."""
     history = [{"epoch": 1, "knn": 40.0}, {"epoch": 2, "knn": 30.0}]
-    for histories, method in (({"": history}, "jepa"), ({"R2": history}, "sparsejepa-r2")):
-        figure = plots.curves(histories, {"knn": "kNN, %"}, {"R2": "sparsejepa-r2"})
+    for histories, color in (({"": history}, plots.COLORS["jepa"]), ({"R2": history}, "red")):
+        figure = plots.curves(histories, {"knn": "kNN, %"}, {"R2": "red"})
         (line,) = figure.axes[0].lines
         assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], [40, 30])
-        assert line.get_color() == plots.method_color(method)
+        assert line.get_color() == color
 
 
 def test_a_small_norm_is_no_exact_zero_in_the_matrix():

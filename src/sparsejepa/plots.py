@@ -163,23 +163,23 @@ def line_panels(
     return figure
 
 
-def curves(histories: Mapping[str, History], panels: Names, methods: Names | None = None) -> Figure:
+def curves(histories: Mapping[str, History], panels: Names, colors: Mapping[str, Any]) -> Figure:
     """A panel a measure, over epochs, a line a run.
 
     Args:
         histories: run -> its history, an entry an epoch.
         panels: key of the entries -> label.
-        methods: run -> the method whose colour it has.
+        colors: run -> its colour; JEPA's if it has none.
     """
     lines = {label: [] for label in panels.values()}
     for index, (name, history) in enumerate(histories.items()):
-        color = method_color((methods or {}).get(name, "jepa"))
+        style = MARKERS[index % len(MARKERS)] + ("-", "--", "-.", ":")[index % 4]
         # Later lines are thinner: where runs coincide, the earlier ones show behind them.
-        look = MARKERS[index] + ("-", "--", "-.", ":")[index % 4], 0.8 + 2.4 / (1 + index)
+        look = colors.get(name, COLORS["jepa"]), name, style, 0.8 + 2.4 / (1 + index)
         epochs = [entry["epoch"] for entry in history]
         for key, label in panels.items():
             values = [entry[key] for entry in history]
-            lines[label].append(Line(epochs, values, color, name, *look))
+            lines[label].append(Line(epochs, values, *look))
     figure = line_panels(lines, "epoch", "", below=len(histories) > 1)
     for axis in figure.axes:
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -52,3 +52,12 @@ def keep(path: Path, rows: list[tuple[str, ...]]) -> None:
         if new:
             writer.writerow(("Benchmark", "Way", "Per second", "Ratio", "Measured"))
         writer.writerows((*row, measured) for row in rows)
+
+
+def show(header: list[str], rows: list[list[str]], name: str) -> None:
+    """Prints a table, and keeps it as file `name` beside the book's table of benchmarks."""
+    for row in (header, *rows):
+        print("  ".join(f"{cell:>16}" for cell in row))
+    if file := os.environ.get("SPARSEJEPA_BENCHMARKS"):
+        with Path(file).with_name(name).open("w", encoding="utf-8", newline="") as table:
+            csv.writer(table, lineterminator="\n").writerows([header, *rows])

@@ -1,10 +1,7 @@
 """Cost of training by size of the network: computed, and compared with two steps measured here."""
 
-import csv
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +12,7 @@ from sparsejepa.model.jepa import Jepa, ModelConfig
 from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig, use_fused_attention
 from sparsejepa.randomness import generator
-from tests.benchmarks.interleaved import best_seconds
+from tests.benchmarks.interleaved import best_seconds, show
 
 # Width, blocks and heads; timm's names.
 SIZES = {"ViT-Ti": (192, 12, 3), "ViT-S": (384, 12, 6), "ViT-B": (768, 12, 12)}
@@ -131,8 +128,4 @@ def test_cost_by_size(capsys):
     header += [f"h of {RUNS} runs, {d}" for d in PEAKS]
     header += ["ms here", "ms by formula", "GB here"]
     with capsys.disabled():
-        for row in (header, *rows):
-            print("  ".join(f"{cell:>16}" for cell in row))
-    if file := os.environ.get("SPARSEJEPA_BENCHMARKS"):
-        with Path(file).with_name("scale.csv").open("w", encoding="utf-8", newline="") as table:
-            csv.writer(table, lineterminator="\n").writerows([header, *rows])
+        show(header, rows, "scale.csv")

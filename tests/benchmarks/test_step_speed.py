@@ -15,7 +15,7 @@ from sparsejepa.model.vit import use_fused_attention
 from sparsejepa.randomness import generator
 from sparsejepa.training.precision import Precision
 from sparsejepa.training.state import TrainingState
-from tests.benchmarks.interleaved import best_seconds, ratio_table
+from tests.benchmarks.interleaved import best_seconds, ratio_table, show
 
 BATCH, ROUNDS = 64, 4
 BF16 = Precision("bf16", torch.bfloat16, scale_loss=False, fused_attention=False)
@@ -36,10 +36,10 @@ class Clock:
         self.parts[part] = min(took, self.parts.get(part, took))
 
 
-def plain(muon: bool) -> Callable[[], object]:
+def plain(muon: bool, clock: Clock, fused: bool = True) -> Callable[[], object]:
     """As one writes it: autocast, timm's attention, torch's optimisers, a loop for the average."""
     jepa = Jepa(ModelConfig(), seed=0)
-    use_fused_attention(jepa, True)
+    use_fused_attention(jepa, fused)
     trained = {name: p for name, p in jepa.named_parameters() if p.requires_grad}
     blocks = [p for n, p in trained.items() if muon and ".blocks." in n and p.ndim == 2]
     rest = [p for p in trained.values() if all(p is not block for block in blocks)]
@@ -51,7 +51,7 @@ def plain(muon: bool) -> Callable[[], object]:
             optimiser.step()
             optimiser.zero_grad()
 
-    return lambda: step(jepa, update, lambda: average(jepa), Clock())
+    return lambda: step(jepa, update, lambda: average(jepa), clock)
 
 
 @torch.no_grad()
@@ -101,16 +101,20 @@ def step(
 @pytest.mark.filterwarnings("ignore")  # the compiler's, of the checks of types that tests add
 def test_step_ratio(capsys):
     """The same network (width 128, 6 blocks), batch and masks; ratios are printed, not asserted."""
-    clocks = {name: Clock() for name in ("AdamW", "Muon")}
-    for name, clock in clocks.items():
+    parts: dict[str, dict[str, float]] = {}
+    for name in ("AdamW", "Muon"):
+        muon, clocks = name == "Muon", [Clock() for _ in range(4)]
         ways = {
-            f"plain bfloat16 step, {name}": plain(name == "Muon"),
-            f"ours, {name}": ours(name.lower(), clock),
-            f"ours, {name}, compiled": ours(name.lower(), Clock(), compiled=True),
+            f"plain, {name}": plain(muon, clocks[0]),
+            f"plain, {name}, attention not fused": plain(muon, clocks[1], fused=False),
+            f"ours, {name}": ours(name.lower(), clocks[2]),
+            f"ours, {name}, compiled": ours(name.lower(), clocks[3], compiled=True),
         }
         seconds = best_seconds(ways, ROUNDS)
+        parts |= {way: clock.parts for way, clock in zip(ways, clocks, strict=True)}
         with capsys.disabled():
-            print(
-                ratio_table(f"training step, {name}, images of a batch of {BATCH}", seconds, BATCH)
-            )
-            print("  ".join(f"{part} {took:.1f} ms" for part, took in clock.parts.items()))
+            print(ratio_table(f"training step in bfloat16, {name}, images", seconds, BATCH))
+    header = ["Milliseconds of a step", *parts["ours, AdamW"]]
+    rows = [[way, *(f"{took:.1f}" for took in clock.values())] for way, clock in parts.items()]
+    with capsys.disabled():
+        show(header, rows, "step.csv")
