@@ -25,6 +25,7 @@ Size = tuple[int | float, int | float]  # of a panel, in inches
 COLORS = {
     "jepa": "#0072B2",
     "sparsejepa": "#D55E00",
+    "sparsejepa-off": "#DDCC77",
     "sparsejepa-r1b": "#E69F00",
     "sparsejepa-r2": "#CC79A7",
     "sparsejepa-r3": "#882255",

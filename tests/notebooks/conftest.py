@@ -25,6 +25,7 @@ STUDY = {
         "runs": {
             "jepa-seed0": {"pixel_control": True},
             "sparsejepa-seed0": {"method": "sparsejepa", "strength": 0.005},
+            "sparsejepa-off-seed0": {"method": "sparsejepa", "strength": 0},
         },
     },
     "02_probes": {

@@ -13,9 +13,9 @@ from sparsejepa.intervals import Interval
 from tests.notebooks.conftest import STUDY
 from tests.repository import ROOT, notebook_sources
 
-RUNS = [("01_pretrain", "jepa-seed0"), ("01_pretrain", "sparsejepa-seed0")] + [
-    (name, "all") for name in STUDY if name != "01_pretrain"
-]
+TRAINED = [*STUDY["01_pretrain"]["runs"]]
+RUNS = [("01_pretrain", name) for name in TRAINED]
+RUNS += [(name, "all") for name in STUDY if name != "01_pretrain"]
 
 
 def test_every_notebook_is_run_here():
@@ -51,9 +51,9 @@ def test_nothing_is_stale_after_a_study(study: Path):
     assert stale_runs(study, "tiny") == []
 
 
-@pytest.mark.parametrize("name", ["jepa-seed0", "sparsejepa-seed0"])
+@pytest.mark.parametrize("name", TRAINED)
 def test_pretraining_leaves_what_the_book_reads(finished, study: Path, name: str):
-    """Accuracies with intervals and controls, a training; zeros for SparseJEPA."""
+    """Accuracies with intervals and controls, a training; zeros where there is a penalty."""
     run = finished("01_pretrain", name)
     method = name.removesuffix("-seed0")
     controls = ["untrained encoder, last block"] + ["raw pixels"] * (method == "jepa")
@@ -73,11 +73,11 @@ def test_the_scorecard_pairs_the_runs(finished):
     """Of equal seeds, each difference with its interval, and a sentence a probe and part."""
     results = finished("07_scorecard").results
     for key in ("differences", "differences_last_blocks"):
-        (pair,) = results[key]
-        assert pair == "sparsejepa-seed0 - jepa-seed0"
-        for cell in results[key][pair].values():
+        pairs = [f"sparsejepa-seed0 - {base}-seed0" for base in ("jepa", "sparsejepa-off")]
+        assert [*results[key]] == pairs
+        for cell in (cell for pair in pairs for cell in results[key][pair].values()):
             assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]
-    assert results["conclusion"].count("for 1 seed") == 4
+    assert results["conclusion"].count(" points, ") == 8 and "So few" in results["conclusion"]
 
 
 def test_the_screening_changes_one_setting_at_a_time(finished):
