@@ -9,7 +9,7 @@ from sparsejepa.information.gaussian import excess
 from sparsejepa.model.jepa import METHODS
 from tests.notebooks.conftest import STUDY
 
-METHOD_RUNS = {"jepa-seed0", "sparsejepa-seed0"}
+METHOD_RUNS = {*STUDY["01_pretrain"]["runs"]}
 # Which groupings each difference is of.
 DIFFERENCES = {
     "budget": ("JEPA", "untrained encoder"),
@@ -40,7 +40,7 @@ def test_probes_stand_beside_their_controls(finished):
     """Classes, count and distance of methods, of the untrained encoder and of raw pixels."""
     results = finished("02_probes").results
     controls = {"untrained encoder", "raw pixels"}
-    assert results["accuracy"].keys() == {"jepa", "sparsejepa"} | controls
+    assert results["accuracy"].keys() == {"jepa", "sparsejepa", "sparsejepa-off"} | controls
     assert results["majority_accuracy"].keys() == {"label", "count", "distance"}
     for found in results["accuracy"].values():
         read = {key.split(", ")[0] for key in found} - {"other sets"}
@@ -90,13 +90,14 @@ def test_whitening_and_noise_share_nothing(finished):
 
 
 def test_information_of_encoders_stands_beside_controls(finished):
-    """Two methods, each before and after training, on the same images and latents."""
+    """Every run, before and after training, on the same images and latents."""
     encoders = finished("03_multiinformation").results["encoders"]["scenes"]
-    assert len(encoders) == 4
+    assert len(encoders) == 2 * len(METHOD_RUNS)
     for cell in encoders.values():
         assert cell["total"]["interval"][0] < cell["total"]["value"] < cell["total"]["interval"][1]
         assert 0 <= cell["accuracy"] <= 1 and 0 <= cell["partition"]["rank"] <= 1
-    assert sum(cell["method"] == "untrained encoder" for cell in encoders.values()) == 2
+    untrained = [cell for cell in encoders.values() if cell["method"] == "untrained encoder"]
+    assert len(untrained) == len(METHOD_RUNS)
 
 
 def test_scores_of_encoders_and_of_the_untrained_one(finished):
