@@ -159,7 +159,7 @@ def line_panels(
     found = [axis.get_legend_handles_labels() for axis in axes]
     unique = {name: h for pair in found for h, name in zip(*pair, strict=True)}
     if below and unique:
-        place = {"loc": "outside lower center", "ncols": min(3, len(unique))}
+        place = {"loc": "outside lower center", "ncols": 2 if max(map(len, unique)) > 20 else 3}
         figure.legend(unique.values(), unique.keys(), frameon=False, **place)
     return figure
 
