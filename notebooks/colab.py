@@ -27,6 +27,5 @@ def prepare(drive: str) -> None:
         kept = ROOT.parent / "drive" / "MyDrive" / drive
         kept.mkdir(parents=True, exist_ok=True)
         own = ROOT / "book" / "runs" / "own"
-        if own.is_symlink():
-            own.unlink()
+        own.unlink(missing_ok=True)
         own.symlink_to(kept)

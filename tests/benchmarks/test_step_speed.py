@@ -114,7 +114,6 @@ def test_step_ratio(capsys):
         parts |= {way: clock.parts for way, clock in zip(ways, clocks, strict=True)}
         with capsys.disabled():
             print(ratio_table(f"training step in bfloat16, {name}, images", seconds, BATCH))
-    header = ["Milliseconds of a step", *parts["ours, AdamW"]]
     rows = [[way, *(f"{took:.1f}" for took in clock.values())] for way, clock in parts.items()]
     with capsys.disabled():
-        show(header, rows, "step.csv")
+        show(["Milliseconds of a step", *parts["ours, AdamW"]], rows, "step.csv")
