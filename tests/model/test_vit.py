@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torch.func import functional_call
 
 from sparsejepa.model.vit import (
     GAIN,
@@ -18,6 +19,7 @@ from sparsejepa.model.vit import (
     EncoderConfig,
     Predictor,
     PredictorConfig,
+    in_autocast_format,
     load_encoder,
     round_to_half,
     save_encoder,
@@ -236,3 +238,16 @@ def test_a_t4_s_float16_holds_the_activations(folder: Path):
     for batch in (images(8, size), torch.zeros(1, 3, size, size), torch.ones(1, 3, size, size)):
         encoder(batch)
     assert 1 < max(largest) < 6550
+
+
+@torch.no_grad()
+def test_weights_cast_ahead_change_nothing():
+    """To the bit what autocast computes by itself, with all its casts of weights in one call."""
+    encoder, batch = tiny_encoder(), images(3)
+    assert in_autocast_format(encoder, "cpu") == {}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        weights = in_autocast_format(encoder, "cpu")
+        found = functional_call(encoder, weights, (batch,))
+        assert torch.equal(found, encoder(batch))
+    linear = {f"{n}.weight" for n, m in encoder.named_modules() if isinstance(m, nn.Linear)}
+    assert linear <= set(weights) and {w.dtype for w in weights.values()} == {torch.bfloat16}
