@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Transpose
 
+from sparsejepa.errors import in_short
+
 # Aspect ratios beyond this are refused: a centre crop would not represent the image.
 STRIP = 100
 ORIENTATION, BITS = 0x112, 0x102  # tags of EXIF and TIFF
@@ -70,13 +72,8 @@ def decode_image(content: bytes, size: int) -> Decoded:
     except Exception as error:  # damaged files make every kind of error in Pillow's readers
         # Pillow prints the address of the buffer that it could not identify.
         foreign = "cannot identify image file" in str(error)
-        reason = "not an image file" if foreign else first_line(error)
+        reason = "not an image file" if foreign else in_short(error)
         raise Unreadable(f"it cannot be decoded ({reason})") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, short enough for a sentence of ours."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _orientation(image: Image.Image) -> int:

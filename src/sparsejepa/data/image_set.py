@@ -20,8 +20,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sparsejepa.data.batches import Images
-from sparsejepa.data.decoding import Unreadable, decode_image, first_line
+from sparsejepa.data.decoding import Unreadable, decode_image
 from sparsejepa.data.scenes import LAYOUTS, draw_scenes
+from sparsejepa.errors import in_short
 
 # Name -> (repository on the Hub, revision): a commit that holds Parquet files; MTEB pins it too.
 HUB_SETS = {"cifar100": ("uoft-cs/cifar100", "aadb3af77e9048adbea6b47c21a81e47dd092ae5")}
@@ -216,7 +217,7 @@ def _read(files: Files, columns: list[str] | None = None) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{file} is no complete Parquet file, or differs in its columns from those before it "
-            f"({first_line(error)}): fetch it again, and keep one data set per folder."
+            f"({in_short(error)}): fetch it again, and keep one data set per folder."
         ) from error
 
 
@@ -244,7 +245,7 @@ def _read_hub(repository: str, revision: str, split: str, missing: str) -> pa.Ta
         found = datasets.load_dataset(repository, revision=revision, split=split)
     except Exception as error:  # the client raises some twenty types for "no network" alone
         raise ConnectionError(
-            f"{missing[:-1]} (the Hub did not give {repository}: {first_line(error)})."
+            f"{missing[:-1]} (the Hub did not give {repository}: {in_short(error)})."
         ) from error
     table = found.with_format("arrow")[:]
     return table.replace_schema_metadata(found.features.arrow_schema.metadata)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparsejepa.data.decoding import Unreadable, first_line
+from sparsejepa.data.decoding import Unreadable
 from sparsejepa.data.image_set import image_column
+from sparsejepa.errors import in_short
 
 # What a folder is searched for; other files in it are no images.
 ENDINGS = frozenset(".avif .bmp .gif .jpeg .jpg .jp2 .png .ppm .pgm .tif .tiff .webp".split())
@@ -96,7 +97,7 @@ def _rows(files: Iterable[Path], folder: Path) -> Images:
                 table = pq.ParquetFile(opened).metadata
         except (pa.ArrowException, OSError) as error:
             what = f"{file} is neither a folder of images nor a whole Parquet file"
-            raise ValueError(f"{what} ({first_line(error)}).") from error
+            raise ValueError(f"{what} ({in_short(error)}).") from error
         column, first = image_column(table.schema.to_arrow_schema(), readable(file)), len(images)
         for group in range(table.num_row_groups):
             own = partial(cells, file, column, group)
@@ -115,7 +116,7 @@ def _hub(name: str, split: str) -> Images:
     except Exception as error:  # the client raises some twenty types for "no network" alone
         what = f"{name!r} is no folder or file here, and the Hub did not give its split {split!r}"
         advice = "A configuration is named as NAME:CONFIGURATION."
-        raise ConnectionError(f"{what} ({first_line(error)}). {advice}") from error
+        raise ConnectionError(f"{what} ({in_short(error)}). {advice}") from error
     column = image_column(found.data.schema, f"{repository} on the Hub")
     cells = partial(found.data.column, column)
     return {f"{split}#{row}": partial(_content, cells, row, Path()) for row in range(len(found))}

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from sparsejepa.config import check_choices
 from sparsejepa.model.masks import Masks
@@ -22,7 +21,6 @@ from sparsejepa.model.vit import (
     Predictor,
     PredictorConfig,
     gather_tokens,
-    in_autocast_format,
     initialise,
     positions,
 )
@@ -151,9 +149,7 @@ class Jepa(nn.Module):
         blocks = self.config.target_blocks
         with contextlib.nullcontext() if shared else torch.no_grad():
             windows = tokens(masks.context.unsqueeze(1)) if tokens else None
-            weights = {} if shared else in_autocast_format(encoder, images.device.type)
-            options = {"extra": windows, "last": blocks}
-            whole = functional_call(encoder, weights, (images,), options).float()
+            whole = encoder(images, extra=windows, last=blocks).float()
             if blocks > 1:
                 layers = whole.unflatten(-1, (blocks, -1))
                 whole = F.layer_norm(layers, layers.shape[-1:]).mean(-2)

@@ -9,19 +9,20 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from timm.layers import LayerNorm, build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from sparsejepa.atomic_files import write_atomically
 from sparsejepa.config import from_mapping
+from sparsejepa.errors import in_short
 from sparsejepa.randomness import generator as keyed_generator
 
 # The official std of 0.02 belongs to its width of 1280: 0.02 * sqrt(1280). A 128-wide network with
 # std 0.02 passes a third of that on, and starts from features that hold little but the position.
 GAIN = 0.72
+TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # torch's own formats of weights
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _plain_vit(config: EncoderConfig) -> nn.Module:
         try:
             vit = build(*name, **timm_arguments(config))
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            raise ValueError(f"timm makes no encoder {what}: {_line(error)}") from error
+            raise ValueError(f"timm makes no encoder {what}: {in_short(error)}.") from error
     # Dropout draws from the global generator: a resumed run would not equal a whole one.
     random = any("drop" in key and value for key, value in config.options.items())
     fits = isinstance(vit, VisionTransformer) and vit.pos_embed is not None and not random
@@ -236,21 +237,6 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def in_autocast_format(network: nn.Module, device: str) -> dict[str, Tensor]:
-    """Parameters of linear layers in the number format of autocast, cast in one call.
-
-    Autocast would cast each of a network without gradients where it is used: a tenth of its time.
-    """
-    if not torch.is_autocast_enabled(device):
-        return {}
-    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
-    wide = {f"{n}.{name}": p for n, m in layers for name, p in m.named_parameters(recurse=False)}
-    dtype = torch.get_autocast_dtype(device)
-    narrow = [torch.empty_like(p, dtype=dtype) for p in wide.values()]
-    torch._foreach_copy_(narrow, list(wide.values()))
-    return dict(zip(wide, narrow, strict=True))
-
-
 def use_fused_attention(module: nn.Module, fused: bool) -> None:
     """Switches timm's fused attention; on CPUs in bf16 the plain form is the faster one."""
     for part in module.modules():
@@ -273,6 +259,25 @@ def save_encoder(path: Path | str, encoder: Encoder, half: bool = True) -> None:
     write_atomically(Path(path), save(weights, {"encoder": config}))
 
 
+def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file in safetensors or torch's format; ValueError if damaged."""
+    # From bytes: the reader of files refuses names that are not UTF-8.
+    content = file.read_bytes()
+    if content.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{file} is a Git LFS pointer, not the weights: run git lfs pull.")
+    try:
+        if file.suffix.lower() in TORCH:
+            return timm.models.load_state_dict(str(file)), {}
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, header.get("__metadata__", {})
+    except Exception as error:  # every format has its own errors
+        raise ValueError(
+            f"{file} is not a whole file of weights ({in_short(error)}): if it was copied, copy it "
+            "again."
+        ) from error
+
+
 def load_encoder(path: Path | str) -> Encoder:
     """The encoder that `save_encoder` wrote, in float32 and in eval mode.
 
@@ -283,16 +288,7 @@ def load_encoder(path: Path | str) -> Encoder:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file of weights {path}.")
-    with path.open("rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            raise ValueError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull`.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        advice = "copy or download it again, or give the file that save_encoder wrote"
-        raise ValueError(f"{path} is no whole safetensors file ({error}): {advice}.") from error
+    weights, metadata = read_weights(path)
     if "encoder" not in metadata:
         raise ValueError(f"{path} holds no encoder configuration; it was not made by this library.")
     try:
@@ -301,14 +297,8 @@ def load_encoder(path: Path | str) -> Encoder:
         encoder.vit.load_state_dict(weights)
     except (RuntimeError, TypeError, ValueError) as error:
         what = f"{path} does not hold the weights of the encoder that it describes"
-        raise ValueError(f"{what}: {_line(error)}") from error
+        raise ValueError(f"{what}: {in_short(error)}.") from error
     return encoder.eval()
-
-
-def _line(error: Exception) -> str:
-    """PyTorch names every missing key; a sentence has room for the first ones."""
-    line = " ".join(str(error).split())
-    return line if len(line) <= 300 else f"{line[:300]} …"
 
 
 def _half(value: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
@@ -20,12 +19,10 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torchvision.transforms import Normalize
 
-from sparsejepa.config import from_mapping
-from sparsejepa.model.vit import Encoder, EncoderConfig
+from sparsejepa.errors import in_short
+from sparsejepa.model.vit import TORCH, Encoder, load_encoder, read_weights
 from sparsejepa.probing.features import pooled
-from sparsejepa.randomness import generator
 
-TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # torch's own formats
 ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")  # names of models that timm does not list
 WEIGHTS = "name the timm model as --backbone and give this file as --weights"
 
@@ -122,33 +119,30 @@ def load_backbone(
         if given and given.suffix.lower() in (".safetensors", *TORCH) and not given.is_file():
             raise FileNotFoundError(f"There is no file of weights {given}.")
     if file.is_file():
-        name, weights, (state, facts) = file.name, file, _read(file)
+        name, facts = file.name, read_weights(file)[1]
         if "encoder" not in facts:
             raise ValueError(f"{file} does not say of which network it holds weights: {WEIGHTS}.")
-        try:
-            config = from_mapping(EncoderConfig, json.loads(facts["encoder"]))
-            network = Encoder(config, generator(0, "replaced"))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{file}: its encoder cannot be built ({_short(error)}).") from error
+        network = load_encoder(file)
+        config = network.config
         # It normalises by itself. `heads` and the like do not show in weights.
         cfg = {"input_size": (3, config.image_size, config.image_size), "config": facts["encoder"]}
         cfg |= {"mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic"}
         cfg |= {"crop_pct": 1.0, "crop_mode": "center"}
     else:
-        state = _read(weights)[0] if weights else {}
         network = _timm_model(name.removeprefix("timm/"), pretrained and weights is None, seed)
         cfg = resolve_model_data_config(network)
         cfg["architecture"] = network.pretrained_cfg.get("architecture", "")
-        # A classifier's head is not part of the features.
-        heads = network.pretrained_cfg.get("classifier") or ()
-        heads = (heads,) if isinstance(heads, str) else tuple(heads)
-        state = {k: v for k, v in state.items() if k.rpartition(".")[0] not in heads}
-    if weights:
-        try:
-            (network.vit if file.is_file() else network).load_state_dict(state)
-        except (RuntimeError, AttributeError) as error:
-            what = f"The weights in {weights} are not those of the network"
-            raise ValueError(f"{what} ({_short(error)}).") from error
+        if weights:
+            # A classifier's head is not part of the features.
+            heads = network.pretrained_cfg.get("classifier") or ()
+            heads = (heads,) if isinstance(heads, str) else tuple(heads)
+            found = read_weights(weights)[0]
+            state = {k: v for k, v in found.items() if k.rpartition(".")[0] not in heads}
+            try:
+                network.load_state_dict(state)
+            except (RuntimeError, AttributeError) as error:
+                what = f"The weights in {weights} are not those of the network"
+                raise ValueError(f"{what} ({in_short(error)}).") from error
     return Backbone(network, name, cfg, resize).eval().requires_grad_(False)
 
 
@@ -168,31 +162,11 @@ def _timm_model(name: str, fetch: bool, seed: int) -> nn.Module:
         try:
             return timm.create_model(name, pretrained=fetch, num_classes=0)
         except RuntimeError as error:
-            raise ValueError(f"timm has no {name} with these weights ({_short(error)}).") from error
+            raise ValueError(
+                f"timm has no {name} with these weights ({in_short(error)})."
+            ) from error
         except Exception as error:  # the clients of the Hub have some twenty types
             raise ConnectionError(
-                f"The weights of {name} are not here and could not be fetched ({_short(error)}): "
+                f"The weights of {name} are not here and could not be fetched ({in_short(error)}): "
                 "give the command once where there is a network, or give a file as --weights."
             ) from error
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata. From bytes: the reader of files refuses names that are not UTF-8."""
-    content = file.read_bytes()
-    if content.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{file} is a Git LFS pointer, not the weights: run git lfs pull.")
-    try:
-        if file.suffix.lower() in TORCH:
-            return timm.models.load_state_dict(str(file)), {}
-        tensors = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return tensors, header.get("__metadata__", {})
-    except Exception as error:  # every format has its own errors
-        raise ValueError(
-            f"{file} is not a whole file of weights ({_short(error)}): if it was copied, copy it "
-            "again."
-        ) from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
