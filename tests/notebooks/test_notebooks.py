@@ -81,10 +81,10 @@ def test_the_scorecard_pairs_the_runs(finished):
 
 
 def test_the_screening_changes_one_setting_at_a_time(finished):
-    """Two variants and another length, each with its accuracies."""
-    variants = finished("appendix_tuning").results["variants"]
+    """Two variants and another length, each with its accuracies; one probe that learns along."""
+    variants, online = map(finished("appendix_tuning").results.get, ("variants", "online"))
     assert [*variants] == ["base", "AdamW instead of Muon", "2 epochs, EMA 0.99, seed 1"]
-    assert all(0 <= row["linear"] <= 1 for row in variants.values())
+    assert all(0 <= row["linear"] <= 1 for row in variants.values()) and len(online) == 3
     assert json.dumps(variants).count("seconds") == 0
 
 
