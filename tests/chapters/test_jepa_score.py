@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 
 from sparsejepa.chapters import jepa_score as chapter
@@ -20,6 +21,7 @@ from sparsejepa.chapters.jepa_score import (
     kept_rows,
     outlier_set,
     own_similarity,
+    resized,
     toy_correlations,
     train_toys,
 )
@@ -57,6 +59,16 @@ def test_a_grey_set_of_another_size_is_loaded(tmp_path: Path, monkeypatch) -> No
     assert len(drawn) == 2 and all(any(torch.equal(x, y) for y in whole) for x in drawn)
     with pytest.raises(FileNotFoundError, match="digits train is not here: .* holds no images"):
         outlier_set("digits", 32, 1, seed=0)
+
+
+def test_resizing_agrees_with_pillow() -> None:
+    """Antialiased bilinear to half the size, within a grey level of rounding."""
+    expected = [
+        Image.fromarray(image.numpy()).resize((8, 8), Image.Resampling.BILINEAR) for image in IMAGES
+    ]
+    difference = resized(IMAGES, 8).int() - torch.from_numpy(np.stack(expected)).int()
+    assert difference.abs().max() <= 1
+    assert resized(IMAGES, 16) is IMAGES
 
 
 def test_drawn_outliers_are_what_they_say() -> None:

@@ -1,12 +1,10 @@
 """Random resized crops, flips and epoch orders."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from sparsejepa.data.batches import (
     channel_statistics,
@@ -122,8 +120,6 @@ def test_resizing_keeps_what_fits_and_squeezes_the_rest():
     planes = wide.permute(0, 3, 1, 2).double()
     expected = F.interpolate(planes, (16, 16), mode="bilinear", antialias=True)
     assert (small.permute(0, 3, 1, 2) - expected).abs().max() <= 0.501
-    pillow = [Image.fromarray(x.numpy()).resize((16, 16), Image.Resampling.BILINEAR) for x in wide]
-    assert (small.int() - torch.tensor(np.stack(pillow)).int()).abs().max() <= 1
     flat = torch.full((300, 12, 18, 3), 77, dtype=torch.uint8)
     assert (resized(flat, 6) == 77).all()
 

@@ -53,7 +53,7 @@ STUDY = {
     },
     "07_scorecard": {},
     "appendix_tuning": {"dataset": "scenes", "train_images": 600, "width": 32, "depth": 1}
-    | {"variants": 2, "lengths": "2:0.99:1", "test_images": 100},
+    | {"variants": 2, "lengths": "2:0.99:1", "test_images": 100, "online_seeds": 1},
 }
 ALONE = ("01_pretrain", "05_linear_dynamics", "06_sparsity", "appendix_tuning")
 

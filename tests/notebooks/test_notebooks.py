@@ -71,20 +71,20 @@ def test_pretraining_leaves_what_the_book_reads(finished, study: Path, name: str
 
 def test_the_scorecard_pairs_the_runs(finished):
     """Of equal seeds, each difference with its interval, and a sentence a probe and part."""
-    results = finished("07_scorecard").results
+    results, bases = finished("07_scorecard").results, ("jepa", "sparsejepa-off")
     for key in ("differences", "differences_last_blocks"):
-        pairs = [f"sparsejepa-seed0 - {base}-seed0" for base in ("jepa", "sparsejepa-off")]
-        assert [*results[key]] == pairs
-        for cell in (cell for pair in pairs for cell in results[key][pair].values()):
+        assert [*results[key]] == [f"sparsejepa-seed0 - {b}-seed0" for b in bases]
+        for cell in (cell for pair in results[key].values() for cell in pair.values()):
             assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]
-    assert results["conclusion"].count("over test images, 1 seed.") == 8
+    text = results["conclusion"]
+    assert text.count("over test images, 1 seed.") == 8 and "So few" in text
 
 
 def test_the_screening_changes_one_setting_at_a_time(finished):
-    """Two variants and another length, each with its accuracies."""
-    variants = finished("appendix_tuning").results["variants"]
+    """Two variants and another length, each with its accuracies; one probe that learns along."""
+    variants, online = map(finished("appendix_tuning").results.get, ("variants", "online"))
     assert [*variants] == ["base", "AdamW instead of Muon", "2 epochs, EMA 0.99, seed 1"]
-    assert all(0 <= row["linear"] <= 1 for row in variants.values())
+    assert all(0 <= row["linear"] <= 1 for row in variants.values()) and len(online) == 3
     assert json.dumps(variants).count("seconds") == 0
 
 

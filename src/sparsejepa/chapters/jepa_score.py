@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparsejepa.chapters import first_split
 from sparsejepa.chapters.probes import augmented_views
-from sparsejepa.data.batches import resized, to_unit
+from sparsejepa.data.batches import to_unit
 from sparsejepa.density.detectors import Fit, mahalanobis
 from sparsejepa.density.jepa_score import EPS, JepaScore, Map, combine_views, jepa_score
 from sparsejepa.density.separation import Separation, rank_correlation, separation
@@ -200,6 +200,13 @@ def outlier_set(name: str, size: int, count: int, seed: int) -> Images:
     # Sets may be in the order of their classes.
     order = torch.randperm(len(images), generator=generator(seed, "outlier order", name))
     return resized(images[order[:count]], size)
+
+
+def resized(images: UInt8[Tensor, "N H W 3"], size: int) -> Images:
+    """Bilinear with antialiasing, rounded to bytes; images of the right size stay as they are."""
+    if images.shape[1:3] == (size, size):
+        return images
+    return _bytes(F.interpolate(to_unit(images), (size, size), mode="bilinear", antialias=True))
 
 
 def drawn_outliers(images: Images, patch_size: int, seed: int) -> dict[str, Images]:
