@@ -1,15 +1,16 @@
 """The command line: `sparsejepa doctor | run | reproduce | certify | verify | score`."""
 
-import io
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Exit, Option, Typer, echo
 from typer.core import TyperGroup
 
-from sparsejepa.companion.manifest import RunFailed
-from sparsejepa.companion.provenance import hardware, repository_root
+from sparsejepa.companion.manifest import RunFailed, stale_runs, trains, valid_trainings
+from sparsejepa.companion.parameters import parse_overrides
+from sparsejepa.companion.provenance import hardware, notebook_path, repository_root
 
 
 class OneSentence(TyperGroup):
@@ -19,39 +20,34 @@ class OneSentence(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            typer.echo("Interrupted: the same command goes on from the last checkpoint.", err=True)
-            raise typer.Exit(130) from error
+            echo("Interrupted: the same command goes on from the last checkpoint.", err=True)
+            raise Exit(130) from error
         except (ValueError, OSError, RunFailed, ModuleNotFoundError) as error:
             if ctx.params["debug"]:
                 raise
             file, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+            # OSError(errno, sentence) is one of ours, and says it all.
+            sentence = reason or str(error)
             if isinstance(error, ModuleNotFoundError):
                 sentence = f"{error.name} is not installed: run pip install -e '.[train,book]'."
             elif file is not None and reason:
-                # The system's own errors name a file and a reason, but not what to do.
+                # The system's own errors do not say what to do.
                 sentence = f"{file}: {reason}; mend this and give the same command again."
-            else:
-                # OSError(errno, sentence) is one of ours, and says it all.
-                sentence = reason or str(error)
-            typer.echo(sentence, err=True)
-            raise typer.Exit(1 if isinstance(error, RunFailed) else 2) from error
+            echo(sentence, err=True)
+            raise Exit(1 if isinstance(error, RunFailed) else 2) from error
 
 
-app = typer.Typer(
-    cls=OneSentence,
-    help="Runs the notebooks of the SparseJEPA companion.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = Typer(
+    cls=OneSentence, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
-PRESET = typer.Option(help="Settings from notebooks/presets: demo, reference, colab or paper.")
+PRESET = Option(help="Settings from notebooks/presets: demo, reference, colab or paper.")
 
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option(help="Show where in the code an error arose.")] = False,
+    debug: Annotated[bool, Option(help="Show where in the code an error arose.")] = False,
 ) -> None:
-    """Options of all commands."""
+    """Runs the notebooks of the SparseJEPA companion."""
 
 
 @app.command()
@@ -62,23 +58,21 @@ def doctor() -> None:
     failed = False
     for state, text in examine(repository_root()):
         failed |= state == "fail"
-        typer.echo(f"{state:4}  {text}")
-    raise typer.Exit(failed)
+        echo(f"{state:4}  {text}")
+    raise Exit(failed)
 
 
 @app.command()
 def run(
-    notebook: Annotated[str, typer.Argument(help="As notebooks/01_pretrain.ipynb.")],
+    notebook: Annotated[str, Argument(help="As notebooks/01_pretrain.ipynb.")],
     preset: Annotated[str, PRESET] = "demo",
-    run: Annotated[str, typer.Option(help="A run that the preset names.")] = "",
+    run: Annotated[str, Option(help="A run that the preset names.")] = "",
     parameter: Annotated[
         list[str] | None,
-        typer.Option("--parameter", "-p", help="name=value, over the preset's; may be repeated."),
+        Option("--parameter", "-p", help="name=value, over the preset's; may be repeated."),
     ] = None,
 ) -> None:
     """Runs one notebook; an interrupted run goes on when the command is given again."""
-    from sparsejepa.companion.parameters import parse_overrides
-    from sparsejepa.companion.provenance import notebook_path
     from sparsejepa.companion.runs import run_notebook
 
     root = repository_root()
@@ -89,29 +83,23 @@ def run(
 @app.command()
 def reproduce(
     preset: Annotated[str, PRESET] = "demo",
-    cores: Annotated[
-        int | None, typer.Option(min=1, help="Cores for the study; all if not given.")
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Runs at a time, which share the cores; 2, or 1 with a GPU."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is stale.")] = False,
+    cores: Annotated[int | None, Option(min=1, help="Cores that runs share; else all.")] = None,
+    jobs: Annotated[int | None, Option(min=1, help="Runs at a time; 2, or 1 with a GPU.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what is stale.")] = False,
 ) -> None:
     """Makes every run of a preset that is missing or stale, and only those.
 
     An interrupted study goes on where it was when the command is given again.
     """
-    from sparsejepa.companion.manifest import stale_runs, trains, valid_trainings
     from sparsejepa.companion.runs import reproduce as make
 
     root = repository_root()
     stale, valid = stale_runs(root, preset), valid_trainings(root)
     for study_run, reasons in stale:
         what = "train" if trains(root, study_run, valid) else "only report, no training"
-        typer.echo(f"{study_run.id} ({what}): {'; '.join(reasons)}")
+        echo(f"{study_run.id} ({what}): {'; '.join(reasons)}")
     if not stale:
-        typer.echo(f"Every run of {preset} is fresh.")
+        echo(f"Every run of {preset} is fresh.")
     if dry_run or not stale:
         return
     # Takes seconds, and what is stale is said without it.
@@ -123,19 +111,26 @@ def reproduce(
     jobs = min(cores, jobs or (1 if torch.cuda.is_available() else 2))
     make(root, [study_run for study_run, _ in stale], jobs, cores // jobs)
     left = stale_runs(root, preset)
-    typer.echo(f"{len(stale) - len(left)} of {len(stale)} runs were made.")
+    echo(f"{len(stale) - len(left)} of {len(stale)} runs were made.")
     if left:
-        typer.echo(f"Not made: {', '.join(study_run.id for study_run, _ in left)}.", err=True)
-        raise typer.Exit(1)
+        echo(f"Not made: {', '.join(study_run.id for study_run, _ in left)}.", err=True)
+        raise Exit(1)
+
+
+def tell(outcomes: Iterable[Any]) -> int:
+    """Prints a line for each run that `certify` or `verify` looked at; how many are wrong."""
+    wrong = 0
+    for run, state, details in outcomes:
+        echo(f"{state:10}{run}: {details}")
+        wrong += state in ("stale", "missing", "differs", "edited")
+    return wrong
 
 
 @app.command()
 def certify(
     preset: Annotated[str, PRESET] = "reference",
-    base: Annotated[
-        str, typer.Option(help="Revision to compare with; each run's own if not given.")
-    ] = "",
-    only: Annotated[str, typer.Option(help="A notebook, as 01_pretrain.")] = "",
+    base: Annotated[str, Option(help="Revision to compare with; else each run's own.")] = "",
+    only: Annotated[str, Option(help="A notebook, as 01_pretrain.")] = "",
 ) -> None:
     """Says whether the code here computes what the code of a preset's runs computed.
 
@@ -144,19 +139,13 @@ def certify(
     """
     from sparsejepa.companion.certify import certify as outcomes_of
 
-    wrong = 0
-    for found in outcomes_of(repository_root(), preset, base, only):
-        typer.echo(found.line())
-        wrong += found.state in ("stale", "missing")
-    raise typer.Exit(wrong > 0)
+    raise Exit(tell(outcomes_of(repository_root(), preset, base, only)) > 0)
 
 
 @app.command()
 def verify(
     preset: Annotated[str, PRESET] = "reference",
-    minutes: Annotated[
-        float, typer.Option(min=0, help="Reports that would take longer are left out.")
-    ] = 5,
+    minutes: Annotated[float, Option(min=0, help="Longer reports are left out.")] = 5,
 ) -> None:
     """Runs reports again from a preset's kept trainings and compares all numbers.
 
@@ -165,33 +154,22 @@ def verify(
     from sparsejepa.companion.certify import TOLERANCES
     from sparsejepa.companion.certify import verify as checked
 
-    wrong = 0
-    for found in checked(repository_root(), preset, minutes):
-        typer.echo(found.line())
-        wrong += found.state in ("differs", "edited")
-    typer.echo("Numbers may differ a little: " + "; ".join(t[3] for t in TOLERANCES) + ".")
-    typer.echo(f"{wrong} runs do not agree.")
-    raise typer.Exit(wrong > 0)
+    wrong = tell(checked(repository_root(), preset, minutes))
+    echo("Numbers may differ a little: " + "; ".join(t[3] for t in TOLERANCES) + ".")
+    echo(f"{wrong} runs do not agree.")
+    raise Exit(wrong > 0)
 
 
 @app.command()
 def score(
-    images: Annotated[
-        str,
-        typer.Argument(help="A folder, a Parquet file or a Hub data set, as NAME:CONFIGURATION."),
-    ],
-    backbone: Annotated[
-        str,
-        typer.Option(help="A timm model's name, hf-hub:NAME, or a file encoder.safetensors."),
-    ],
-    out: Annotated[Path, typer.Option(help="The table; its contact sheet is put beside it.")],
-    weights: Annotated[Path | None, typer.Option(help="The timm model's weights, a file.")] = None,
-    split: Annotated[str, typer.Option(help="Of a Hub data set.")] = "train",
-    limit: Annotated[int, typer.Option(min=0, help="Only the first images; 0: all.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 4,
-    chunk_size: Annotated[
-        int, typer.Option(min=1, help="Rows of the Jacobian at once; a GPU wants 100 or more.")
-    ] = 16,
+    images: Annotated[str, Argument(help="Folder, Parquet file or Hub set NAME:CONFIGURATION.")],
+    backbone: Annotated[str, Option(help="timm's name, hf-hub:NAME or file encoder.safetensors.")],
+    out: Annotated[Path, Option(help="The table; its contact sheet is put beside it.")],
+    weights: Annotated[Path | None, Option(help="The timm model's weights, a file.")] = None,
+    split: Annotated[str, Option(help="Of a Hub data set.")] = "train",
+    limit: Annotated[int, Option(min=0, help="Only the first images; 0: all.")] = 0,
+    batch_size: Annotated[int, Option(min=1, help="Images at once.")] = 4,
+    chunk_size: Annotated[int, Option(min=1, help="Jacobian's rows at once; GPU: 100+.")] = 16,
 ) -> None:
     """Scores images by JEPA-SCORE; an interrupted call goes on when the command is given again.
 
@@ -199,7 +177,7 @@ def score(
     """
     for stream in (sys.stdout, sys.stderr):
         # Names of files may be beyond what the terminal's encoding has.
-        if isinstance(stream, io.TextIOWrapper):
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     # Here: it imports torch, during which a user may press Ctrl-C.
     from sparsejepa.density.score_folder import score_images

@@ -68,5 +68,5 @@ def test_a_study_on_a_cluster_is_made_and_verified(tmp_path: Path):
     first = begun.pop("01_pretrain")
     assert all(other > first for other in begun.values())
     found = list(verify(root, "tiny", 30.0))
-    assert [one.line() for one in found if one.state != "agrees"] == []
+    assert [one for one in found if one.state != "agrees"] == []
     assert {one.run.split("/")[1] for one in found} == set(READ)

@@ -45,10 +45,6 @@ class Outcome(NamedTuple):
     state: str
     details: str  # what was compared, what differs, or why nothing was compared
 
-    def line(self) -> str:
-        """For a reader."""
-        return f"{self.state:10}{self.run}: {self.details}"
-
 
 def certify(root: Path, preset: str, base: str = "", only: str = "") -> Iterator[Outcome]:
     """Checks every run of a preset whose code differs from what is on disk, and keeps the result.
