@@ -1,9 +1,8 @@
 """`sparsejepa certify` and `verify`: are the numbers of a run those that the code here computes?
 
-`certify` asks whether changed code does the same, on one machine and one thread: the old and the
-new tree run the preset `golden`, size-reduced copies of the reference runs, each with its own
-notebooks and library, and what they leave is compared to the bit. `verify` runs reports again from
-the committed trainings, as on another processor, and compares what is printed within tolerances.
+`certify`: the old and the new tree run the preset `golden`, size-reduced copies of the reference
+runs, each with its own notebooks and library, on one thread; what they leave is compared to the
+bit. `verify` runs reports again from committed trainings and compares numbers within tolerances.
 """
 
 import os
@@ -33,7 +32,7 @@ from sparsejepa.training.code import code_sha256
 GOLDEN = "golden"
 # Their versions are the certificate's: the same code with others is another computation.
 LIBRARIES = ("python", "torch", "timm", "numpy")
-# Tensors and results that a training leaves; all else is a report of it.
+# What a training leaves; all else is a report of it.
 OF_TRAINING = ("encoder.safetensors", "groups.safetensors", "steps", "history")
 
 
@@ -50,8 +49,7 @@ def certify(root: Path, preset: str, base: str = "", only: str = "") -> Iterator
     """Checks every run of a preset whose code differs from what is on disk, and keeps the result.
 
     `base` is the revision to compare with, else each run's own or the one it is certified for;
-    `only` a notebook, to check its runs alone. ValueError: git or a revision is missing; the
-    certificates were edited.
+    `only` the one notebook to check. ValueError: no such revision; the certificates were edited.
     """
     certificates, asked = manifest.read_certificates(root), {}
     for run in load_study(root, preset):
@@ -65,10 +63,11 @@ def certify(root: Path, preset: str, base: str = "", only: str = "") -> Iterator
         elif manifest.certificate_of(root, run.id, code):
             yield Outcome(run.id, "unchanged", "certified for this code before")
         else:
+            commit = made["commit"].removesuffix("-dirty")
             old = manifest.certificate_of(root, run.id, {})
-            commit = old["valid_for"]["commit"] if old else made["commit"]
             # What is certified for code that was never committed can't be had again.
-            commit = made["commit"].removesuffix("-dirty") if commit.endswith("-dirty") else commit
+            if old and not old["valid_for"]["commit"].endswith("-dirty"):
+                commit = old["valid_for"]["commit"]
             asked.setdefault(base or commit, []).append(run)
     for revision, runs in asked.items():
         yield from _compare(root, revision, runs, certificates)
@@ -88,14 +87,13 @@ def _compare(root: Path, revision: str, runs: list[StudyRun], kept: dict) -> Ite
         trees = old, new = Path(folder, "old"), Path(folder, "new")
         if not git(root, "rev-parse", "--verify", f"{revision}^{{commit}}"):
             lacks = f"Revision {revision[:12]}, whose code made the runs, is not in this clone"
-            how = "`git fetch --unshallow` in a shallow clone"
-            raise ValueError(f"{lacks}: fetch it ({how}), then give the same command again.")
+            raise ValueError(f"{lacks}: fetch it (all of a shallow clone: git fetch --unshallow).")
         git(root, "archive", "--output", f"{old}.tar", revision, "src", "notebooks")
         shutil.unpack_archive(f"{old}.tar", old, filter="data")
         # The code may be edited while its copy runs.
         _copy(root, new, "src", "notebooks")
-        code = {"commit": provenance.commit(root)}
-        code[manifest.TRAINING_SHA256] = code_sha256(new / "src" / "sparsejepa")
+        trains = code_sha256(new / "src" / "sparsejepa")
+        code = {"commit": provenance.commit(root), manifest.TRAINING_SHA256: trains}
         changed = git(root, "diff", "--name-only", revision, "--", "src/sparsejepa", "notebooks")
         facts = {
             "made_at": revision,
@@ -118,25 +116,24 @@ def _compare(root: Path, revision: str, runs: list[StudyRun], kept: dict) -> Ite
             details = "; ".join(f"{part}: {what}" for part, what in first.items())
             if not first:
                 state, parts = "certified", [REPORT, TRAINING]
-                counts = (f"{number} {kind}" for kind, number in compared.items())
-                details = f"{' and '.join(counts)} are equal"
+                details = "{tensors} tensors and {numbers} numbers are equal".format(**compared)
             elif run.notebook == "01_pretrain" and first.keys() == {REPORT}:
                 # A training outlives a changed report of it.
                 parts, details = [TRAINING], f"{details}; its training is certified"
             if parts:
                 made = read_json(runs_root(root) / run.id / MANIFEST)
                 of = {"run_sha256": made["sha256"], "trainings": sorted(made["trainings"])}
-                of |= {"parts": parts, "compared": compared}
-                of["valid_for"] = {**code, **code_of(new, run.notebook)}
-                kept[run.id] = {**of, **facts}
+                valid_for = {**code, **code_of(new, run.notebook)}
+                found = {"parts": parts, "compared": compared, "valid_for": valid_for}
+                kept[run.id] = {**of, **found, **facts}
             yield Outcome(run.id, state, details)
 
 
 def _copy(root: Path, folder: Path, *parts: str) -> None:
     """Parts of a checkout as they are on disk."""
-    names = ("__pycache__", "*.egg-info", ".ipynb_checkpoints", "checkpoints")
+    left = shutil.ignore_patterns("__pycache__", "*.egg-info", ".ipynb_checkpoints", "checkpoints")
     for part in parts:
-        shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns(*names))
+        shutil.copytree(root / part, folder / part, ignore=left)
 
 
 def _run_all(tree: Path, wanted: list[StudyRun]) -> dict[str, str]:
@@ -168,9 +165,9 @@ def _run_all(tree: Path, wanted: list[StudyRun]) -> dict[str, str]:
 
 
 def compare_runs(old: Path, new: Path) -> tuple[dict[str, int], dict[str, str]]:
-    """Compares to the bit what two folders hold of one run, times left out.
+    """How many tensors and numbers two folders hold of one run; the first difference of each part.
 
-    Returns: how many tensors and numbers; the first difference of the training, of the report.
+    They are compared to the bit, times left out.
     """
     compared, first = {"tensors": 0, "numbers": 0}, {}
     for place, before, after in leaves(_content(old), _content(new)):
@@ -195,13 +192,13 @@ def compare_runs(old: Path, new: Path) -> tuple[dict[str, int], dict[str, str]]:
 
 def _content(folder: Path) -> dict[str, Any]:
     """What is compared of a run: parameters, tensors of it and of its training, results."""
-    made, tensors = read_json(folder / MANIFEST), {}
-    # The short trainings of a study are compared by what was measured of them.
+    made = read_json(folder / MANIFEST)
+    # The many short trainings of a study are compared by what was measured of them.
     read = [folder.parents[2] / place for place in made.get("trainings", {})]
-    for place in (folder, *read) if len(read) == 1 else (folder,):
-        tensors |= {path.name: load_file(path) for path in sorted(place.glob("*.safetensors"))}
+    places = (folder, *read) if len(read) == 1 else (folder,)
+    files = [path for place in places for path in sorted(place.glob("*.safetensors"))]
     results, _ = manifest.without_times(read_json(folder / RESULTS))
-    return {"parameters": made["parameters"], **tensors, **results}
+    return {"parameters": made["parameters"], **{f.name: load_file(f) for f in files}, **results}
 
 
 def leaves(one: Any, two: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -215,10 +212,10 @@ def leaves(one: Any, two: Any, place: str = "") -> Iterator[tuple[str, Any, Any]
         yield from leaves(one.get(key), two.get(key), f"{place} > {key}" if place else str(key))
 
 
-# Pattern of a number's place in results.json; how far it may be from the printed one, in its own
-# unit and as a share of it; and what makes honest computations differ by that much. The first that
-# fits. On the machine of a run all numbers come out the same to the bit; another processor adds
-# float32 numbers in another order, which moves features by some 1e-6 of themselves.
+# Pattern of a number's place in results.json (the first that fits); how far it may be from the
+# printed one, in its own unit and as a share of it; and why honest computations differ so much.
+# On the machine of a run all numbers are the same to the bit; another processor adds float32
+# numbers in another order, which moves features by some 1e-6 of themselves.
 TOLERANCES = (
     (
         r".*(accuracy|linear|kNN|count|distance|majority|differences|chosen|efficiency).*",
@@ -244,8 +241,8 @@ def verify(root: Path, preset: str, minutes: float) -> Iterator[Outcome]:
     runs, left = runs_root(root), 60 * minutes
     there = [run for run in load_study(root, preset) if (runs / run.id / MANIFEST).is_file()]
     if not there:
-        why = f"There is no finished run of preset {preset!r} to verify"
-        raise ValueError(f"{why}: run `sparsejepa reproduce --preset {preset}` first.")
+        how = f"run `sparsejepa reproduce --preset {preset}` first"
+        raise ValueError(f"There is no finished run of preset {preset!r} to verify: {how}.")
     took = {run.id: read_json(runs / run.id / TIMING)["notebook_seconds"] for run in there}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)

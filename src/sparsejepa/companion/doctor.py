@@ -14,14 +14,13 @@ NEEDED = ("torch", "timm", "accelerate", "papermill", "ipykernel", "seaborn", "s
 
 
 def examine(root: Path) -> Iterator[tuple[str, str]]:
-    """What is worth knowing before a run in the checkout `root`, line by line, and what to do.
+    """What is worth knowing before a run in the checkout `root`, and what to do.
 
     Each begins with "ok", "note" (works, but worth knowing) or "fail" (notebooks cannot run).
     """
-    tested = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    untested = "" if tested else " is untested: make an environment with 3.11 to 3.13"
-    state = "ok" if tested else "fail" if sys.version_info < (3, 11) else "note"
-    yield state, f"Python {platform.python_version()}{untested}"
+    untested = " is untested: make an environment with 3.11 to 3.13"
+    new = sys.version_info >= (3, 14)
+    yield "note" if new else "ok", f"Python {platform.python_version()}{untested * new}"
     if missing := [name for name in NEEDED if not installed(name)]:
         yield "fail", f"not installed: {', '.join(missing)}: run pip install -e '.[train,book]'"
     file = root / "constraints.txt"
@@ -51,9 +50,8 @@ def examine(root: Path) -> Iterator[tuple[str, str]]:
     folder = root / Path(os.environ.get("SPARSEJEPA_DATA", "")).expanduser() / "cifar100"
     if lacks := [s for s in ("train", "test") if not list(folder.glob(f"{s}*.parquet"))]:
         what = f"$SPARSEJEPA_DATA/cifar100 has no {' and no '.join(lacks)} Parquet file"
-        then = "it would come from the Hugging Face Hub (about 150 MB)"
-        drawn = "the data set objects is drawn on the spot and needs nothing"
-        yield "note", f"data set cifar100: {what}, so {then}; {drawn}"
+        then = "it would come from the Hugging Face Hub (150 MB); objects needs nothing"
+        yield "note", f"data set cifar100: {what}, so {then}"
     else:
         yield "ok", "data set cifar100: local Parquet under $SPARSEJEPA_DATA"
     if not os.access(root, os.W_OK):

@@ -27,15 +27,14 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file; FileNotFoundError without it, ValueError if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}; delete it and run again.") from error
 
 
 def read_yaml(path: Path, kind: TypeAdapter, loader: type) -> Any:
-    """The content of a YAML file, as `kind` wants it.
+    """The content of a YAML file, as `kind` wants it; FileNotFoundError without the file.
 
-    ValueError: one sentence with the place, in which an entry of a list goes by its `id`, and what
-    is wrong there; FileNotFoundError without the file.
+    ValueError: says the place, where an entry of a list goes by its `id`, and what is wrong there.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), loader)
@@ -47,9 +46,8 @@ def read_yaml(path: Path, kind: TypeAdapter, loader: type) -> Any:
             place = place[part] if inside else None
             names.append(place.get("id", part) if isinstance(place, dict) else part)
         where = ".".join(str(name) for name in names if name != "[key]").strip() or "the file"
-        wrong = first["msg"].removeprefix("Value error, ")
-        if not isinstance(first["input"], dict | list):
-            wrong += f", not {first['input']!r}"
+        given = "" if isinstance(first["input"], dict | list) else f", not {first['input']!r}"
+        wrong = first["msg"].removeprefix("Value error, ") + given
         raise ValueError(f"{label(path)}, {where}: {wrong}.") from error
     # ValueError: bytes that are no text.
     except (yaml.YAMLError, ValueError) as error:
@@ -58,8 +56,7 @@ def read_yaml(path: Path, kind: TypeAdapter, loader: type) -> Any:
 
 def plain(value: Any, where: str) -> Any:
     """`value` in JSON's own types; raises ValueError with `where`, as "results['knn'] is nan"."""
-    if hasattr(value, "tolist"):
-        # NumPy and PyTorch scalars and arrays; scalars become plain numbers.
+    if hasattr(value, "tolist"):  # scalars and arrays of NumPy and PyTorch
         value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): plain(item, f"{where}[{str(key)!r}]") for key, item in value.items()}

@@ -18,8 +18,7 @@ from sparsejepa.companion.files import label, read_json, read_yaml
 from sparsejepa.companion.parameters import run_command
 from sparsejepa.intervals import SEEDS_NEEDED, seed_interval
 
-# On which side of one threshold, written down before, a quantity lies: a mean over seeds, such a
-# mean that a run reports itself, or numbers in which nothing was trained.
+# Of a mean over seeds, of such a mean that a run reports itself, of numbers without any training.
 SeedRule = Literal["mean_above", "mean_below", "difference_above"]
 IntervalRule = Literal["interval_above", "interval_below"]
 ExactRule = Literal["equal_within", "at_least", "at_most"]
@@ -44,7 +43,7 @@ Address = Annotated[str, Field(pattern=r"^[^/:\s]+/[^/:\s]+/[^/:\s]+:.+$")]
 
 
 class Entry(BaseModel):
-    """Every part of the ledger: no other fields, no other types, no empty texts."""
+    """Every part of the ledger: no other fields, no other types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -71,8 +70,7 @@ class Quoted(Entry):
 class Check(Entry):
     """One rule on numbers of runs: written down before the numbers are looked at.
 
-    An address is `preset/notebook/run:dotted.key` (see `look_up`), with {seed} in the place
-    of the seed. Thresholds are in units of the numbers after `scale`.
+    An address is `preset/notebook/run:dotted.key` (see `look_up`), with {seed} for the seed.
     """
 
     what: Text  # the quantity in words
@@ -110,10 +108,9 @@ class Check(Entry):
 
 
 class Claim(Entry):
-    """One claim of a paper, its test, and the verdict that the ledger states.
+    """One claim of a paper: it stands if every check of `test` holds, but not all counterexamples.
 
-    The claim stands as stated if every check of `test` holds and those of `counterexample` do not
-    all hold. If these do, it is true only under `condition`, or false.
+    If these do hold, it is true only under `condition`, or false.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]  # of its place on the page
@@ -133,15 +130,14 @@ class Claim(Entry):
 
     @model_validator(mode="after")
     def _is_complete(self) -> "Claim":
-        for wrong, sentence in (
-            (not self.test and not self.plan, "it has neither test nor plan"),
-            (self.test and self.plan, "it has a plan beside its test"),
-            (self.counterexample and not self.test, "it has a counterexample but no test"),
-            (self.condition and not self.counterexample, "it has a condition, no counterexample"),
-            (self.expected == "untested" and not self.needs, "it is untested; say what it needs"),
+        for wrong, what in (
+            (bool(self.test) == bool(self.plan), "needs either a test or a plan"),
+            (self.counterexample and not self.test, "has a counterexample but no test"),
+            (self.condition and not self.counterexample, "has a condition, no counterexample"),
+            (self.expected == "untested" and not self.needs, "is untested; say what it needs"),
         ):
             if wrong:
-                raise ValueError(sentence)
+                raise ValueError(f"it {what}")
         return self
 
     @property
@@ -176,10 +172,10 @@ def load_ledger(path: Path) -> Ledger:
 
 
 def look_up(place: Any, key: str, where: str = "") -> Any:
-    """The value at the dotted `key`; of names that hold dots themselves, the longest is taken.
+    """The value at the dotted `key`; of names that hold dots, the longest is taken.
 
-    Of a list, a part is a position (-1 is the last), or `[L=2; method=jepa]`: the one entry with
-    these values. ValueError: there is none; names the keys that exist at that place.
+    Of a list, a part is a position (-1: the last) or `[L=2; method=jepa]`: the one entry with these
+    values. ValueError: there is none; names the keys at that place.
     """
     parts, named = key.split("."), place if isinstance(place, Mapping) else {}
     if isinstance(place, list):
@@ -188,9 +184,9 @@ def look_up(place: Any, key: str, where: str = "") -> Any:
         part, rest = ".".join(parts[:end]), ".".join(parts[end:])
         found = [named[part]] if part in named else []
         if isinstance(place, list) and re.fullmatch(r"\[.*\]", part):
-            wanted = [pair.partition("=")[::2] for pair in part[1:-1].split("; ")]
+            wanted = {tuple(pair.split("=", 1)) for pair in part[1:-1].split("; ")}
             rows = [row for row in place if isinstance(row, Mapping)]
-            found = [r for r in rows if all(str(r.get(name)) == value for name, value in wanted)]
+            found = [row for row in rows if wanted <= {(k, str(v)) for k, v in row.items()}]
         if len(found) == 1:
             return look_up(found[0], rest, f"{where}.{part}".strip(".")) if rest else found[0]
     there = ", ".join(map(str, place)) if isinstance(place, Mapping) else str(place)[:80]
@@ -200,22 +196,20 @@ def look_up(place: Any, key: str, where: str = "") -> Any:
 def value_at(runs: Path, address: str, seed: int | None = None) -> Any:
     """What stands at an address, with `seed` for {seed}; the manifest's keys follow "manifest.".
 
-    ValueError: no finished run in the folder `runs`, a damaged file, no such key, or a run of
-    another seed than its place says.
+    ValueError: no finished run, a damaged file, no such key, or a run of another seed.
     """
     run_id, _, key = address.replace(SEED, str(seed)).partition(":")
     try:
         made = read_json(runs / run_id / "results.json")
-        made["manifest"] = read_json(runs / run_id / "manifest.json")
-        found = look_up(made, key)
+        manifest = read_json(runs / run_id / "manifest.json")
+        found = look_up(made | {"manifest": manifest}, key)
     except FileNotFoundError as error:
         lacks = f"needs the run {run_id}, which has no {Path(error.filename).name}"
         raise ValueError(f"{lacks}: make it by `{run_command(run_id)}`.") from error
     except ValueError as error:
         raise ValueError(f"cannot read {key!r} of {run_id}: {error}") from error
-    if SEED in address.partition(":")[0] and made["manifest"]["seed"] != seed:
-        other = made["manifest"]["seed"]
-        wrong = f"takes {run_id} for seed {seed}, but its manifest says {other}"
+    if SEED in address.partition(":")[0] and manifest["seed"] != seed:
+        wrong = f"takes {run_id} for seed {seed}, but its manifest says {manifest['seed']}"
         raise ValueError(f"{wrong}: make it again by `{run_command(run_id)}`.")
     return found
 
@@ -223,8 +217,7 @@ def value_at(runs: Path, address: str, seed: int | None = None) -> Any:
 def numbers_at(runs: Path, address: str, seeds: Sequence[int] = ()) -> list[float]:
     """A number for each seed; without {seed}, the list (or the one number) at the address.
 
-    Where there is `{"value": number, ...}`, the number is its value. ValueError as `value_at`, or
-    for what is no number.
+    Of `{"value": number, ...}` it is the value. ValueError as `value_at`, or for what is no number.
     """
     if SEED in address:
         values = [value_at(runs, address, seed) for seed in seeds]
@@ -250,9 +243,8 @@ class Finding(NamedTuple):
 def decide(rule: str, values: Sequence[float], threshold: float, tolerance: float = 0.0) -> Finding:
     """What a rule of `Check` finds in its numbers; ValueError if there are none.
 
-    By an exact rule every value is where it belongs, and the estimate is the worst: for numbers in
-    which nothing was trained and chance plays no part that matters, as closed forms, quadrature,
-    estimates from many draws of a known law. By the others a mean over seeds is on its side. For an
+    By an exact rule, for numbers in which nothing was trained and chance hardly matters, every
+    value is where it belongs; the estimate is the worst. By the others a mean over seeds is. For an
     interval rule the values are that mean, the ends of its 95 % Student interval, and its seeds. p
     is what the interval implies: its half width is the standard error times Student's quantile.
     """
@@ -337,9 +329,9 @@ class Judgement(NamedTuple):
 def judge(ledger: Ledger, runs: Path) -> list[Judgement]:
     """The verdict on every claim, in the ledger's order; `runs` is the folder of all runs.
 
-    The p values of all comparisons over seeds are adjusted together (Benjamini & Hochberg 1995):
-    of what is called at adjusted p <= q, a share q is wrong, in expectation and at most; for
-    comparisons that are independent or depend positively.
+    The p values of all comparisons over seeds are adjusted together (Benjamini & Hochberg 1995): of
+    what is called at adjusted p <= q, a share q at most is wrong in expectation, for comparisons
+    that are independent or depend positively.
     """
     found = [[_measure(c, check, ledger, runs) for check in c.checks] for c in ledger.claims]
     tried = [result.p for results in found for result in results if result.p is not None]
@@ -357,8 +349,8 @@ def reach_verdict(
 ) -> tuple[Verdict, str]:
     """The verdict, and what goes on after it.
 
-    What numbers contradict in which nothing was trained is false as stated; what trained networks
-    contradict is not reproduced: another budget or data set might.
+    What trained networks contradict is not reproduced: another budget or data set might. What other
+    numbers contradict is false as stated.
     """
     states, limits = ({r.state for r in results} for results in (test, counterexample))
     few = [r.finding.seeds for r in (*test, *counterexample) if r.state == "too few seeds"]
@@ -395,9 +387,8 @@ def _measure(claim: Claim, check: Check, ledger: Ledger, runs: Path) -> Result:
         if check.seeds:
             _refuse_other_seeds(check, seeds, runs)
             read = [run.replace(SEED, str(seed)) for run in read for seed in seeds]
-        elif claim.expected == "untested" and not all((runs / run).is_dir() for run in read):
-            read = []
-        if not read:
+        untried = claim.expected == "untested" and not check.seeds
+        if not read or (untried and not all((runs / run).is_dir() for run in read)):
             return Result(check, None)
         sample = numbers_at(runs, f"{read[0]}:{check.sample}")[0] if check.sample else None
         found = _find(check, seeds, runs)

@@ -1,8 +1,8 @@
 """What a notebook's run was made from, and whether that is still what is here.
 
-A certificate (`book/runs/certificates.json`, written by `sparsejepa certify`) says that a run made
-by one tree is what another tree computes: a size-reduced copy of it gave the same numbers to the
-bit in both. The book reads manifests with the `[book]` extra alone: no torch, no papermill here.
+A certificate, written by `sparsejepa certify`, says that a run made by one tree is what another
+tree computes: a size-reduced copy gave the same numbers to the bit in both. The book reads
+manifests with the `[book]` extra alone: no torch, no papermill here.
 """
 
 import contextlib
@@ -50,12 +50,11 @@ def open_run(notebook: str, run_folder: str, parameters: MutableMapping[str, Any
         notebook: the notebook's name without folder and ending, as "01_pretrain".
         run_folder: set by `sparsejepa run`; "" in plain Jupyter and on Colab, where the run goes
             below `book/runs/own/<notebook>`, over an earlier one with equal parameters.
-        parameters: the notebook's `globals()`. Without a `run_folder`, those parameters that have
-            their defaults get the values of the preset that `preset` names; on Colab of `colab`.
+        parameters: the notebook's `globals()`. Without a `run_folder`, those that have their
+            defaults get the values of the preset that `preset` names; on Colab of `colab`.
 
-    KeyError: a parameter that the notebook declares is not in `parameters`; FileNotFoundError:
-    there is no checkout, or no such notebook or preset in it; ValueError: another process holds the
-    run's folder; OSError: it cannot be written.
+    KeyError: a declared parameter is not in `parameters`; FileNotFoundError: no checkout, notebook
+    or preset; ValueError: another process holds the run's folder; OSError: it can't be written.
     """
     root = repository_root()
     source = notebook_path(root, notebook)
@@ -80,9 +79,9 @@ def open_run(notebook: str, run_folder: str, parameters: MutableMapping[str, Any
         # Until the kernel ends: two kernels would mix their files.
         (lock := locked(folder / ".lock")).__enter__()
         _held[folder] = lock
-    start = {"preset": OWN, "run": folder.name, "needs": {}}
-    start["command"] = values.run_command(f"/{source.stem}/", in_use)
-    return Run(root, source, folder, {**start, "parameters": in_use})
+    command = values.run_command(f"/{source.stem}/", in_use)
+    facts = {"preset": OWN, "run": folder.name, "needs": {}, "command": command}
+    return Run(root, source, folder, {**facts, "parameters": in_use})
 
 
 class Run:
@@ -110,7 +109,7 @@ class Run:
     def save_figure(self, figure: Any, name: str, alt: str) -> None:
         """Writes a matplotlib figure to `figures/<name>.png` at 150 dpi.
 
-        `alt` says what the figure shows, for readers who cannot see it; ValueError if it is empty.
+        `alt` says what it shows, for readers who cannot see it; ValueError if it is empty.
         """
         if not alt.strip():
             raise ValueError(f"Figure {name!r} needs an alt text that says what it shows.")
@@ -131,8 +130,8 @@ class Run:
     def finish(self, seed: int, precision: str, data: Facts | Sequence[Facts]) -> None:
         """Writes `timing.json` and `manifest.json`, the last act: a manifest means a finished run.
 
-        All randomness came from `seed`; `precision` is the arithmetic, as "fp32" or "bf16"; `data`
-        are name, split, origin and pixel_sha256 of the image set (or of each in a list).
+        All randomness came from `seed`; `precision` is as "fp32" or "bf16"; `data` are name, split,
+        origin and pixel_sha256 of the image set (or of each in a list).
         """
         read = self.trainings.used if "trainings" in vars(self) else []
         used = {folder.relative_to(self._runs).as_posix(): folder for folder in read}
@@ -186,7 +185,7 @@ def read_certificates(root: Path) -> dict[str, Any]:
     path = runs_root(root) / CERTIFICATES
     content = read_json(path) if path.is_file() else seal({"certificates": {}})
     if content != seal(content):
-        wrong = f"book/runs/{CERTIFICATES} is not what `sparsejepa certify` wrote"
+        wrong = f"{label(path)} is not what `sparsejepa certify` wrote"
         raise ValueError(f"{wrong}: put the committed file back, or delete it and certify again.")
     return content["certificates"]
 
@@ -209,10 +208,7 @@ def certificate_of(root: Path, run_id: str, code: Facts | None = None) -> dict[s
 
 
 def valid_trainings(root: Path) -> set[Path]:
-    """Folders of kept trainings that the code here made, or that a certificate covers for it.
-
-    Code that does not train makes none of them invalid.
-    """
+    """Folders of kept trainings that the code that trains made, or a certificate covers for it."""
     runs, here, certified = runs_root(root), code_sha256(root / "src" / "sparsejepa"), set()
     for certificate in read_certificates(root).values():
         same = certificate["valid_for"].get(TRAINING_SHA256) == here
@@ -223,10 +219,7 @@ def valid_trainings(root: Path) -> set[Path]:
 
 
 def input_hashes(root: Path, run_id: str) -> dict[str, str]:
-    """SHA-256 of what other notebooks read of a finished run: results, answers, its training.
-
-    Raises as `read_json` where there is no finished run.
-    """
+    """SHA-256 of what other notebooks read of a finished run; raises as `read_json` without one."""
     listed = provenance.listed_files(run_id, read_json(runs_root(root) / run_id / MANIFEST))
     named = {place.removeprefix(f"{run_id}/"): digest for place, digest in listed.items()}
     return {n: d for n, d in named.items() if n == RESULTS or n.endswith(".safetensors")}
@@ -243,10 +236,9 @@ def changed_parameters(source: Path, manifest: Facts, parameters: Facts) -> list
 
 
 def staleness(root: Path, run_id: str, parameters: Facts | None = None) -> list[str]:
-    """Why a run is not what the notebook and the library here would produce; empty when it is.
+    """Why a run is not what notebook and library here would produce, or was edited; empty if it is.
 
-    Among the reasons is that a file of the run was edited or removed. `parameters` are what the
-    preset gives to the run `preset/notebook/run` if it names it, over the notebook's defaults.
+    `parameters` are what the preset gives to the run, over the notebook's defaults, if it names it.
     """
     runs, source = runs_root(root), notebook_path(root, run_id.split("/")[1])
     if not (runs / run_id / MANIFEST).is_file():
@@ -289,12 +281,12 @@ def trains(root: Path, run: StudyRun, valid: set[Path]) -> bool:
 
     `valid` are those that `valid_trainings` lists. Any other parameter counts as another training.
     """
-    made, source = {}, notebook_path(root, run.notebook)
+    made, runs = {}, runs_root(root)
     # What is damaged is made again, as if it were not there.
     with contextlib.suppress(FileNotFoundError, ValueError):
-        made = read_json(runs_root(root) / run.id / MANIFEST)
-    if trainings := made.get("trainings"):
-        kept = {runs_root(root) / place for place in trainings} <= valid
-        return not kept or bool(changed_parameters(source, made, run.parameters))
-    # What reads other runs reports of them; other notebooks train within.
-    return not run.needs
+        made = read_json(runs / run.id / MANIFEST)
+    if not made.get("trainings"):
+        # What reads other runs reports of them; other notebooks train within.
+        return not run.needs
+    changed = changed_parameters(notebook_path(root, run.notebook), made, run.parameters)
+    return bool(changed) or not {runs / place for place in made["trainings"]} <= valid

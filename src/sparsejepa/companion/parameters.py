@@ -1,7 +1,7 @@
 """With which values a notebook runs: its `parameters` cell, and presets over its defaults.
 
-All are checked before anything runs. Papermill's own inspection misses defaults that contain `=`
-and only warns about unknown names. A preset is `notebooks/presets/<preset>.yml`.
+All are checked before anything runs: papermill only warns about unknown names. A preset is
+`notebooks/presets/<preset>.yml`.
 """
 
 import ast
@@ -20,12 +20,9 @@ from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 from sparsejepa.companion.files import label, read_json, read_yaml
 from sparsejepa.companion.provenance import notebook_path
 
-# The runner says by this parameter where a notebook writes; it is no choice of the reader's.
-RUN_FOLDER = "run_folder"
-# The parameter by which a notebook knows its settings, and whose encoders it reads.
-PRESET = "preset"
-# Runs of no preset: with parameters of one's own, or started by hand.
-OWN = "own"
+RUN_FOLDER = "run_folder"  # the parameter by which the runner says where a notebook writes
+PRESET = "preset"  # the one by which a notebook knows its settings, and whose encoders it reads
+OWN = "own"  # runs of no preset: with parameters of one's own, or started by hand
 
 Value = int | float | str | bool
 TYPES = {kind.__name__: TypeAdapter(kind) for kind in (int, str, bool)}
@@ -35,8 +32,7 @@ TYPES["float"] = TypeAdapter(FiniteFloat)
 def notebook_parameters(notebook: Path) -> dict[str, Value]:
     """The parameters that a notebook declares with their defaults, without `run_folder`.
 
-    FileNotFoundError: there is no such notebook; ValueError: its cell tagged `parameters` is not of
-    lines `name: type = default`.
+    FileNotFoundError: no such notebook; ValueError: a parameter line is no `name: type = default`.
     """
     if not notebook.is_file():
         others = ", ".join(sorted(p.stem for p in notebook.parent.glob("*.ipynb"))) or "none"
@@ -53,25 +49,22 @@ def notebook_parameters(notebook: Path) -> dict[str, Value]:
             found[name] = _typed(kind, ast.literal_eval(value))
         except (SyntaxError, ValueError, KeyError) as error:
             how = f"name: type = default, a plain value of one of the types {', '.join(TYPES)}"
-            wrong = f"{label(notebook)}: write the parameter line '{line}' as {how}."
-            raise ValueError(wrong) from error
+            raise ValueError(f"{label(notebook)}: write '{line}' as {how}.") from error
     if len(cells) != 1 or found.pop(RUN_FOLDER, None) != "":
-        wanted = f"must have one cell tagged 'parameters', with a line {RUN_FOLDER}: str = \"\""
-        raise ValueError(f"{label(notebook)} {wanted}.")
+        wanted = f"one cell tagged 'parameters', with a line {RUN_FOLDER}: str = \"\""
+        raise ValueError(f"{label(notebook)} must have {wanted}.")
     return found
 
 
 def _typed(kind: str, value: Any) -> Value:
     """The value in the declared type, read from text if it is one; ValueError if it is none."""
-    # Text comes from a command line or a preset, where every value is text.
     return TYPES[kind].validate_python(value, strict=not isinstance(value, str))
 
 
 def check_parameters(notebook: Path, given: Mapping[str, Any], where: str = "") -> dict[str, Value]:
-    """`given` with every name known to the notebook and every value of its declared type.
+    """`given` with every value in its declared type; text is read as a number or truth value.
 
-    A text where the notebook wants a number or truth value is read as one. An unknown name or a
-    value of another type is a ValueError of one sentence, which begins with `where` they stand.
+    ValueError: an unknown name or a value of another type; begins with `where` they stand.
     """
     declared, checked = notebook_parameters(notebook), {}
     place = ": ".join(filter(None, (where, label(notebook))))
@@ -79,8 +72,8 @@ def check_parameters(notebook: Path, given: Mapping[str, Any], where: str = "") 
         if name not in declared:
             close = difflib.get_close_matches(str(name), declared, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]!r}?" if close else "."
-            known = f"Its parameters are {', '.join(declared)}."
-            raise ValueError(f"{place} has no parameter {name!r}{hint} {known}")
+            known = ", ".join(declared)
+            raise ValueError(f"{place} has no parameter {name!r}{hint} Its parameters are {known}.")
         kind = type(declared[name]).__name__
         try:
             checked[name] = _typed(kind, value)
@@ -108,10 +101,9 @@ def run_command(run_id: str, given: Mapping[str, Any] | None = None) -> str:
 
 
 def own_folder(notebook: str, base: str, overrides: Mapping[str, Value]) -> Path:
-    """Where a run goes that is no named run, relative to the folder of all runs.
+    """Where a run goes that is no named run; other overrides have another folder.
 
-    Different overrides never share a folder, and named runs are never overwritten. `base` is the
-    preset, with the run's name if one was named.
+    `base` is the preset, with the run's name if one was named.
     """
     given = sorted(overrides.items())
     slug = "-".join([base, *(f"{k}=" + re.sub(r"[^A-Za-z0-9._+-]", "_", str(v)) for k, v in given)])
@@ -135,9 +127,9 @@ class Section(BaseModel, extra="forbid"):
 class StudyRun(NamedTuple):
     """One named run of a preset."""
 
-    preset: str  # the preset's name, as "reference"
-    notebook: str  # the notebook's name, as "01_pretrain"
-    name: str  # the run's name, as "jepa-seed0"
+    preset: str  # as "reference"
+    notebook: str  # as "01_pretrain"
+    name: str  # as "jepa-seed0"
     parameters: dict[str, Value]  # the preset's parameters, with the run's own over them
     needs: tuple["StudyRun", ...]  # whose results it reads
 
@@ -178,9 +170,8 @@ def preset_parameters(
 def load_study(root: Path, preset: str) -> list[StudyRun]:
     """All named runs of a preset, checked; those that others need stand before them.
 
-    FileNotFoundError: there is no such preset, or no notebook of a section's name; ValueError: no
-    YAML; an unknown key or parameter; an ill-typed value; a run's name that is no folder's; a need
-    that does not stand above.
+    FileNotFoundError: no such preset or notebook; ValueError: no YAML, an unknown key or parameter,
+    an ill-typed value, a run's name that is no folder's, a need that does not stand above.
     """
     study, above, where = [], set(), f"presets/{preset}.yml"
     for notebook, section in preset_sections(root, preset).items():

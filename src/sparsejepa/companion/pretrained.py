@@ -38,8 +38,7 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
     "own" is for all that were started by hand or with parameters of one's own, "" for the committed
     ones. Of a preset whose named runs are not there, it is those started by hand under it.
 
-    FileNotFoundError: there is no such run; ValueError: one of them has not been run or is stale,
-    or a file of weights is damaged.
+    FileNotFoundError: there is no such run; ValueError: one is missing, stale or damaged.
     """
     root, preset, found = repository_root(), preset or COMMITTED, []
     runs, study = runs_root(root), [] if preset == OWN else load_study(root, preset)

@@ -25,16 +25,16 @@ PACKAGES = (
 def repository_root() -> Path:
     """The checkout that holds `notebooks/` and `src/sparsejepa/`; FileNotFoundError without one.
 
-    Looked for from the working folder upwards, then from this file upwards (an editable install),
-    then one level below the working folder (Colab, where a notebook starts beside its clone).
+    It is at or above the working folder, or this file (an editable install), or one level below the
+    working folder (Colab, where a notebook starts beside its clone).
     """
     here = Path.cwd()
     below = sorted(folder for folder in here.iterdir() if folder.is_dir())
     for folder in (here, *here.parents, *Path(__file__).resolve().parents, *below):
         if (folder / "notebooks").is_dir() and (folder / "src" / "sparsejepa").is_dir():
             return folder
-    found = "No folder with notebooks/ and src/sparsejepa/ was found at or above the working folder"
-    raise FileNotFoundError(f"{found}: clone the repository and change into it first.")
+    lacks = "No checkout was found at or above the working folder"
+    raise FileNotFoundError(f"{lacks}: clone the repository and change into it first.")
 
 
 def runs_root(root: Path) -> Path:
@@ -70,14 +70,11 @@ def uncommitted_code(root: Path) -> list[str]:
 
 def code_of(root: Path, notebook: str) -> dict[str, str]:
     """What decides the numbers of a run besides parameters and inputs, as SHA-256."""
-    library = root / "src" / "sparsejepa"
+    library = file_hashes(root / "src" / "sparsejepa", ("__pycache__",), "*.py")
     cells = read_json(notebook_path(root, notebook))["cells"]
     # Prose and outputs do not count.
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return {
-        "library_tree": _json_sha256(file_hashes(library, ("__pycache__",), "*.py")),
-        "notebook_sha256": _json_sha256(sources),
-    }
+    return {"library_tree": _json_sha256(library), "notebook_sha256": _json_sha256(sources)}
 
 
 def file_sha256(path: Path) -> str:
@@ -115,21 +112,20 @@ def listed_files(run_id: str, manifest: Mapping[str, Any]) -> dict[str, str]:
 def edits(runs: Path, run_id: str, manifest: Mapping[str, Any]) -> list[str]:
     """A sentence for each file of a run, and of its trainings, that is not what was written."""
     if manifest != seal(manifest):
-        # What it says of all the rest is worth nothing.
         return ["manifest.json is not what the run wrote"]
     found = []
     for place, sha in listed_files(run_id, manifest).items():
-        there = (runs / place).is_file()
-        if not there or file_sha256(runs / place) != sha:
-            wrong = "is not what the run wrote" if there else "is no longer there"
-            found.append(f"{place.removeprefix(f'{run_id}/')} {wrong}")
+        name = place.removeprefix(f"{run_id}/")
+        if not (runs / place).is_file():
+            found.append(f"{name} is no longer there")
+        elif file_sha256(runs / place) != sha:
+            found.append(f"{name} is not what the run wrote")
     return found
 
 
 def installed(distribution: str) -> str:
     """Its version, "" where it is not there."""
-    found = importlib.metadata.distributions(name=distribution)
-    return next((one.version for one in found), "")
+    return next((d.version for d in importlib.metadata.distributions(name=distribution)), "")
 
 
 def versions() -> dict[str, str]:
@@ -158,8 +154,8 @@ def hardware() -> dict[str, Any]:
 def remove_local_paths(value: Any, root: Path, also: Mapping[str, str] | None = None) -> Any:
     """A text, or a tree of JSON with texts, in which no path tells of this machine.
 
-    Paths below the checkout become relative, the folders of `also` what they map to, the home
-    folder, that of the data and Python's get a general name; of a temporary file its name is left.
+    Paths below the checkout become relative, folders of `also` what they map to; home, data and
+    Python get a general name; of a temporary file its name is left.
     """
     if isinstance(value, Mapping):
         return {key: remove_local_paths(item, root, also) for key, item in value.items()}
@@ -174,9 +170,8 @@ def remove_local_paths(value: Any, root: Path, also: Mapping[str, str] | None = 
         general[f"~/{root.relative_to(home)}"] = "."
     general |= also or {}
     paths = "|".join(re.escape(p) for p in sorted(general, key=len, reverse=True) if len(p) > 1)
-    # Where it is a whole path, not a part of a longer name.
     whole = rf"(?<![\w.~-])({paths})(/|(?![\w-]|\.\w))"
     value = re.sub(whole, lambda found: (general[found[1]] + found[2]).removeprefix("./"), value)
-    # The folders below a temporary one may carry a user's name.
+    # Folders below may carry a user's name.
     temporary = "|".join({re.escape(tempfile.gettempdir()), "/tmp"})
     return re.sub(rf"(?<![\w.~-])(?:{temporary})/(?:[^\s/'\"<>:,)]+/)*", "", value)

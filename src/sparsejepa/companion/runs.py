@@ -26,9 +26,9 @@ def run_notebook(
 ) -> Path:
     """Runs a notebook and puts the finished run in its folder, which it returns.
 
-    The parameters are the notebook's defaults, under the preset's, under the named run's, under
-    `overrides`. A named run without overrides goes to `<preset>/<notebook>/<run>`, any other to
-    `own/<notebook>/...`, both below `book/runs`. An earlier run stays till the new one is whole.
+    `overrides` lie over the named run's parameters, the preset's, the notebook's defaults. A named
+    run without overrides goes to `<preset>/<notebook>/<run>`, any other to `own/<notebook>/...`,
+    both below `book/runs`. An earlier run stays till the new one is whole.
 
     ValueError: an unknown run or parameter, an ill-typed value, a needed run that is missing or
     stale, a committed preset with uncommitted code; RunFailed: the notebook raised an error, which
@@ -40,14 +40,13 @@ def run_notebook(
         study = parameters.load_study(root, preset)
         runs = {one.name: one for one in study if one.notebook == source.stem}
         if run not in runs:
-            lacks = f"presets/{preset}.yml has no run {run!r} of {source.stem}"
-            raise ValueError(f"{lacks}; its runs are {', '.join(runs) or 'none'}.")
+            known = f"its runs are {', '.join(runs) or 'none'}"
+            raise ValueError(f"presets/{preset}.yml has no run {run!r} of {source.stem}; {known}.")
         given, base = runs[run].parameters, f"{preset}-{run}"
         for need in runs[run].needs:
             if reasons := manifest.staleness(root, need.id, need.parameters):
-                wrong = f"{source.stem} needs {need.id}, but {reasons[0]}"
-                how = f"run `sparsejepa reproduce --preset {preset}`, or `sparsejepa certify`"
-                raise ValueError(f"{wrong}: {how} where only code has changed.")
+                how = f"`sparsejepa reproduce --preset {preset}`, or certify if only code changed"
+                raise ValueError(f"{source.stem} needs {need.id}, but {reasons[0]}: {how}.")
             needs[need.id] = manifest.input_hashes(root, need.id)
     else:
         given = parameters.preset_parameters(root, preset, source.stem)
@@ -56,9 +55,8 @@ def run_notebook(
         folder = Path(preset, source.stem, run)
         committed = provenance.git(root, "ls-files", "--", f"book/runs/{preset}")
         if committed and (changed := provenance.uncommitted_code(root)):
-            kept = f"Runs of preset {preset!r} are committed and name their commit"
-            how = "commit src/ and notebooks/, or give a parameter to make a run of your own"
-            raise ValueError(f"{kept}, but {changed[0]} is not committed: {how}.")
+            wrong = f"Runs of {preset!r} name their commit, but {changed[0]} is not committed"
+            raise ValueError(f"{wrong}: commit it, or give a parameter to make a run of your own.")
     command = parameters.run_command(f"{preset}/{source.stem}/{run}", overrides)
     start = {"preset": folder.parts[0], "run": folder.name, "needs": needs, "command": command}
     attempt, run_folder = runs_root(root) / "attempts" / folder, runs_root(root) / folder
@@ -68,7 +66,6 @@ def run_notebook(
         if earlier.is_dir() and not run_folder.exists():
             # A crash between the two renames below left the only copy here.
             earlier.rename(run_folder)
-        # What else an earlier attempt left; trainings lie elsewhere and stay.
         for left in (working, earlier):
             shutil.rmtree(left, ignore_errors=True)
         (attempt / "failed.ipynb").unlink(missing_ok=True)
@@ -89,15 +86,10 @@ def run_notebook(
 
 
 class _ThisPython(AsyncKernelManager):
-    """A kernel of this interpreter, with the library of the checkout that it starts in.
+    """A kernel of this interpreter, whatever kernels are installed, with the checkout's library."""
 
-    Whatever kernels are installed on this machine, the run and its manifest speak of one Python.
-    """
-
-    start = (
-        "import os, sys; sys.path.insert(0, os.path.abspath('src')); "
-        "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
-    )
+    start = "import os, sys; sys.path.insert(0, os.path.abspath('src')); "
+    start += "from ipykernel.kernelapp import launch_new_instance as launch; launch()"
     # Else it warns at every start that it talks to this machine without encryption.
     quiet = "--IPKernelApp.log_level=ERROR"
     kernel_spec = KernelSpec(
@@ -109,15 +101,13 @@ class _ThisPython(AsyncKernelManager):
 
 def _execute(root: Path, source: Path, working: Path, run_folder: Path, given: Facts) -> None:
     """Executes the notebook into `executed.ipynb`, relaying what it prints."""
-    # papermill is slow to import, and reading presets does not need it.
+    # Slow to import, and reading presets does not need it.
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     output, failed = working / "executed.ipynb", working.with_name("failed.ipynb")
     place, final = (folder.relative_to(root).as_posix() for folder in (working, run_folder))
-    # Two runs may share a terminal.
     name, counted, error = "/".join(run_folder.parts[-2:]), itertools.count(1), ""
-
     try:
         papermill.execute_notebook(
             # papermill fills parameters into braces of paths.
@@ -144,20 +134,19 @@ def _execute(root: Path, source: Path, working: Path, run_folder: Path, given: F
             # After a failure too, and when the reader presses Ctrl-C.
             content = provenance.remove_local_paths(read_json(output), root, {place: final})
             for part in (content, *content["cells"]):
-                # Paths and times of cells.
-                for key in ("papermill", "execution"):
+                for key in ("papermill", "execution"):  # paths and times of cells
                     part["metadata"].pop(key, None)
             write_json(output, content)
     if error:
         os.replace(output, failed)
-        kept = "an earlier run is as it was, and the same command goes on from the last checkpoint"
-        raise RunFailed(f"{label(source)} failed {error} (see {failed.relative_to(root)}; {kept}).")
+        kept = f"see {failed.relative_to(root)}; the same command goes on from the last checkpoint"
+        raise RunFailed(f"{label(source)} failed {error} ({kept}).")
 
 
 def reproduce(root: Path, runs: list[StudyRun], jobs: int, threads: int) -> None:
-    """Makes what is given, needed runs first, each in a process of its own, `jobs` at a time.
+    """Makes what is given, needed runs first, each in a process of `threads`, `jobs` at a time.
 
-    What needs a failed run is left out, all else is made; `threads` are those of each run.
+    What needs a failed run is left out, all else is made.
     """
     environment = os.environ | {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL")}
     made: dict[str, Future] = {}
