@@ -12,7 +12,7 @@ from sparsejepa.companion.files import read_json, write_json
 from sparsejepa.companion.manifest import seal_run, stale_runs, staleness
 from sparsejepa.companion.parameters import StudyRun
 from sparsejepa.companion.runs import run_notebook
-from tests.companion.tiny_repository import PRESET, TOY, git, make_repository, write_preset
+from tests.companion.tiny_repository import TOY, git, make_repository, write_preset
 
 RUNS = ["demo/toy/jepa-seed0", "demo/toy/jepa-seed1"]
 
@@ -21,9 +21,7 @@ RUNS = ["demo/toy/jepa-seed0", "demo/toy/jepa-seed1"]
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs made at a commit whose `golden` has a copy of both."""
     root = make_repository(tmp_path / "checkout")
-    write_preset(root, {"toy": {"parameters": {"rate": 0.1}, "runs": {"jepa-seed0": {}}}})
-    (root / "notebooks/presets/demo.yml").rename(root / "notebooks/presets/golden.yml")
-    write_preset(root, PRESET)
+    write_preset(root, {"toy": {"parameters": {"rate": 0.1}, "runs": {"jepa-seed0": {}}}}, "golden")
     git(root, "init", "-q")
     git(root, "add", "src", "notebooks")
     git(root, "commit", "-qm", "all")
@@ -34,8 +32,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def outcomes(root: Path, **options: str) -> dict[str, tuple[str, str]]:
-    found = certify(root, "demo", **options)
-    return {one.run: (one.state, one.details) for one in found}
+    return {run: (state, why) for run, state, why in certify(root, "demo", **options)}
 
 
 def test_equal_behaviour_is_certified(root: Path):
@@ -85,17 +82,15 @@ def test_a_missing_base_is_one_sentence(root: Path):
 
 def test_reports_run_again_and_are_compared(root: Path):
     """All numbers agree; an edited file or another number is named; what takes long is left."""
-    again = [(one.state, one.details) for one in verify(root, "demo", 5.0)]
-    assert again == [("agrees", "1 numbers compared")] * 2
-    assert {f.state for f in verify(root, "demo", -1.0)} == {"not done"}
-    (root / "book" / "runs" / RUNS[0] / "results.json").write_text('{"answer": 41}')
-    found = {f.run: f for f in verify(root, "demo", 5.0)}
-    assert found[RUNS[0]][1:] == ("edited", "results.json is not what the run wrote")
+    assert {one[1:] for one in verify(root, "demo", 5.0)} == {("agrees", "1 numbers compared")}
+    assert {one.state for one in verify(root, "demo", -1.0)} == {"not done"}
     folder = root / "book" / "runs" / RUNS[0]
+    (folder / "results.json").write_text('{"answer": 41}')
+    edited = (RUNS[0], "edited", "results.json is not what the run wrote")
+    assert edited in verify(root, "demo", -1.0)
     seal_run(folder, read_json(folder / "manifest.json"))
-    found = {f.run: f for f in verify(root, "demo", 5.0)}
     said = "1 numbers compared; answer: printed 41, computed 42"
-    assert found[RUNS[0]][1:] == ("differs", said)
+    assert (RUNS[0], "differs", said) in verify(root, "demo", 5.0)
 
 
 def left_by(tree: Path, weights: list[float], **results: object) -> Path:
@@ -133,19 +128,12 @@ def test_a_training_is_killed_at_its_first_checkpoint(tmp_path: Path, monkeypatc
     assert _run_all(tmp_path, [run]) == {run.id: words}
 
 
-@pytest.mark.parametrize(
-    ("place", "printed", "computed", "same"),
-    [
-        ("steps", 3, 3, True),
-        ("steps", 3, 4, False),
-        ("accuracy > jepa > kNN > value", 0.336, 0.339, True),
-        ("accuracy > jepa > kNN > value", 0.336, 0.342, False),
-        ("history > 3 > loss", 0.2, 0.2001, True),
-        ("history > 3 > loss", 0.2, 0.201, False),
-        ("method", "jepa", "mae", False),
-        ("missing", 0.1, None, False),
-    ],
-)
-def test_tolerances_depend_on_the_kind_of_number(place, printed, computed, same):
+def test_tolerances_depend_on_the_kind_of_number():
     """Counts and words are exact; accuracies may lose near-ties; smooth functions little."""
-    assert agree(place, printed, computed) is same
+    assert agree("steps", 3, 3) and not agree("steps", 3, 4)
+    for place, printed, near, far in (
+        ("accuracy > jepa > kNN > value", 0.336, 0.339, 0.342),
+        ("history > 3 > loss", 0.2, 0.2001, 0.201),
+    ):
+        assert agree(place, printed, near) and not agree(place, printed, far)
+    assert not agree("method", "jepa", "mae") and not agree("missing", 0.1, None)

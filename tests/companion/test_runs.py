@@ -1,6 +1,5 @@
 """Running a notebook: parameters are checked first, and no failure costs an earlier result."""
 
-import json
 import re
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from sparsejepa.companion.files import read_json
 from sparsejepa.companion.manifest import staleness
 from sparsejepa.companion.runs import RunFailed, run_notebook
 from tests.companion.tiny_repository import PARAMETERS, git, make_repository, toy_notebook
@@ -39,11 +39,8 @@ def content(folder: Path) -> dict[str, bytes]:
     ("wrong", "message"),
     [
         ({"overrides": {"sed": 1}}, "toy.ipynb has no parameter 'sed'; did you mean 'seed'? Its"),
-        ({"overrides": {"colour": 1}}, "'colour'. Its parameters are seed, rate, method, crash."),
-        ({"overrides": {"run_folder": "x"}}, "no parameter 'run_folder'"),
-        ({"overrides": {"seed": "one"}}, "seed must be int, not 'one'"),
+        ({"overrides": {"run_folder": 1}}, "'run_folder'. Its parameters are seed, rate, meth"),
         ({"overrides": {"seed": True}}, "seed must be int, not True"),
-        ({"overrides": {"rate": True}}, "rate must be a finite float, not True"),
         ({"overrides": {"rate": float("nan")}}, "rate must be a finite float, not nan"),
         ({"overrides": {"method": 1}}, "method must be str, not 1"),
         ({"run": "jepa"}, "no run 'jepa' of toy; its runs are jepa-seed0, jepa-seed1."),
@@ -59,26 +56,23 @@ def test_what_is_wrong_stops_before_anything_runs(root: Path, wrong: dict, messa
     assert set(root.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    "line", ["width = 3", "width: int | None = None", "width: int = 2.5", "width: int = len('abc')"]
-)
-def test_a_parameters_cell_is_of_typed_lines(tmp_path: Path, line: str):
+def test_a_parameters_cell_is_of_typed_lines(tmp_path: Path):
     """What could not be checked is refused."""
     root = make_repository(tmp_path)
-    nbformat.write(toy_notebook(f"{PARAMETERS}\n{line}"), root / NOTEBOOK)
-    with pytest.raises(ValueError, match=re.escape(f"'{line}' as name: type = default, a plain")):
-        run_notebook(root, NOTEBOOK, "demo")
+    for line in ("x = 3", "x: int | None = None", "x: int = 2.5", "x: int = len('abc')"):
+        nbformat.write(toy_notebook(f"{PARAMETERS}\n{line}"), root / NOTEBOOK)
+        with pytest.raises(ValueError, match=re.escape(f"'{line}' as name: type = default, a pl")):
+            run_notebook(root, NOTEBOOK, "demo")
 
 
 def test_a_finished_run_is_complete(finished: Path, root: Path):
     """In its named folder, with the parameters of defaults, preset and run, and fresh."""
     assert finished == root / "book" / "runs" / "demo" / "toy" / "jepa-seed1"
-    manifest = json.loads((finished / "manifest.json").read_text())
+    manifest = read_json(finished / "manifest.json")
     assert manifest["parameters"] == {"seed": 1, "rate": 0.25, "method": "jepa", "crash": False}
     assert (manifest["preset"], manifest["run"]) == ("demo", "jepa-seed1")
-    command = "sparsejepa run notebooks/toy.ipynb --preset demo --run jepa-seed1"
-    assert manifest["command"] == command
-    assert json.loads((finished / "results.json").read_text())["answer"] == 42
+    assert manifest["command"].endswith("run notebooks/toy.ipynb --preset demo --run jepa-seed1")
+    assert read_json(finished / "results.json")["answer"] == 42
     assert staleness(root, "demo/toy/jepa-seed1", {"rate": 0.25, "seed": 1}) == []
     assert set(content(finished)) == {*FILES, "manifest.json"}
     assert list(manifest["files"]) == FILES
@@ -115,10 +109,9 @@ def test_a_failed_run_keeps_the_earlier_results(
             run_notebook(root, NOTEBOOK, "demo", "jepa-seed1")
     finally:
         (root / NOTEBOOK).write_text(source)
-    assert "failed in cell 4: ValueError: the loss is nan in" in str(error.value)
-    assert "\n" not in str(error.value)
-    failed = Path("book/runs/attempts/demo/toy/jepa-seed1/failed.ipynb")
-    assert str(failed) in str(error.value)
+    failed = "book/runs/attempts/demo/toy/jepa-seed1/failed.ipynb"
+    said = rf"failed in cell 4: ValueError: the loss is nan in .* \(see {failed};[^\n]*$"
+    assert re.search(said, str(error.value))
     text = (root / failed).read_text()
     assert "the loss is nan" in text and str(root) not in text
     assert content(finished) == before
@@ -150,7 +143,7 @@ def test_committed_runs_are_made_by_committed_code(tmp_path: Path):
     git(root, "commit", "-qm", "all")
     (root / "README.md").touch()
     folder = run_notebook(root, NOTEBOOK, "demo", "jepa-seed0")
-    assert "dirty" not in json.loads((folder / "manifest.json").read_text())["commit"]
+    assert "dirty" not in read_json(folder / "manifest.json")["commit"]
     toy = root / "src" / "sparsejepa" / "toy.py"
     toy.write_text(toy.read_text() + "\n")
     with pytest.raises(ValueError, match="src/sparsejepa/toy.py is not committed: commit"):

@@ -46,13 +46,8 @@ def answer() -> int:
     return 42
 '''
 
-PRESET = {
-    "toy": {
-        "parameters": {"rate": 0.25},
-        "needs": [],
-        "runs": {"jepa-seed0": {"seed": 0}, "jepa-seed1": {"seed": 1}},
-    }
-}
+SEEDS = {"jepa-seed0": {"seed": 0}, "jepa-seed1": {"seed": 1}}
+PRESET = {"toy": {"parameters": {"rate": 0.25}, "needs": [], "runs": SEEDS}}
 
 
 def toy_notebook(parameters: str = PARAMETERS) -> nbformat.NotebookNode:
@@ -71,25 +66,20 @@ def make_repository(root: Path) -> Path:
     (root / "notebooks" / "presets").mkdir(parents=True)
     nbformat.write(toy_notebook(), root / "notebooks" / "toy.ipynb")
     write_preset(root, PRESET)
-    library = root / "src" / "sparsejepa"
-    training = ("training/__init__.py", "training/code.py")
-    for part in ("__init__.py", "atomic_files.py", "cli.py", "companion", *training):
-        source, copy = ROOT / "src" / "sparsejepa" / part, library / part
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, copy)
+    library, source = root / "src" / "sparsejepa", ROOT / "src" / "sparsejepa"
+    leave_out = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(source / "companion", library / "companion", ignore=leave_out)
+    (library / "training").mkdir()
+    for part in ("__init__", "atomic_files", "cli", "training/__init__", "training/code"):
+        shutil.copy(source / f"{part}.py", library / f"{part}.py")
     (library / "toy.py").write_text(TOY)
     shutil.copy(ROOT / "Snakefile", root)
     return root
 
 
-def write_preset(root: Path, preset: dict) -> None:
-    """Replaces the preset `demo`."""
-    (root / "notebooks" / "presets" / "demo.yml").write_text(
-        yaml.safe_dump(preset, sort_keys=False)
-    )
+def write_preset(root: Path, preset: dict, name: str = "demo") -> None:
+    text = yaml.safe_dump(preset, sort_keys=False)
+    (root / "notebooks" / "presets" / f"{name}.yml").write_text(text)
 
 
 def git(root: Path, *arguments: str) -> None:

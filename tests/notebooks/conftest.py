@@ -1,7 +1,7 @@
 """One study of all notebooks, as small as they go, which every test of a chapter reads."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,23 +58,22 @@ STUDY = {
 ALONE = ("01_pretrain", "05_linear_dynamics", "06_sparsity", "appendix_tuning")
 
 
-def preset() -> dict:
-    """The file `tiny.yml`: the pretraining runs, and one run of every other notebook."""
-    sections = {"01_pretrain": STUDY["01_pretrain"]}
-    for name, parameters in STUDY.items():
-        if name != "01_pretrain":
-            needs = [] if name in ALONE else ["01_pretrain"]
-            sections[name] = {"parameters": parameters, "needs": needs, "runs": {"all": {}}}
-    return sections
+def checkout(root: Path, notebooks: Collection[str]) -> None:
+    """With the preset `tiny`: the pretraining runs, and one run of every other notebook."""
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    shutil.copytree(ROOT / "src" / "sparsejepa", root / "src" / "sparsejepa")
+    preset = {"01_pretrain": STUDY["01_pretrain"]}
+    for name in [name for name in notebooks if name != "01_pretrain"]:
+        needs = [] if name in ALONE else ["01_pretrain"]
+        preset[name] = {"parameters": STUDY[name], "needs": needs, "runs": {"all": {}}}
+    (root / "notebooks" / "presets" / "tiny.yml").write_text(yaml.safe_dump(preset))
 
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which every notebook has been run once."""
     root = tmp_path_factory.mktemp("study")
-    shutil.copytree(ROOT / "notebooks", root / "notebooks")
-    shutil.copytree(ROOT / "src" / "sparsejepa", root / "src" / "sparsejepa")
-    (root / "notebooks" / "presets" / "tiny.yml").write_text(yaml.safe_dump(preset()))
+    checkout(root, STUDY)
     reproduce(root, load_study(root, "tiny"), jobs=2, threads=1)
     return root
 
