@@ -31,12 +31,9 @@ def requirements() -> dict[str, list[Requirement]]:
 
 def constraints() -> dict[str, str]:
     """Canonical name -> the pinned version."""
-    pins = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            name, version = line.split("==")
-            pins[canonicalize_name(name)] = version
-    return pins
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pins}
 
 
 def text_files() -> Iterator[Path]:
@@ -46,9 +43,8 @@ def text_files() -> Iterator[Path]:
         for path in (ROOT / folder).rglob("*"):
             parts = path.relative_to(ROOT).parts
             own_run = parts[:2] == ("book", "runs") and parts[2:3] != ("reference",)
-            hidden = any(part.startswith(".") or part == "__pycache__" for part in parts[1:])
-            egg = any(part.endswith(".egg-info") for part in parts)
-            if path.is_file() and _is_text(path) and not (own_run or hidden or egg):
+            made = any(re.match(r"\.|__pycache__|.*\.egg-info$", part) for part in parts[1:])
+            if path.is_file() and _is_text(path) and not (own_run or made):
                 yield path
 
 

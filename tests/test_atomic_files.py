@@ -4,7 +4,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,28 +23,25 @@ with locked(Path(sys.argv[1])):
 REFUSED = "import fcntl\ndef refused(*_): raise OSError({}, 'refused')\nfcntl.flock = refused"
 
 
-@pytest.fixture
-def umask() -> Iterator[None]:
-    before = os.umask(0o077)
-    yield
-    os.umask(before)
-
-
-def test_the_umask_decides_who_may_read(
-    tmp_path: Path, umask: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_decides_who_may_read(tmp_path: Path, monkeypatch, mask: int, mode: int) -> None:
     """Also on mounts that refuse chmod."""
-
-    def refused(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
     for name in ("chmod", "fchmod"):
-        monkeypatch.setattr(os, name, refused)
-    for mask, mode in ((0o077, 0o600), (0o002, 0o664)):
-        os.umask(mask)
+        monkeypatch.setattr(os, name, refuse(errno.EPERM))
+    before = os.umask(mask)
+    try:
         write_atomically(tmp_path / "a", b"1")
-        assert (tmp_path / "a").stat().st_mode & 0o777 == mode
-    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+    finally:
+        os.umask(before)
+    (file,) = tmp_path.iterdir()
+    assert file.name == "a" and file.stat().st_mode & 0o777 == mode
+
+
+def refuse(code: int) -> Callable[..., None]:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(code, "refused")
+
+    return refused
 
 
 def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
@@ -68,15 +65,10 @@ def test_one_process_holds_a_lock_until_it_dies(
     """With and without `flock`: refused while held, free after a kill and after a release."""
     patch = "" if code is None else REFUSED.format(code)
     file = tmp_path / "folder" / ".lock"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD.format(patch=patch), file], stdout=subprocess.PIPE
-    )
+    command = [sys.executable, "-c", HOLD.format(patch=patch), file]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
     if code is not None:
-
-        def refused(*_: object) -> None:
-            raise OSError(code, "refused")
-
-        monkeypatch.setattr("fcntl.flock", refused)
+        monkeypatch.setattr("fcntl.flock", refuse(code))
     try:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         with pytest.raises(ValueError, match=str(file)), locked(file):

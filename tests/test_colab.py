@@ -25,22 +25,16 @@ from packaging.utils import canonicalize_name
 from sparsejepa.companion.files import read_json
 from tests.repository import ROOT, notebook_sources, pyproject, requirements, without_magics
 
-SRC = ROOT / "src"
 CIFAR100 = Path(os.environ.get("SPARSEJEPA_DATA", ""), "cifar100")
 # Preinstalled on Colab: googlecolab/backend-info, runtime of August 2026 (Python 3.13.15); pillow,
 # pyarrow, typer and PyYAML as in its list of June 2026; pydantic and filelock, which its torch and
 # datasets bring, at the least version that is certain.
 COLAB_PYTHON = "3.13.15"
-COLAB = dict(
-    pinned.split("==")
-    for pinned in (
-        "torch==2.11.0 torchvision==0.26.0 timm==1.0.28 accelerate==1.14.0 datasets==4.0.0 "
-        "huggingface_hub==1.27.0 safetensors==0.8.0 numpy==2.1.3 pandas==2.2.3 scipy==1.16.3 "
-        "scikit-learn==1.6.1 matplotlib==3.10.0 seaborn==0.13.2 tqdm==4.67.3 ipykernel==6.17.1 "
-        "pydantic==2.12.3 filelock==3.20.0 pillow==11.3.0 pyarrow==18.1.0 typer==0.25.1 "
-        "PyYAML==6.0.3"
-    ).split()
-)
+COLAB = """torch==2.11.0 torchvision==0.26.0 timm==1.0.28 accelerate==1.14.0 datasets==4.0.0
+huggingface_hub==1.27.0 safetensors==0.8.0 numpy==2.1.3 pandas==2.2.3 scipy==1.16.3 tqdm==4.67.3
+scikit-learn==1.6.1 matplotlib==3.10.0 seaborn==0.13.2 ipykernel==6.17.1 pydantic==2.12.3
+filelock==3.20.0 pillow==11.3.0 pyarrow==18.1.0 typer==0.25.1 PyYAML==6.0.3"""
+COLAB = dict(pinned.split("==") for pinned in COLAB.split())
 IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "PyYAML": "yaml"}
 # IPython and google.colab are there by being Colab.
 PRESENT = {*sys.stdlib_module_names, "sparsejepa", "IPython", "google"}
@@ -52,15 +46,18 @@ INSTALLED = {name.replace("-", "_") for name in re.findall(r" ([A-Za-z][\w-]+)",
 ORCHESTRATION = {"papermill", "snakemake", "jupyter_book", "nbformat", "nbclient", "jupyter_client"}
 
 
-def missing(source: str) -> set[str]:
-    """Packages that the code imports, inside functions too, and Colab lacks."""
-    names = set()
+def imports(source: str) -> dict[str, str]:
+    """Line -> module of every import, inside functions too."""
+    found = {}
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            names.add(str(node.module))
-    return {name.split(".")[0] for name in names} - PRESENT
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found[ast.unparse(node)] = getattr(node, "module", None) or node.names[0].name
+    return found
+
+
+def missing(source: str) -> set[str]:
+    """Packages that the code imports and Colab lacks."""
+    return {name.split(".")[0] for name in imports(source).values()} - PRESENT
 
 
 def test_colab_has_supported_versions():
@@ -89,26 +86,18 @@ def test_a_notebook_imports_only_what_colab_has(name: str):
         assert always <= INSTALLED | PRESENT, package
 
 
-def test_only_the_companion_and_the_command_line_run_notebooks():
-    """Everything else imports what Colab has, or jaxtyping, which the notebooks install."""
-    for path in SRC.rglob("*.py"):
-        may = ORCHESTRATION if path.parent.name == "companion" or path.name == "cli.py" else set()
-        assert missing(path.read_text()) <= may | {"jaxtyping"}, path.relative_to(SRC)
-
-
-def test_notebooks_begin_without_what_runs_them():
-    """What they import of the library does not import it either."""
+def test_the_library_imports_only_what_colab_has():
+    """And jaxtyping, which the notebooks install; only the companion may run notebooks."""
+    for path in (ROOT / "src").rglob("*.py"):
+        may = ORCHESTRATION if path.parent.name == "companion" else set()
+        assert missing(path.read_text()) <= may | {"jaxtyping"}, path
+    # What notebooks import of the library does not import what runs them either.
     cells = [without_magics(cell) for cells in notebook_sources().values() for cell in cells]
-    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell))]
-    ours = [
-        ast.unparse(node)
-        for node in nodes
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("sparsejepa")
-    ]
+    lines = {line for cell in cells for line in imports(cell) if "sparsejepa" in line}
     absent = f"import sys; sys.modules.update(dict.fromkeys({sorted(ORCHESTRATION)}))"
-    code = "\n".join([absent, *sorted(set(ours))])
+    code = "\n".join([absent, *sorted(lines)])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert len(ours) > 50 and done.returncode == 0, done.stderr
+    assert len(lines) > 50 and done.returncode == 0, done.stderr
 
 
 # What code finds of Colab: that the module is there, and the drive.
@@ -148,8 +137,8 @@ def with_values(cell: str, values: dict[str, Any]) -> str:
 @pytest.fixture
 def content(tmp_path: Path) -> Path:
     """The folder /content of a session that has fetched the library."""
-    for part in ("notebooks", "src"):
-        leave_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for part in ("notebooks", "src/sparsejepa"):
+        leave_out = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / part, tmp_path / "companion" / part, ignore=leave_out)
     (tmp_path / "companion" / "book" / "runs").mkdir(parents=True)
     return tmp_path
@@ -185,20 +174,17 @@ def begun(content: Path, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-@pytest.mark.parametrize(
-    ("notebook", "settings"),
-    [
-        ("01_pretrain", {"dataset": "cifar100", "minutes": 40, "pixel_control": True}),
-        ("02_probes", {"dataset": "cifar100", "probe_steps": 500, "views": 8}),
-        ("03_multiinformation", {"partitions": 200}),
-        ("04_jepa_score", {"dataset": "cifar100", "data_images": 80, "toy_seeds": 3}),
-    ],
-)
-def test_colab_has_its_preset(begun, content: Path, notebook: str, settings: dict[str, Any]):
+def test_colab_has_its_preset(begun, content: Path):
     """CIFAR-100 and the preset's sizes; what the preset leaves open has the notebook's default."""
-    names = begun(notebook)
-    assert names.items() >= {"preset": "colab", **settings}.items()
-    assert names["run"].folder == content / "companion/book/runs/own" / notebook / "colab"
+    for notebook, settings in {
+        "01_pretrain": {"dataset": "cifar100", "minutes": 40, "pixel_control": True},
+        "02_probes": {"dataset": "cifar100", "probe_steps": 500, "views": 8},
+        "03_multiinformation": {"partitions": 200},
+        "04_jepa_score": {"dataset": "cifar100", "data_images": 80, "toy_seeds": 3},
+    }.items():
+        names = begun(notebook)
+        assert names.items() >= {"preset": "colab", **settings}.items()
+        assert names["run"].folder == content / "companion/book/runs/own" / notebook / "colab"
 
 
 def test_elsewhere_a_notebook_has_its_own_settings(begun, monkeypatch: pytest.MonkeyPatch):
@@ -215,10 +201,9 @@ def test_what_a_reader_types_wins(begun):
     names = begun("01_pretrain", epochs=3, method="sparsejepa")
     assert (names["epochs"], names["minutes"], names["dataset"]) == (3, 40.0, "cifar100")
     assert names["run"].folder.name == "colab-epochs=3-method=sparsejepa"
-    names = begun("01_pretrain", preset="demo")
-    assert (names["dataset"], names["train_images"], names["minutes"]) == ("objects", 12000, 0.0)
-    names = begun("01_pretrain", preset="own")
-    assert (names["dataset"], names["train_images"]) == ("objects", 0)
+    for preset, images in (("demo", 12000), ("own", 0)):
+        names = begun("01_pretrain", preset=preset)
+        assert (names["dataset"], names["train_images"]) == ("objects", images)
     # The runner has said it all.
     names = begun("01_pretrain", run_folder="book/runs/own/01_pretrain/own")
     assert (names["dataset"], names["preset"]) == ("objects", "")

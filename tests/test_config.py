@@ -44,35 +44,23 @@ def test_unknown_key_is_named_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "expected"),
+    ("key", "value", "sentence"),
     [
-        ("name", 3, "str"),
-        ("rate", "0.1", "float"),
-        ("steps", 1.5, "int"),
-        ("steps", None, "int"),
-        ("flip", 1, "bool"),
-        ("limit", "none", "float or NoneType"),
-        ("sides", 3, "tuple"),
-        ("inner", 3, "Inner"),
-        ("steps", True, "int"),
-        ("rate", True, "float"),
-        ("limit", True, "float or NoneType"),
+        ("name", 3, "must be str, not 3"),
+        ("rate", "0.1", "must be float, not '0.1'"),
+        ("steps", None, "must be int, not None"),
+        ("flip", 1, "must be bool, not 1"),
+        ("limit", "none", "must be float or NoneType, not 'none'"),
+        ("inner", 3, "must be Inner, not 3"),
+        ("steps", True, "must be int, not True"),
+        ("limit", True, "must be float or NoneType, not True"),
+        ("span", [0.1], "must hold 2 values, not [0.1]"),
+        ("span", [0.1, True], "[1] must be float, not True"),
+        ("sides", [1, 2.5], "[1] must be int, not 2.5"),
     ],
 )
-def test_wrong_type_is_named(key: str, value: object, expected: str) -> None:
-    """The sentence names the field, the type it has, and the value given."""
+def test_wrong_type_is_named(key: str, value: object, sentence: str) -> None:
+    """The sentence names the field, the type it has, and the value given; in tuples too."""
     with pytest.raises(ValueError) as error:
         from_mapping(Outer, {"name": "a", key: value})
-    assert str(error.value).startswith(f"Outer.{key} must be {expected}")
-    assert repr(value) in str(error.value)
-
-
-def test_elements_of_tuples_are_checked() -> None:
-    """Their types and their number."""
-    for key, value, sentence in (
-        ("span", [0.1], r"Outer.span must hold 2 values, not \[0.1\]"),
-        ("span", [0.1, True], r"Outer.span\[1\] must be float, not True"),
-        ("sides", [1, 2.5], r"Outer.sides\[1\] must be int, not 2.5"),
-    ):
-        with pytest.raises(ValueError, match=sentence):
-            from_mapping(Outer, {"name": "a", key: value})
+    assert str(error.value).startswith(f"Outer.{key}") and sentence in str(error.value)

@@ -97,9 +97,8 @@ def test_an_edited_number_fails_the_build(root: Path, warnings: list[str]):
     edit(root, "reference/01_pretrain/sparsejepa-seed1", 0.1, 1)
     page = show(root, "counts", "scorecard", "claims")
     (message,) = warnings
-    assert message.startswith(
-        "claim: book/claims: book/claims.yml, claim 'better': it expects 'reproduced'"
-    )
+    wrong = "book/claims.yml, claim 'better': it expects 'reproduced'"
+    assert message.startswith(f"claim: book/claims: {wrong}")
     assert "* - A paper\n  - 2 [untested]{.verdict .verdict-untested}" in page
 
 

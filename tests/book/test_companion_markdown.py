@@ -35,23 +35,12 @@ def test_values_stay_in_their_place():
     assert list_table([("a", "b")]) == table, "the first column heads its rows, for screen readers"
 
 
-@pytest.mark.parametrize(
-    ("value", "form", "shown"),
-    [
-        (0.2704, ".1%", "27.0\u202f%"),
-        ({"value": 0.27, "interval": [0.261, 0.279]}, ".1%", "27.0\u202f% [26.1, 27.9]"),
-        ({"value": 3}, "", "3"),
-        (0.123456, "", "0.1235"),
-        ("bf16", "", "bf16"),
-    ],
-)
-def test_numbers_show_their_interval_and_unit(value, form: str, shown: str):
+def test_numbers_show_their_interval_and_unit():
     """A format holds for the value and both bounds; a unit stands once."""
-    assert number(value, form) == shown
-
-
-@pytest.mark.parametrize("value", [None, True, [1, 2], {"mean": 1}])
-def test_what_is_no_number_is_refused(value):
-    """Nothing is shown as a result that is none."""
-    with pytest.raises(ValueError, match="is no number"):
-        number(value, ".1f")
+    cell = {"value": 0.27, "interval": [0.261, 0.279]}
+    assert number(cell, ".1%") == "27.0\u202f% [26.1, 27.9]"
+    found = [number(value) for value in ({"value": 3}, 0.123456, "bf16")]
+    assert found == ["3", "0.1235", "bf16"]
+    for value in (None, True, [1, 2], {"mean": 1}):
+        with pytest.raises(ValueError, match="is no number"):
+            number(value, ".1f")

@@ -12,15 +12,8 @@ from sparsejepa.data.image_set import load_image_set
 from sparsejepa.model.penalties import PENALTIES
 from tests.repository import ROOT
 
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "book" / "how_to_extend.md").read_text(), flags=re.M | re.S
-)
-
-
-def test_recipes_are_short():
-    """Three of them, of at most twelve lines of code each."""
-    lines = [[line for line in block.splitlines() if line.strip()] for block in BLOCKS]
-    assert len(BLOCKS) == 3 and max(map(len, lines)) <= 12
+PAGE = (ROOT / "book" / "how_to_extend.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +39,7 @@ def test_penalty_and_backbone_are_trained(names: dict[str, Any]):
 
 
 @pytest.mark.slow
-def test_folder_becomes_an_image_set(
-    names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_folder_becomes_an_image_set(names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Pixels of a PNG of the right size come back exactly, with the class's name."""
     monkeypatch.setenv("SPARSEJEPA_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "hub"))

@@ -18,17 +18,14 @@ from sparsejepa.companion.provenance import code_of
 from tests.repository import ROOT
 
 NOTEBOOK = "01_pretrain"
-TOC = {
-    "format": "jb-book",
-    "root": "book/index",
-    "chapters": [
-        {
-            "file": f"notebooks/{NOTEBOOK}",
-            "sections": [{"file": f"book/runs/reference/{NOTEBOOK}/sparsejepa-seed0/executed"}],
-        },
-        {"file": "book/your_runs"},
-    ],
-}
+TOC = f"""format: jb-book
+root: book/index
+chapters:
+  - file: notebooks/{NOTEBOOK}
+    sections:
+      - file: book/runs/reference/{NOTEBOOK}/sparsejepa-seed0/executed
+  - file: book/your_runs
+"""
 PARAMETERS = """run_folder: str = ''
 method: str = "jepa"
 seed: int = 0
@@ -45,12 +42,8 @@ RESULTS = {
     "untrained": {"knn": 0.115},
     "history": [{"loss": 0.4}],
 }
-
-
 # One grey pixel.
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-)
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 
 
 def cell(kind: str, source: str, tags: tuple[str, ...] = (), **metadata: Any) -> dict[str, Any]:
@@ -78,10 +71,8 @@ def executed() -> dict[str, Any]:
     ran = copy.deepcopy(notebook())
     injected = cell("code", "seed = 0", ("injected-parameters",)) | {"id": "injected"}
     ran["cells"].insert(3, injected)
-    picture = base64.b64encode(PNG).decode()
-    ran["cells"][-1]["outputs"] = [
-        {"output_type": "display_data", "data": {"image/png": picture}, "metadata": {}}
-    ]
+    shown = {"output_type": "display_data", "data": {"image/png": PNG}, "metadata": {}}
+    ran["cells"][-1]["outputs"] = [shown]
     return ran
 
 
@@ -102,7 +93,7 @@ def make_book(root: Path) -> None:
     for name in ("references.bib", "your_runs.md"):
         shutil.copy(ROOT / "book" / name, root / "book")
     shutil.copy(ROOT / "_config.yml", root)
-    (root / "_toc.yml").write_text(yaml.safe_dump(TOC))
+    (root / "_toc.yml").write_text(TOC)
     (root / "book" / "index.md").write_text(
         "# A book\n\nTop 1 is {result}"
         f"`reference/{NOTEBOOK}/jepa-seed0:accuracy.jepa, last block.linear probe|.1%`, "
@@ -119,27 +110,18 @@ def make_run(root: Path, run_id: str) -> Path:
     write_json(folder / "executed.ipynb", executed())
     write_json(folder / "results.json", RESULTS)
     (folder / "figures").mkdir()
-    (folder / "figures" / "curves.png").write_bytes(PNG)
+    (folder / "figures" / "curves.png").write_bytes(base64.b64decode(PNG))
+    method, data = name.split("-")[0], {"name": "scenes", "split": "train", "origin": "drawn"}
     manifest = {
-        "notebook": stem,
-        "preset": preset,
-        "run": name,
+        **{"notebook": stem, "preset": preset, "run": name, "seed": 0, "precision": "bf16"},
         "command": f"sparsejepa run notebooks/{stem}.ipynb --preset {preset} -p note='a `b`'",
-        "parameters": {"method": name.split("-")[0], "seed": 0}
-        | {"note": "a `b` | *c*", "rate": 0.001},
-        "seed": 0,
-        "precision": "bf16",
-        "data": [
-            {"name": "scenes", "split": "train", "origin": "drawn"}
-            | {"pixel_sha256": "0123456789abcdef" * 4}
-        ],
+        "parameters": {"method": method, "seed": 0, "note": "a `b` | *c*", "rate": 0.001},
+        "data": [data | {"pixel_sha256": "0123456789abcdef" * 4}],
         "commit": "fedcba9876543210" * 2 + "fedcba98-dirty",
         "versions": {"python": "3.11.7", "torch": "2.14.1"},
         "hardware": {"system": "Linux", "cpu": "A_CPU*", "cores": 2, "gpus": [], "threads": 2},
         "figures": [{"file": "figures/curves.png", "alt": 'Loss: it "falls", see # 1.'}],
-        **code_of(root, stem),
-        "trainings": {},
-        "needs": {},
+        **{**code_of(root, stem), "trainings": {}, "needs": {}},
     }
     times = {"started_utc": "2026-01-02T03:04:05Z", "notebook_seconds": 61.3}
     times |= {"training_seconds": 125.0, "peak_memory_gb": 1.25, "results": {}}

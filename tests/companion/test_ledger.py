@@ -8,7 +8,7 @@ import pytest
 
 from sparsejepa.companion.files import write_json
 from sparsejepa.companion.ledger import LEDGER, judge, load_ledger, look_up, numbers_at
-from tests.companion.tiny_ledger import content, ledger, make_runs, write_ledger
+from tests.companion.tiny_ledger import content, ledger, make_runs
 from tests.repository import ROOT
 
 # What is put at a place of the ledger, and the words that say so; GONE takes it away.
@@ -55,15 +55,6 @@ def test_a_broken_ledger_is_one_sentence(tmp_path: Path, place: tuple, value: An
     with pytest.raises(ValueError, match=re.escape(words)) as error:
         ledger(tmp_path, changed)
     assert str(error.value).startswith("book/claims.yml, ") and "\n" not in str(error.value)
-
-
-def test_half_a_file_is_named(tmp_path: Path):
-    """What is no YAML, or no mapping, is said to be none."""
-    path = write_ledger(tmp_path, content())
-    for text, words in (("claims: [", "is not YAML: .*line 1"), ("", "the file: Input should")):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=rf"book/claims\.yml,? {words}"):
-            load_ledger(path)
 
 
 ROWS = [{"L": 1, "ε": 0.1, "t": 5}, {"L": 2, "ε": 0.1, "t": 6}, {"L": 2, "ε": 5.1e-13, "t": 7}]
