@@ -42,11 +42,7 @@ def write_with(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content` in one step.
-
-    Raises:
-        OSError: as `write_with`.
-    """
+    """Replaces `path` by `content` in one step; raises OSError as `write_with`."""
     write_with(path, lambda temporary: temporary.write_bytes(content))
 
 

@@ -30,8 +30,7 @@ from sparsejepa.companion.runs import run_notebook
 from sparsejepa.training.code import code_sha256
 
 GOLDEN = "golden"
-# Their versions are the certificate's: the same code with others is another computation.
-LIBRARIES = ("python", "torch", "timm", "numpy")
+LIBRARIES = ("python", "torch", "timm", "numpy")  # whose versions a certificate names
 # What a training leaves; all else is a report of it.
 OF_TRAINING = ("encoder.safetensors", "groups.safetensors", "steps", "history")
 
@@ -40,8 +39,7 @@ class Outcome(NamedTuple):
     """What `certify` or `verify` found of one run."""
 
     run: str  # preset/notebook/run
-    # "unchanged", "certified", "stale" or "missing"; "agrees", "differs", "edited" or "not done".
-    state: str
+    state: str  # "unchanged", "certified", "stale", "missing"; "agrees", "differs", "edited", ...
     details: str  # what was compared, what differs, or why nothing was compared
 
 

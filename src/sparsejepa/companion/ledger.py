@@ -27,9 +27,7 @@ State = Literal["holds", "fails", "undecided", "too few seeds", "no run"]
 Verdict = Literal["reproduced", "true only if", "not reproduced", "false as stated", "untested"]
 
 LEDGER = Path("book") / "claims.yml"
-# Where in an address the number of a seed goes.
-SEED = "{seed}"
-
+SEED = "{seed}"  # where in an address the number of a seed goes
 LEVEL = 0.95  # nominal coverage of every interval
 ERROR_RATE = 0.05  # expected share of wrong ones among decided comparisons, at most
 # Seeds that a study may have: one that exists but is not listed would be left out by choice.
@@ -349,8 +347,7 @@ def reach_verdict(
 ) -> tuple[Verdict, str]:
     """The verdict, and what goes on after it.
 
-    What trained networks contradict is not reproduced: another budget or data set might. What other
-    numbers contradict is false as stated.
+    What trained networks contradict is not reproduced: another budget or data set might.
     """
     states, limits = ({r.state for r in results} for results in (test, counterexample))
     few = [r.finding.seeds for r in (*test, *counterexample) if r.state == "too few seeds"]
@@ -376,11 +373,7 @@ def comparisons(judgements: Iterable[Judgement]) -> int:
 
 
 def _measure(claim: Claim, check: Check, ledger: Ledger, runs: Path) -> Result:
-    """Applies the check's rule.
-
-    A rule may be written before its run: nothing is wrong where the claim is untested and the run
-    not there, or the list of seeds empty.
-    """
+    """Applies the check's rule, which may be there before its run if the claim is untested."""
     seeds = ledger.seeds.get(check.seeds, ())
     read = [address.partition(":")[0] for address in check.addresses]
     try:

@@ -107,10 +107,7 @@ class Run:
         return Trainings(own, tuple(others), lambda folder: folder in valid(), self._code)
 
     def save_figure(self, figure: Any, name: str, alt: str) -> None:
-        """Writes a matplotlib figure to `figures/<name>.png` at 150 dpi.
-
-        `alt` says what it shows, for readers who cannot see it; ValueError if it is empty.
-        """
+        """Writes a figure to `figures/<name>.png` at 150 dpi; ValueError without an alt text."""
         if not alt.strip():
             raise ValueError(f"Figure {name!r} needs an alt text that says what it shows.")
         # White, because the book shows figures on a light card in dark mode too.
@@ -192,12 +189,12 @@ def read_certificates(root: Path) -> dict[str, Any]:
 
 def write_certificates(root: Path, certificates: Facts) -> None:
     """Replaces the file; raises OSError if it cannot be written."""
-    content = seal({"certificates": dict(sorted(certificates.items()))})
-    write_json(runs_root(root) / CERTIFICATES, content)
+    content = {"certificates": dict(sorted(certificates.items()))}
+    write_json(runs_root(root) / CERTIFICATES, seal(content))
 
 
 def certificate_of(root: Path, run_id: str, code: Facts | None = None) -> dict[str, Any] | None:
-    """The certificate that makes the run on disk valid for `code`, else for that on disk."""
+    """The certificate that makes the run on disk valid for `code`, or for that on disk."""
     found = read_certificates(root).get(run_id, {"parts": ()})
     if REPORT not in found["parts"]:
         return None
@@ -229,7 +226,7 @@ def changed_parameters(source: Path, manifest: Facts, parameters: Facts) -> list
     """A sentence for each parameter that a preset now gives another value than a run had."""
     defaults = notebook_parameters(source)
     now = defaults | parameters
-    # One that came since had its default; a certificate says that this changes nothing.
+    # One that came since had its default.
     then = defaults | {PRESET: manifest["preset"]} | manifest["parameters"]
     changed = [name for name in sorted(now) if then[name] != now[name]]
     return [f"the parameter {n} was {then[n]!r} and is {now[n]!r} now" for n in changed]
@@ -277,10 +274,7 @@ def stale_runs(root: Path, preset: str) -> list[tuple[StudyRun, list[str]]]:
 
 
 def trains(root: Path, run: StudyRun, valid: set[Path]) -> bool:
-    """Whether making a stale run trains, or only reports of trainings that are kept.
-
-    `valid` are those that `valid_trainings` lists. Any other parameter counts as another training.
-    """
+    """Whether making a stale run trains, or only reports of `valid` trainings of these values."""
     made, runs = {}, runs_root(root)
     # What is damaged is made again, as if it were not there.
     with contextlib.suppress(FileNotFoundError, ValueError):

@@ -1,7 +1,6 @@
 """With which values a notebook runs: its `parameters` cell, and presets over its defaults.
 
-All are checked before anything runs: papermill only warns about unknown names. A preset is
-`notebooks/presets/<preset>.yml`.
+All are checked before anything runs. A preset is `notebooks/presets/<preset>.yml`.
 """
 
 import ast
@@ -101,10 +100,7 @@ def run_command(run_id: str, given: Mapping[str, Any] | None = None) -> str:
 
 
 def own_folder(notebook: str, base: str, overrides: Mapping[str, Value]) -> Path:
-    """Where a run goes that is no named run; other overrides have another folder.
-
-    `base` is the preset, with the run's name if one was named.
-    """
+    """Where a run goes that is no named run; `base` is the preset, with a named run's name."""
     given = sorted(overrides.items())
     slug = "-".join([base, *(f"{k}=" + re.sub(r"[^A-Za-z0-9._+-]", "_", str(v)) for k, v in given)])
     if len(slug) > 100 or any(re.search(r"[^A-Za-z0-9.+-]", str(value)) for _, value in given):
@@ -117,7 +113,7 @@ RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]*[A-Za-z0-9_+-][A-Za-z0
 
 
 class Section(BaseModel, extra="forbid"):
-    """What a preset says of one notebook; values stay text: the notebook's types have the say."""
+    """What a preset says of one notebook, as text: the notebook's types have the say."""
 
     parameters: dict[str, str] = {}
     needs: list[str] = []
@@ -145,10 +141,7 @@ class StudyRun(NamedTuple):
 
 
 def preset_sections(root: Path, preset: str) -> dict[str, Section]:
-    """What a preset says, by notebook.
-
-    FileNotFoundError: there is no such preset; ValueError: it is no YAML, or has unknown keys.
-    """
+    """What a preset says, by notebook; FileNotFoundError without it, ValueError as `read_yaml`."""
     path = root / "notebooks" / "presets" / f"{preset}.yml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"

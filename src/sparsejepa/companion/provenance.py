@@ -142,8 +142,7 @@ def hardware() -> dict[str, Any]:
     cpu = named[1].strip() if named else platform.processor() or platform.machine()
     # Containers and clusters limit the cores of a process.
     usable = getattr(os, "sched_getaffinity", lambda process: range(os.cpu_count() or 1))
-    cores = len(usable(0))
-    facts = {"system": platform.system(), "cpu": cpu, "cores": cores, "gpus": []}
+    facts = {"system": platform.system(), "cpu": cpu, "cores": len(usable(0)), "gpus": []}
     if torch := sys.modules.get("torch"):
         facts["threads"] = torch.get_num_threads()
         devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
