@@ -201,16 +201,14 @@ def test_curation_finds_wrong_labels() -> None:
     wrong = torch.arange(300) < 150
     noisy = torch.where(wrong, (y[:300] + 1) % 3, y[:300])
     training, test = (x[:300], noisy), (x[300:], y[300:])
-    right = curate([kept_rows(-wrong.float(), 0.5)], training, test, seed=0)
-    rows = [torch.randperm(300, generator=generator(d))[:150] for d in range(2)]
-    random = curate(rows, training, test, seed=0)
-    assert right.double().mean() > random.double().mean() + 0.1
-    assert (len(right), len(random)) == (1, 2)
+    kept = kept_rows(-wrong.float(), 0.5), torch.randperm(300, generator=generator(0))[:150]
+    right, random = (curate(rows, training, test, seed=0).double().mean() for rows in kept)
+    assert right > random + 0.1
 
 
 def test_a_lost_class_counts_as_wrong() -> None:
     """Class 2 is dropped whole: its test images stay in the denominator."""
     y = torch.arange(90) % 3
     x = torch.nn.functional.one_hot(y, 3) + 0.01 * torch.randn(90, 3, generator=generator(5))
-    found = curate([(y < 2).nonzero()[:, 0]], (x, y), (x, y), seed=0)
+    found = curate((y < 2).nonzero()[:, 0], (x, y), (x, y), seed=0)
     assert found.double().mean().item() == pytest.approx(2 / 3)

@@ -73,24 +73,21 @@ def test_rotation_leaves_the_score_and_scaling_adds_its_logarithm(seed: int, sca
 
 def test_change_of_variables_is_exact() -> None:
     """A Gaussian whitened, 1-D monotone, 2-D triangular: score + log phi(f) = log p(x)."""
-    for case in closed_forms(40, seed=0).values():
-        found = jepa_score(case.map, case.points)
-        torch.testing.assert_close(found.log_density, case.log_density)
+    for encoder, points, log_density in closed_forms(40, seed=0).values():
+        found = jepa_score(encoder, points)
+        torch.testing.assert_close(found.log_density, log_density)
 
 
 def test_the_closed_forms_are_those_densities() -> None:
     """The true log-densities are scipy's."""
-    gaussian, logistic, mixture = closed_forms(40, seed=0).values()
-    whiten = gaussian.map(torch.eye(4, dtype=torch.float64)).numpy()
-    cov = np.linalg.pinv(whiten @ whiten.T)
-    one = np.log(0.3) + stats.multivariate_normal([-1.5, 2.0]).logpdf(mixture.points)
-    two = np.log(0.7) + stats.multivariate_normal([1.0, -1.0]).logpdf(mixture.points)
-    for case, expected in (
-        (gaussian, stats.multivariate_normal(cov=cov).logpdf(gaussian.points)),
-        (logistic, stats.logistic.logpdf(logistic.points[:, 0])),
-        (mixture, np.logaddexp(one, two)),
-    ):
-        torch.testing.assert_close(case.log_density, torch.from_numpy(expected))
+    maps, (x, line, plane), found = zip(*closed_forms(40, seed=0).values(), strict=True)
+    whiten = maps[0](torch.eye(4, dtype=torch.float64)).numpy()
+    gaussian = stats.multivariate_normal(cov=np.linalg.pinv(whiten @ whiten.T))
+    one = np.log(0.3) + stats.multivariate_normal([-1.5, 2.0]).logpdf(plane)
+    two = np.log(0.7) + stats.multivariate_normal([1.0, -1.0]).logpdf(plane)
+    known = gaussian.logpdf(x), stats.logistic.logpdf(line[:, 0]), np.logaddexp(one, two)
+    for log_density, expected in zip(found, known, strict=True):
+        torch.testing.assert_close(log_density, torch.from_numpy(expected))
 
 
 def test_the_listing_is_reproduced() -> None:
