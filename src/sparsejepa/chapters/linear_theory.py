@@ -38,8 +38,6 @@ Pixels = Float[Tensor, "N 3 H W"]
 Planted = Mapping[str, float]  # signal and nuisance, each with its kappa = rho
 Coefficients = dict[str, Float[Tensor, "N P"]]  # of every image and patch, of variance 1
 Rows, Values = Float[Tensor, "_ d"], Float[Tensor, "_"]
-# Measure, feature and objective -> seeds in rows, checkpoints in columns.
-Found = dict[tuple[str, str, str], Float[np.ndarray, "S C"]]
 
 NAMES = {"jepa": "JEPA", "mae": "MAE"}
 # Small enough that a measured time is within 2 % of the exact one.
@@ -199,10 +197,11 @@ def inversion_map(
 
 def planted_study(
     sets: Sequence[ImageSet], planted: Planted, covariance: float, seeds: range, **training: Any
-) -> Found:
-    """Trains both objectives on the first set with each seed, and reads their tokens of the second.
+) -> dict[tuple[str, str, str], Float[np.ndarray, "S C"]]:
+    """Measure, feature and objective -> `decodability` by seed and checkpoint.
 
-    Every second seed has the textures exchanged: which is which must not matter.
+    Of `sets`, the first trains encoders, the second is read. Every second seed has the textures
+    exchanged: which is which must not matter.
     """
     found = {}
     for repeat, seed in enumerate(seeds):
