@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 
 from sparsejepa import plots
 from sparsejepa.intervals import Interval
@@ -37,23 +38,18 @@ def test_every_estimate_stands_at_its_value_with_its_interval():
     first, second = marks(figure, 0)
     np.testing.assert_allclose(first.lines[2][0].get_segments()[0], [[38, 0], [43, 0]])
     assert second.lines[0].get_color() == plots.method_color("l1")
-    lines = [
-        [(one.get_label(), one.lines[0].get_xdata()) for one in marks(figure, panel, False)]
-        for panel in range(2)
-    ]
-    levels = [{label: x[0] for label, x in panel if len(x) == 2} for panel in lines]
-    assert levels == [{"chance": 5}, {"chance": 5, "pixels": 12}]
+    for panel, expected in enumerate(({"chance": 5}, {"chance": 5, "pixels": 12})):
+        lines = {one.get_label(): one.lines[0].get_xdata() for one in marks(figure, panel, False)}
+        assert {label: x[0] for label, x in lines.items() if len(x) == 2} == expected
 
 
 def test_series_have_places_and_markers_of_their_own():
     """Side by side within half a row; a missing interval is not drawn; hollow dots are white."""
-    values = {("a", "held out"): 0.5, ("a", "fitted"): 0.6, ("b", "held out"): 0.7}
-    values[("b", "fitted")] = 0.8
-    half = {"held out": 0.1, "fitted": float("nan")}
-    cells = {
-        ("", row, name): Interval(v, v - half[name], v + half[name], 0.95)
-        for (row, name), v in values.items()
-    }
+    cells, values = {}, iter((0.5, 0.6, 0.7, 0.8))
+    for row in "ab":
+        for name, half in (("held out", 0.1), ("fitted", float("nan"))):
+            value = next(values)
+            cells["", row, name] = Interval(value, value - half, value + half, 0.95)
     figure = plots.interval_dots(cells, "AUROC", hollow=["fitted"])
     places = dict(dots(figure, 0))
     assert sorted(places) == [0.5, 0.6, 0.7, 0.8]
@@ -66,10 +62,9 @@ def test_series_have_places_and_markers_of_their_own():
 
 def test_seeds_that_agree_can_be_drawn():
     """The mean of equal numbers differs from them by rounding: no bar of negative length."""
-    above = Interval(1.0, 1.0 + 1e-15, 1.0 + 2e-15, 0.95)
-    plots.interval_dots({("", "jepa", ""): above}, "").canvas.draw()
-    line = plots.Line([0], [above.value], "black", ends=([above.low], [above.high]))
-    plots.line_panels({"": [line]}, "", "").canvas.draw()
+    for across in (False, True):
+        line = plots.Line([1.0], [1.0], "k", ends=([1 + 1e-15], [1 + 2e-15]), across=across)
+        plots.line_panels({"": [line]}, "", "").canvas.draw()
 
 
 def test_a_line_stands_at_its_values_with_its_intervals():
@@ -105,9 +100,7 @@ def test_colours_can_be_told_apart_without_red_and_green():
     """The methods compared most, in an approximate simulation of deuteranopia."""
     blind = np.array([[0.625, 0.375, 0], [0.7, 0.3, 0], [0, 0.3, 0.7]])
     names = ("jepa", "sparsejepa", "sparsejepa-r2", "cjepa", "untrained encoder")
-    seen = [
-        blind @ [int(plots.COLORS[name][i : i + 2], 16) / 255 for i in (1, 3, 5)] for name in names
-    ]
+    seen = [blind @ to_rgb(plots.COLORS[name]) for name in names]
     apart = [np.abs(a - b).max() for i, a in enumerate(seen) for b in seen[:i]]
     assert min(apart) > 0.1
 

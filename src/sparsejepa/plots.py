@@ -75,12 +75,10 @@ def interval_dots(
     hollow: Collection[str] = (),
     factor: int | float = 1,
 ) -> Figure:
-    """Estimates as dots with their intervals: a panel a `panel`, a row a `row`.
+    """Estimates as dots with their intervals, side by side with a marker a series.
 
     Args:
-        cells: panel, row and series -> estimate (ends NaN: no interval). Series are drawn side by
-            side with a marker each.
-        label: of the axis of values.
+        cells: panel, row and series -> estimate (ends NaN: no interval).
         methods: row -> the method whose colour it has, instead of the series' own.
         lines: control -> its value, or panel -> value; drawn as vertical lines.
         hollow: series whose dots are not filled.
@@ -121,12 +119,9 @@ def line_panels(
     below: bool = False,
     **scales: object,
 ) -> Figure:
-    """A panel a title, in raster order.
+    """A panel a title, in raster order; `share` and `scales`, as xscale, are matplotlib's.
 
-    Args:
-        share: whether panels share the vertical axis; "row": those of a row.
-        below: one legend for all panels instead of one in each.
-        scales: settings of every axis, as xscale.
+    `share` is of the vertical axis; `below` puts one legend for all panels below them.
     """
     figure, axes = panel_grid(len(panels), size, columns, sharey=share)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
@@ -155,7 +150,6 @@ def line_panels(
         axis.grid(alpha=0.3)
         sns.despine(ax=axis)
     figure.supylabel(ylabel, fontsize=10)
-    # Each label once.
     found = [axis.get_legend_handles_labels() for axis in axes]
     unique = {name: h for pair in found for h, name in zip(*pair, strict=True)}
     if below and unique:
@@ -165,13 +159,7 @@ def line_panels(
 
 
 def curves(histories: Mapping[str, History], panels: Names, colors: Mapping[str, Any]) -> Figure:
-    """A panel a measure, over epochs, a line a run.
-
-    Args:
-        histories: run -> its history, an entry an epoch.
-        panels: key of the entries -> label.
-        colors: run -> its colour; JEPA's if it has none.
-    """
+    """A panel a measure, key -> label, over epochs; a line a run, in its colour or JEPA's."""
     lines = {label: [] for label in panels.values()}
     for index, (name, history) in enumerate(histories.items()):
         style = MARKERS[index % len(MARKERS)] + ("-", "--", "-.", ":")[index % 4]
@@ -198,17 +186,14 @@ def norm_matrix(norms: Mapping[str, Float[Tensor, "G d"]]) -> Figure:
         strongest = np.where(values.max(0) > 0, values.argmax(0), len(values))
         ordered[title] = norm[:, np.lexsort((-values.max(0), strongest))]
     size = max(4.8, 9 / len(ordered)), 0.28 * len(values) + 1.4
-    labels = "latent k, by its strongest group", "group g"
-    return heat_maps(ordered, size, "column norm", *labels, xticklabels=False)
+    labels = "column norm", "latent k, by its strongest group", "group g"
+    return heat_maps(ordered, size, *labels, xticklabels=False)
 
 
 def heat_maps(
     maps: Mapping[str, Float[Tensor, "r c"]], size: Size, *labels: str, **options: bool
 ) -> Figure:
-    """Heat maps side by side, small ones with their numbers, by the colour's, x's and y's labels.
-
-    Exact zeros are left white; `options` are seaborn's.
-    """
+    """Small ones with numbers, exact zeros white; `labels` of colour, x, y; seaborn's options."""
     label, xlabel, ylabel = labels
     figure, axes = panel_grid(len(maps), size)
     largest = max(values.max().item() for values in maps.values())

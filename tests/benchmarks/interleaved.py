@@ -33,31 +33,33 @@ def best_seconds(alternatives: dict[str, Callable[[], object]], rounds: int) -> 
     return best
 
 
-def ratio_table(title: str, seconds: dict[str, float], items: int) -> str:
-    """One line an alternative: items a second, and how many times the first one's speed."""
+def race(
+    capsys, title: str, alternatives: dict[str, Callable[[], object]], rounds: int, items: int
+) -> None:
+    """Prints items a second of each alternative, and how many times the first one's speed that is.
+
+    With date and hardware these are rows of the book's table of benchmarks.
+    """
+    seconds = best_seconds(alternatives, rounds)
     first = next(iter(seconds.values()))
     rows = [(name, f"{items / s:,.0f}", f"{first / s:.1f}") for name, s in seconds.items()]
+    with capsys.disabled():
+        print(f"\n{title}", *(f"  {n:<48} {each:>12}/s {x:>8}x" for n, each, x in rows), sep="\n")
     if file := os.environ.get("SPARSEJEPA_BENCHMARKS"):
-        keep(Path(file), [(title, *row) for row in rows])
-    return "\n".join(["", title, *(f"  {n:<48} {each:>12}/s {x:>8}x" for n, each, x in rows)])
+        machine, new = hardware(), not Path(file).exists()
+        measured = f"{date.today().isoformat()}, {machine['cpu']}, {machine['cores']} cores"
+        with Path(file).open("a", encoding="utf-8", newline="") as table:
+            writer = csv.writer(table, lineterminator="\n")
+            if new:
+                writer.writerow(("Benchmark", "Way", "Per second", "Ratio", "Measured"))
+            writer.writerows((title, *row, measured) for row in rows)
 
 
-def keep(path: Path, rows: list[tuple[str, ...]]) -> None:
-    """Adds rows to the book's table of benchmarks, with date and hardware."""
-    machine = hardware()
-    measured = f"{date.today().isoformat()}, {machine['cpu']}, {machine['cores']} cores"
-    new = not path.exists()
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(("Benchmark", "Way", "Per second", "Ratio", "Measured"))
-        writer.writerows((*row, measured) for row in rows)
-
-
-def show(header: list[str], rows: list[list[str]], name: str) -> None:
+def show(capsys, header: list[str], rows: list[list[str]], name: str) -> None:
     """Prints a table, and keeps it as file `name` beside the book's table of benchmarks."""
-    for row in (header, *rows):
-        print("  ".join(f"{cell:>16}" for cell in row))
+    with capsys.disabled():
+        for row in (header, *rows):
+            print("  ".join(f"{cell:>16}" for cell in row))
     if file := os.environ.get("SPARSEJEPA_BENCHMARKS"):
         with Path(file).with_name(name).open("w", encoding="utf-8", newline="") as table:
             csv.writer(table, lineterminator="\n").writerows([header, *rows])

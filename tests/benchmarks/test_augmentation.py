@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sparsejepa.data.batches import crop_and_resize, draw_crops, draw_flips, epoch_order
 from sparsejepa.randomness import generator
-from tests.benchmarks.interleaved import best_seconds, ratio_table
+from tests.benchmarks.interleaved import race
 
 COUNT, BATCH = 4096, 512
 
@@ -19,13 +19,9 @@ class PerImage(Dataset):
         from torchvision import transforms
 
         self.images = images.numpy()
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomResizedCrop(32, scale=(0.3, 1.0)),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-            ]
-        )
+        crop = transforms.RandomResizedCrop(32, scale=(0.3, 1.0))
+        parts = [crop, transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        self.transform = transforms.Compose(parts)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,15 +45,12 @@ def batched(images: torch.Tensor) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.benchmark
 def test_augmentation_ratio(capsys):
-    """Both go through all images; the ratio of their best times is printed, never asserted."""
+    """Both go through all images."""
     images = torch.randint(256, (COUNT, 32, 32, 3), dtype=torch.uint8, generator=generator(0))
     assert per_image(images) == batched(images) == COUNT
     alternatives = {
         "torchvision transform in a DataLoader": lambda: per_image(images),
         "batched crops and flips": lambda: batched(images),
     }
-    seconds = best_seconds(alternatives, rounds=3)
-    with capsys.disabled():
-        print(ratio_table("augmentation, images", seconds, COUNT))
+    race(capsys, "augmentation, images", alternatives, 3, COUNT)

@@ -6,19 +6,11 @@ import torch
 from sparsejepa.density.jepa_score import frozen, jacobians, jepa_score, log_singular_values, pooled
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator
-from tests.benchmarks.interleaved import best_seconds, ratio_table
+from tests.benchmarks.interleaved import race
 from tests.density.listing import listing_jacobian
 
+pytestmark = pytest.mark.slow
 ROUNDS = 3
-
-
-@pytest.fixture
-def one_thread():
-    """The listing's small matrices would gain nothing from a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -32,15 +24,14 @@ def images(count: int) -> torch.Tensor:
     return torch.rand(count, 3, 32, 32, generator=generator(0, "images"))
 
 
-@pytest.mark.slow
-@pytest.mark.benchmark
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("threads", "width"), [(1, 128), (2, 128), (1, 384), (1, 768)])
 def test_spectrum_ratio(threads: int, width: int, capsys):
-    """Singular values equal to 1e-6 of themselves; the ratios of times are printed, not asserted.
+    """Singular values equal to 1e-6 of themselves, against the SVD in float64.
 
-    "Equal" is against the SVD in float64: the listing's own, in float32, is off by more. How much
-    slower the SVD is depends on the threads that its small steps are given, and grows with the
-    embedding: the widths are those of our encoders, a ViT-S and a ViT-B.
+    The listing's own, in float32, is off by more. How much slower the SVD is depends on the threads
+    that its small steps are given, and grows with the embedding: the widths are those of our
+    encoders, a ViT-S and a ViT-B.
     """
     draw = generator(0, "jacobian")
     decay = torch.logspace(0, -2, width)[:, None]
@@ -51,25 +42,18 @@ def test_spectrum_ratio(threads: int, width: int, capsys):
     ours = (log_singular_values(jacobian) - exact).abs().max().item()
     listing = (torch.linalg.svdvals(jacobian).log() - exact).abs().max().item()
     assert ours < 1e-6 < listing
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    seconds = best_seconds(
-        {
-            "svdvals, float32 (the listing)": lambda: torch.linalg.svdvals(jacobian),
-            "svdvals, float64": lambda: torch.linalg.svdvals(jacobian.double()),
-            "eigvalsh of the Gram matrix, float64": lambda: log_singular_values(jacobian),
-        },
-        ROUNDS,
-    )
-    torch.set_num_threads(before)
+    ways = {
+        "svdvals, float32 (the listing)": lambda: torch.linalg.svdvals(jacobian),
+        "svdvals, float64": lambda: torch.linalg.svdvals(jacobian.double()),
+        "eigvalsh of the Gram matrix, float64": lambda: log_singular_values(jacobian),
+    }
+    title = f"spectra of {width} x 3,072, threads: {threads}"
+    race(capsys, title, ways, ROUNDS, len(jacobian))
     with capsys.disabled():
-        title = f"spectra of {width} x 3,072, threads: {threads}"
-        print(ratio_table(title, seconds, len(jacobian)))
         print(f"  largest relative error: listing {listing:.1e}, here {ours:.1e}")
 
 
-@pytest.mark.slow
-@pytest.mark.benchmark
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("count", [1, 4])
 def test_jacobian_ratio(encoder: torch.nn.Module, count: int, capsys):
@@ -85,23 +69,17 @@ def test_jacobian_ratio(encoder: torch.nn.Module, count: int, capsys):
 
     plain = listing_jacobian(encoder, batch)
     assert (chunked(16) - plain).abs().max() < 1e-5 * plain.abs().max()
-    seconds = best_seconds(
-        {
-            "one backward pass a dimension (the listing)": lambda: listing_jacobian(encoder, batch),
-            **{f"chunks of {rows}": lambda rows=rows: chunked(rows) for rows in (8, 16, 32)},
-        },
-        ROUNDS,
-    )
-    with capsys.disabled():
-        print(ratio_table(f"Jacobians of a batch of {count}", seconds, count))
+    ways = {
+        "one backward pass a dimension (the listing)": lambda: listing_jacobian(encoder, batch),
+        **{f"chunks of {rows}": lambda rows=rows: chunked(rows) for rows in (8, 16, 32)},
+    }
+    race(capsys, f"Jacobians of a batch of {count}", ways, ROUNDS, count)
     wide = encoder.double()
     exact = torch.linalg.svdvals(listing_jacobian(wide, batch.double())).log()
     found = jepa_score(wide, batch).log_spectrum
     assert (found - exact)[:, :-1].abs().max() < 1e-6
 
 
-@pytest.mark.slow
-@pytest.mark.benchmark
 @pytest.mark.usefixtures("one_thread")
 def test_whole_score_ratio(encoder: torch.nn.Module, capsys):
     """Jacobian and spectrum together, as they are called."""
@@ -109,7 +87,5 @@ def test_whole_score_ratio(encoder: torch.nn.Module, capsys):
     def listing():
         return torch.linalg.svdvals(listing_jacobian(encoder, images(4))).clip(1e-6).log().sum(1)
 
-    ours = {"jepa_score": lambda: jepa_score(encoder, images(4))}
-    seconds = best_seconds({"the listing": listing, **ours}, ROUNDS)
-    with capsys.disabled():
-        print(ratio_table("JEPA-SCORE of 4 images", seconds, 4))
+    ways = {"the listing": listing, "jepa_score": lambda: jepa_score(encoder, images(4))}
+    race(capsys, "JEPA-SCORE of 4 images", ways, ROUNDS, 4)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparsejepa.model.masks import MaskConfig, block_shape, sample_masks
 from sparsejepa.randomness import generator
-from tests.benchmarks.interleaved import best_seconds, ratio_table
+from tests.benchmarks.interleaved import race
 
 CONFIG = MaskConfig()
 ROUNDS = 10
@@ -70,21 +70,11 @@ def with_lists(count: int, source: random.Random) -> list[tuple[list[int], list[
     return drawn
 
 
-@pytest.fixture
-def one_thread():
-    """The loops have one thread as well."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.slow
-@pytest.mark.benchmark
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("count", [256, 1024])
 def test_mask_ratio(count: int, capsys):
-    """All draw masks of one kind; the ratios of their best times are printed, not asserted."""
+    """All draw masks of one kind."""
     source, plain_source = generator(0), random.Random(0)
     masks = sample_masks(CONFIG, count, source)
     for drawn in (with_tensors(count, source), with_lists(count, plain_source)):
@@ -92,13 +82,9 @@ def test_mask_ratio(count: int, capsys):
         assert {len(targets) for _, targets in drawn} == {masks.targets.shape[1]}
         assert len(drawn) == len(masks.context)
         assert all(set(map(int, c)).isdisjoint(map(int, b)) for c, t in drawn for b in t)
-    seconds = best_seconds(
-        {
-            "loop over images, tensors, as in a collator": lambda: with_tensors(count, source),
-            "loop over images, Python lists": lambda: with_lists(count, plain_source),
-            "sample_masks": lambda: sample_masks(CONFIG, count, source),
-        },
-        ROUNDS,
-    )
-    with capsys.disabled():
-        print(ratio_table(f"masks for a batch of {count}", seconds, count))
+    ways = {
+        "loop over images, tensors, as in a collator": lambda: with_tensors(count, source),
+        "loop over images, Python lists": lambda: with_lists(count, plain_source),
+        "sample_masks": lambda: sample_masks(CONFIG, count, source),
+    }
+    race(capsys, f"masks for a batch of {count}", ways, ROUNDS, count)

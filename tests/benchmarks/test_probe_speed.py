@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparsejepa.probing.linear import VALIDATION_FRACTION, linear_probe
 from sparsejepa.randomness import generator
-from tests.benchmarks.interleaved import best_seconds, ratio_table
+from tests.benchmarks.interleaved import race
 
 CLASSES, WIDTH, TRAIN, TEST = 20, 96, 6_000, 20_000
 # Weaker ones leave both solvers short of the optimum, each in a place of its own.
@@ -52,18 +52,13 @@ def scikit_learn(data: Data) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.benchmark
 def test_probe_ratio(capsys):
-    """Test accuracies within 0.3 points; the ratio of best times is printed, never asserted."""
+    """Test accuracies within 0.3 points."""
     data = features()
     assert ours(data) == pytest.approx(scikit_learn(data), abs=0.003)
     assert 0.4 < ours(data) < 0.9
-    seconds = best_seconds(
-        {
-            "scikit-learn, one fit for each weight decay": lambda: scikit_learn(data),
-            "linear_probe, the whole sweep in one pass": lambda: ours(data),
-        },
-        rounds=1,
-    )
-    with capsys.disabled():
-        print(ratio_table("linear probe, training rows", seconds, TRAIN))
+    ways = {
+        "scikit-learn, one fit for each weight decay": lambda: scikit_learn(data),
+        "linear_probe, the whole sweep in one pass": lambda: ours(data),
+    }
+    race(capsys, "linear probe, training rows", ways, 1, TRAIN)

@@ -15,7 +15,7 @@ from sparsejepa.model.vit import use_fused_attention
 from sparsejepa.randomness import generator
 from sparsejepa.training.precision import Precision
 from sparsejepa.training.state import TrainingState
-from tests.benchmarks.interleaved import best_seconds, ratio_table, show
+from tests.benchmarks.interleaved import race, show
 
 BATCH, ROUNDS = 64, 4
 BF16 = Precision("bf16", torch.bfloat16, scale_loss=False, fused_attention=False)
@@ -97,10 +97,9 @@ def step(
 
 
 @pytest.mark.slow
-@pytest.mark.benchmark
 @pytest.mark.filterwarnings("ignore")  # the compiler's, of the checks of types that tests add
 def test_step_ratio(capsys):
-    """The same network (width 128, 6 blocks), batch and masks; ratios are printed, not asserted."""
+    """The same network (width 128, 6 blocks), batch and masks."""
     parts: dict[str, dict[str, float]] = {}
     for name in ("AdamW", "Muon"):
         muon, clocks = name == "Muon", [Clock() for _ in range(4)]
@@ -110,10 +109,7 @@ def test_step_ratio(capsys):
             f"ours, {name}": ours(name.lower(), clocks[2]),
             f"ours, {name}, compiled": ours(name.lower(), clocks[3], compiled=True),
         }
-        seconds = best_seconds(ways, ROUNDS)
+        race(capsys, f"training step in bfloat16, {name}, images", ways, ROUNDS, BATCH)
         parts |= {way: clock.parts for way, clock in zip(ways, clocks, strict=True)}
-        with capsys.disabled():
-            print(ratio_table(f"training step in bfloat16, {name}, images", seconds, BATCH))
     rows = [[way, *(f"{took:.1f}" for took in clock.values())] for way, clock in parts.items()]
-    with capsys.disabled():
-        show(["Milliseconds of a step", *parts["ours, AdamW"]], rows, "step.csv")
+    show(capsys, ["Milliseconds of a step", *parts["ours, AdamW"]], rows, "step.csv")

@@ -5,11 +5,11 @@ import torch
 
 from sparsejepa.chapters.linear_theory import (
     PATCH,
+    TEXTURES,
     decodability,
     explained_share,
     plant,
     readout_score,
-    textures,
     train,
 )
 from sparsejepa.randomness import generator
@@ -29,9 +29,11 @@ def images(count: int) -> torch.Tensor:
 def test_planted_features_have_the_stated_moments():
     """Read back by the textures: variance lambda / kappa, covariance between patches lambda."""
     shares = {"signal": 0.8, "nuisance": 0.1}
+    # Orthonormal textures do not mix.
+    torch.testing.assert_close(TEXTURES.flatten(1) @ TEXTURES.flatten(1).T, torch.eye(2))
     planted, coefficients = plant(images(4000), shares, 4.0, generator(0, "plant"))
     patches = planted.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)
-    for (name, rho), texture in zip(shares.items(), textures(False), strict=True):
+    for (name, rho), texture in zip(shares.items(), TEXTURES, strict=True):
         read = torch.einsum("ncijuv,cuv->nij", patches, texture).flatten(1)
         # The gradients themselves hold next to nothing of a texture of alternating sign.
         added = (4.0 / rho) ** 0.5 * coefficients[name]
@@ -40,13 +42,6 @@ def test_planted_features_have_the_stated_moments():
         # kappa is what one patch's coefficient tells of another's.
         between = (added[:, :1] * added[:, 1:]).mean().item()
         assert between == pytest.approx(4.0, rel=0.15)
-
-
-def test_textures_are_orthonormal_and_can_be_exchanged():
-    """So the two features do not mix, and which is which is no property of the texture."""
-    pair = textures(False).flatten(1)
-    torch.testing.assert_close(pair @ pair.T, torch.eye(2))
-    assert torch.equal(textures(True), textures(False).flip(0))
 
 
 def test_both_objectives_begin_alike_and_part():

@@ -1,6 +1,7 @@
 """The sparsity study: measurements, comparisons by seeds or by images, and figures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from sparsejepa.chapters.sparsity import (
     shared_information,
 )
 from sparsejepa.intervals import paired_difference
-from sparsejepa.model.jepa import Jepa
+from sparsejepa.model.jepa import Jepa, ModelConfig
+from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.randomness import generator
+from sparsejepa.training import artefacts
 from sparsejepa.training.pretrain import PretrainConfig
 from tests.companion.tiny_yardstick import image_set_of, tiny_study
 from tests.training.tiny import MODEL, tiny_config, tiny_images
@@ -25,21 +28,21 @@ from tests.training.tiny import MODEL, tiny_config, tiny_images
 
 def test_planted_features_are_read_and_noise_is_not(tmp_path: Path):
     """Images painted in their classes' colours: 100 % by every probe; classes of noise: chance."""
-    rows = torch.arange(160)
-    painted = torch.zeros(160, 16, 16, 3, dtype=torch.uint8)
-    for channel, classes in enumerate((4, 3, 2)):
-        painted[..., channel] = (rows % classes * 60).byte()[:, None, None]
-    sets = [image_set_of(painted[part], (4, 3, 2)) for part in (slice(0, 120), slice(120, 160))]
-    names = ("train", "test", "scenes_train", "scenes_test")
-    planted = dict(zip(names, sets * 2, strict=True))
-    found = tiny_study(tmp_path, probe_steps=400, **planted).pixels(2)
+
+    def by_pixels(*images: torch.Tensor) -> Measurement:
+        sets = [image_set_of(x, (4, 3, 2)) for x in images]
+        names = ("train", "test", "scenes_train", "scenes_test")
+        changes = dict(zip(names, sets * 2, strict=True))
+        return tiny_study(tmp_path, probe_steps=400, **changes).pixels(2)
+
+    classes = torch.arange(120)[:, None] % torch.tensor([4, 3, 2]) * 60
+    painted = classes.byte()[:, None, None].expand(-1, 16, 16, -1).contiguous()
+    found = by_pixels(painted, painted[:40])
     assert {name: found.accuracy(name) for name in PROBES} == dict.fromkeys(PROBES, 1.0)
-    noise = [image_set_of(tiny_images(n, seed), (4, 3, 2)) for n, seed in ((120, 5), (400, 6))]
-    blind = tiny_study(tmp_path, probe_steps=400, **dict(zip(names, noise * 2, strict=True)))
-    for name, classes in zip(PROBES, (4, 4, 3, 2), strict=True):
-        chance = 1 / classes
+    blind = by_pixels(tiny_images(120, 5), tiny_images(400, 6))
+    for name, chance in zip(PROBES, (1 / 4, 1 / 4, 1 / 3, 1 / 2), strict=True):
         allowed = 4 * np.sqrt(chance * (1 - chance) / 400)
-        assert blind.pixels(2).accuracy(name) == pytest.approx(chance, abs=allowed)
+        assert blind.accuracy(name) == pytest.approx(chance, abs=allowed)
 
 
 def test_majority_answers_the_most_frequent_training_class(tmp_path: Path):
@@ -52,10 +55,10 @@ def test_majority_answers_the_most_frequent_training_class(tmp_path: Path):
     assert found.accuracy("distance") == 0.5
 
 
-def structure_of(jepa: Jepa, config: PretrainConfig) -> dict[str, float]:
+def structure_of(jepa: Jepa) -> dict[str, float]:
     pooled = torch.randn(30, 16, generator=generator(0, "pooled"))
     weight = jepa.predictor.projection.weight
-    return tiny_study(Path()).structure(jepa.target_encoder, weight, config, pooled)
+    return tiny_study(Path()).structure(jepa.target_encoder, weight, tiny_config(), pooled)
 
 
 def test_structure_counts_what_is_zero():
@@ -63,7 +66,7 @@ def test_structure_counts_what_is_zero():
     jepa = Jepa(MODEL, seed=0)
     with torch.no_grad():
         jepa.predictor.projection.weight[:4, :8] = 0
-    found = structure_of(jepa, tiny_config())
+    found = structure_of(jepa)
     assert found["zero_columns"] == found["zero_weights"] == 0.25
     assert found["groups_per_latent"] == 1.5 and found["unread_latents"] == 0
 
@@ -71,31 +74,28 @@ def test_structure_counts_what_is_zero():
 def test_groups_in_use_are_those_of_all_tokens_together():
     """Tokens that all keep one group use it alone; the penalty is scale times root of groups."""
     jepa = Jepa(MODEL, seed=0)
-    whole = structure_of(jepa, tiny_config())
+    whole = structure_of(jepa)
     # The final norm gives every token the length 4 = root of 16 channels.
     spread = (whole["group_norms"] / 4) ** 2
     assert spread == pytest.approx(whole["effective_groups"], rel=1e-2)
     assert whole["groups_in_use"] == pytest.approx(2, rel=0.05)
     with torch.no_grad():
         jepa.target_encoder.vit.norm.weight[8:] = 0
-    half = structure_of(jepa, tiny_config())
+    half = structure_of(jepa)
     assert (half["effective_groups"], half["groups_in_use"]) == pytest.approx((1, 1))
 
 
 def test_only_scale_and_norms_see_a_rescaling():
     """Channels of the final norm times 0.01: penalty and scale fall a hundredfold, no more does."""
     jepa = Jepa(MODEL, seed=0)
-    before = structure_of(jepa, tiny_config())
+    before = structure_of(jepa)
     # The final norm's own output has mean square 1.
     assert before["latent_scale"] == pytest.approx(1, abs=1e-3)
     with torch.no_grad():
         jepa.target_encoder.vit.norm.weight.mul_(0.01)
         jepa.target_encoder.vit.norm.bias.mul_(0.01)
-    after = structure_of(jepa, tiny_config())
-    scaled = {"latent_scale", "group_norms"}
-    for name, value in before.items():
-        expected = value * 0.01 if name in scaled else value
-        assert after[name] == pytest.approx(expected, rel=1e-4), name
+    expected = before | {name: before[name] * 0.01 for name in ("latent_scale", "group_norms")}
+    assert structure_of(jepa) == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_features_share_is_known_for_a_gaussian_pair():
@@ -154,3 +154,38 @@ def test_the_fall_of_norms_is_a_scale_times_a_spread():
     after = dict(zip(keys, (2.0, 0.5, 1.0, 1.0), strict=True))
     found = fall_of_norms(before, after)
     assert (found["sum of norms ×"], found["scale ×"], found["spread ×"]) == (0.25, 0.5, 0.5)
+
+
+def same(one: Measurement, other: Measurement) -> bool:
+    """Equal to the bit, but for the time that training took."""
+    losses = ([entry["loss"] for entry in found.history] for found in (one, other))
+    answers = all(torch.equal(one.correct[name], other.correct[name]) for name in PROBES)
+    return answers and one.measures == other.measures and next(losses) == next(losses)
+
+
+def variant(folder: Path, config: PretrainConfig, **options: Any) -> Measurement:
+    """Measured by a study that has just begun, so that only trainings are known to it."""
+    return tiny_study(folder, **options).variant(config)
+
+
+def test_longer_probes_measure_anew_and_do_not_train(tmp_path: Path, monkeypatch):
+    """Longer probes read the same encoder again; how often a training is saved is no difference."""
+    first = variant(tmp_path, tiny_config())
+    monkeypatch.delattr(artefacts, "pretrain")
+    assert same(first, variant(tmp_path, tiny_config(checkpoint_minutes=77.0)))
+    longer = variant(tmp_path, tiny_config(), probe_steps=200)
+    assert longer.measures == first.measures and longer.history == first.history
+    assert not same(first, longer)
+
+
+def test_a_variant_is_measured_once(tmp_path: Path):
+    """However many comparisons ask for it."""
+    study = tiny_study(tmp_path)
+    assert study.variant(tiny_config()) is study.variant(tiny_config(checkpoint_minutes=7.0))
+
+
+def test_r2_of_strength_zero_is_jepa(tmp_path: Path):
+    """To the bit: plain JEPA stands for the start of R2's path."""
+    zero = ModelConfig(MODEL.encoder, MODEL.predictor, SparsityConfig("R2", groups=2, strength=0.0))
+    configs = (tiny_config(model=model, optimizer="muon") for model in (MODEL, zero))
+    assert same(*(variant(tmp_path, config) for config in configs))

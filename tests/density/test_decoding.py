@@ -7,11 +7,11 @@ from PIL import Image
 from sparsejepa.density.decoding import Unreadable, decode_image
 from tests.density.tiny_images import awkward, encoded, plain
 
-FILES = awkward()
+FILES = awkward() | {"opaque.png": encoded(plain().convert("RGBA"))}
 
 
-def array(name: str) -> np.ndarray:
-    return np.asarray(decode_image(FILES[name], 16).image)
+def array(content: bytes) -> np.ndarray:
+    return np.asarray(decode_image(content, 16).image)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ def array(name: str) -> np.ndarray:
         ("cmyk.jpg", "from CMYK"),
         ("palette.gif", "from a palette; first of 2 frames"),
         ("transparent.png", "from RGBA, laid on white"),
+        ("opaque.png", "from RGBA"),
         ("turned.jpg", "turned upright"),
     ],
 )
@@ -32,19 +33,14 @@ def test_it_becomes_rgb_and_says_from_what(name: str, note: str) -> None:
 
 
 def test_pixels_are_those_of_the_image() -> None:
-    """Plain bytes stay, the upper 8 of 16 bits are kept, transparency is mixed with white."""
-    assert np.array_equal(array("plain.png"), np.asarray(plain()))
+    """Plain bytes stay, as under an opaque alpha channel; the upper 8 of 16 bits are kept."""
+    for image in (plain(), plain().convert("RGBA")):
+        assert np.array_equal(array(encoded(image)), np.asarray(plain()))
     deep = (np.arange(24 * 24).reshape(24, 24) * 113).astype(np.uint16)
-    assert np.array_equal(array("grey16.png")[..., 0], deep >> 8)
-    mixed = np.asarray(plain(1, 24)) * (100 / 255) + 155
-    assert np.abs(array("transparent.png") - mixed).max() <= 1
-
-
-def test_an_opaque_alpha_channel_is_dropped_and_a_quarter_turn_applied() -> None:
-    found = decode_image(encoded(plain().convert("RGBA")), 16)
-    assert found.note == "from RGBA"
-    assert np.array_equal(np.asarray(found.image), np.asarray(plain()))
-    assert decode_image(FILES["turned.jpg"], 16).image.size == (16, 24)  # stored 24 x 16
+    assert np.array_equal(array(FILES["grey16.png"])[..., 0], deep >> 8)
+    mixed = np.asarray(plain(1, 24)) * (100 / 255) + 155  # transparent over white
+    assert np.abs(array(FILES["transparent.png"]) - mixed).max() <= 1
+    assert array(FILES["turned.jpg"]).shape == (24, 16, 3)  # stored 24 wide, 16 high
 
 
 @pytest.mark.parametrize(

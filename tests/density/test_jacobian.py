@@ -14,6 +14,10 @@ def with_batch_norm() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(512, 4))
 
 
+def flat(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
 @pytest.mark.parametrize("fused", [True, False])
 def test_fused_attention_on_or_off(fused: bool) -> None:
     """Equal scores, no warning, and the model's own switches stay as they were."""
@@ -28,7 +32,7 @@ def test_fused_attention_on_or_off(fused: bool) -> None:
 
 def test_training_mode_is_left_and_put_back() -> None:
     """One sentence says so; dropout is off for the score; each part gets its own mode back."""
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(3072, 6), nn.Dropout(0.5), nn.Linear(6, 4))
+    encoder = flat(nn.Linear(3072, 6), nn.Dropout(0.5), nn.Linear(6, 4))
     expected = jepa_score(encoder.eval(), images(2)).score
     encoder.train()
     encoder[1].eval()
@@ -57,15 +61,11 @@ def test_batch_norm_scores_each_image_on_its_own() -> None:
         jepa_score(encoder, x)
 
 
-class Pooled(nn.Module):
+class Pooled(nn.LayerNorm):
     """Tokens of a feature map through a norm of their own, then their mean."""
 
-    def __init__(self, after: nn.Module) -> None:
-        super().__init__()
-        self.after = after
-
     def forward(self, x):
-        return self.after(x.flatten(2).transpose(1, 2)).mean(1)
+        return super().forward(x.flatten(2).transpose(1, 2)).mean(1)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_norms_before_tokens(norm: nn.Module, batch_size: int, chunk_size: int) 
     For a batch of one image whose gradient is strided as tokens are, with and without `vmap`.
     """
     draw = generator(0, "norms")
-    encoder = nn.Sequential(nn.Conv2d(3, 8, 4, 4), norm, Pooled(nn.LayerNorm(8)), nn.Linear(8, 4))
+    encoder = nn.Sequential(nn.Conv2d(3, 8, 4, 4), norm, Pooled(8), nn.Linear(8, 4))
     encoder = encoder.eval().requires_grad_(False)
     for tensor in (*encoder.parameters(), *encoder.buffers()):
         if tensor.is_floating_point():
@@ -127,27 +127,31 @@ def test_a_wrong_gradient_is_refused() -> None:
         jepa_score(lambda x: Wrong.apply(x), torch.ones(2, 4))
 
 
+# A function cannot hide training mode: coupled or random embeddings give themselves away.
+HIDDEN = r"other features beside another image .*\.eval\(\)"
+HALF = r"are .*float16, whose .*call \.float\(\)"
+
+
 @pytest.mark.parametrize(
-    "hidden", [with_batch_norm(), nn.Sequential(nn.Flatten(), nn.Dropout(0.5))]
+    ("encoder", "x", "message"),
+    [
+        (with_batch_norm().forward, images(1), HIDDEN),
+        (with_batch_norm().forward, images(3), HIDDEN),
+        (flat(nn.Dropout(0.5)).forward, images(1), HIDDEN),
+        (flat(nn.Linear(3072, 4)).eval().half(), images(2), HALF),
+        (flat(), images(2).bfloat16(), HALF),
+        (lambda x: x.flatten(1).half(), images(2), HALF),
+        (tiny_encoder()[0], images(1), r"\(1, 16, 24\), and \[1, K\] is needed.*pooled"),
+        (flat(), torch.empty(0, 4), "at least one image"),
+        (flat(), torch.ones(2, 4, dtype=torch.uint8), "of torch.uint8"),
+        (flat(), torch.full((2, 4), torch.nan), "NaN or infinity"),
+    ],
 )
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_function_cannot_hide_training_mode(hidden: nn.Module, count: int) -> None:
-    """Coupled or random embeddings give themselves away, for a single image as well."""
-    with pytest.raises(ValueError, match=r"other features beside another image .*\.eval\(\)"):
-        jepa_score(lambda x: hidden(x), images(count))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_refused(dtype: torch.dtype) -> None:
-    """Whether the weights have it or only a function's images or embeddings."""
-    module = nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)).eval().to(dtype)
-    for encoder, x in (
-        (module, images(2)),
-        (lambda x: x.flatten(1)[:, :4], images(2).to(dtype)),
-        (lambda x: x.flatten(1)[:, :4].to(dtype), images(2)),
-    ):
-        with pytest.raises(ValueError, match=r"are .*float16, whose .*call \.float\(\)"):
-            jepa_score(encoder, x)
+def test_mistakes_are_one_sentence(encoder, x: torch.Tensor, message: str) -> None:
+    if isinstance(encoder, nn.Module):
+        encoder.eval()
+    with pytest.raises(ValueError, match=message):
+        jepa_score(encoder, x)
 
 
 def test_autocast_around_the_call_is_switched_off() -> None:
@@ -157,25 +161,9 @@ def test_autocast_around_the_call_is_switched_off() -> None:
         assert torch.equal(jepa_score(tiny_encoder(), images(1)).score, expected)
 
 
-def test_tokens_have_to_be_pooled() -> None:
-    """The sentence names what does it; pooling keeps the encoder's mode."""
+def test_pooling_keeps_the_mode() -> None:
     tokens = tiny_encoder()[0]
-    with pytest.raises(ValueError, match=r"\(1, 16, 24\), and \[1, K\] is needed.*pooled"):
-        jepa_score(tokens, images(1))
     assert not pooled(tokens).training and pooled(tokens.train()).training
-
-
-@pytest.mark.parametrize(
-    ("x", "message"),
-    [
-        (torch.empty(0, 4), "at least one image"),
-        (torch.ones(2, 4, dtype=torch.uint8), "of torch.uint8"),
-        (torch.full((2, 4), torch.nan), "NaN or infinity"),
-    ],
-)
-def test_mistakes_are_one_sentence(x: torch.Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        jepa_score(lambda x: x, x)
 
 
 def test_rounding_of_a_collapsed_encoder_is_no_wrong_gradient() -> None:

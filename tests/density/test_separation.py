@@ -12,10 +12,6 @@ from sparsejepa.density.separation import explained_share, rank_correlation, sep
 SCORES = st.lists(st.integers(-4, 4).map(float), min_size=2, max_size=30)
 
 
-def values(found) -> list[float]:
-    return [found.auroc.value, found.aupr.value, found.fpr95.value]
-
-
 @settings(max_examples=30)
 @given(SCORES, SCORES)
 def test_agrees_with_scikit_learn(data: list[float], outliers: list[float]) -> None:
@@ -24,24 +20,9 @@ def test_agrees_with_scikit_learn(data: list[float], outliers: list[float]) -> N
     scores = np.array(data + outliers)
     is_data = np.arange(len(scores)) < len(data)
     rates, passing, _ = roc_curve(is_data, scores, drop_intermediate=False)
-    expected = [
-        roc_auc_score(is_data, scores),
-        average_precision_score(~is_data, -scores),
-        rates[passing >= 0.95 - 1e-12].min(),
-    ]
-    assert values(found) == pytest.approx(expected)
-
-
-def test_perfect_useless_and_inverted() -> None:
-    """All below: 1, 1, 0. The same scores: one half. All above: 0 and everything passes."""
-    low, high = np.arange(50.0), np.arange(50.0) + 100
-    perfect = separation(high, low, seed=0, draws=50)
-    assert [*values(perfect), perfect.auroc.low, perfect.auroc.high] == pytest.approx(
-        [1, 1, 0, 1, 1]
-    )
-    assert separation(low, low, seed=0, draws=2).auroc.value == pytest.approx(0.5)
-    inverted = separation(low, high, seed=0, draws=2)
-    assert (inverted.auroc.value, inverted.fpr95.value) == pytest.approx((0, 1))
+    assert found.auroc.value == pytest.approx(roc_auc_score(is_data, scores))
+    assert found.aupr.value == pytest.approx(average_precision_score(~is_data, -scores))
+    assert found.fpr95.value == pytest.approx(rates[passing >= 0.95 - 1e-12].min())
 
 
 def test_an_interval_holds_its_estimate() -> None:
@@ -121,10 +102,7 @@ def test_explained_share() -> None:
     found = explained_share(a + noise, {"a": a, "b": b}, 0)
     assert found.value == pytest.approx(expected, abs=0.03)
     assert found.low < found.value < found.high
-
-
-def test_of_a_constant_nothing_is_left_to_explain() -> None:
-    """A collapsed encoder gives every image one score."""
+    # A collapsed encoder gives every image one score.
     found = explained_share(np.ones(20), {"a": np.arange(20.0)}, 0)
     assert (found.value, found.low, found.high) == (0, 0, 0)
 

@@ -7,20 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from sparsejepa.density.jepa_score import pooled
 from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator
 from sparsejepa.training.checkpoint import round_to_half, save_encoder
 from tests.data.tiny_parquet import pixels
 
 CONFIG = EncoderConfig(image_size=16, patch_size=8, width=8, depth=1, heads=2)
-
-
-def tiny_file(folder: Path) -> Path:
-    """Weights of an encoder of 16 x 16 images, as `01_pretrain` leaves them."""
-    file = folder / "encoder.safetensors"
-    save_encoder(file, encoder())
-    return file
 
 
 def encoder() -> Encoder:
@@ -30,8 +22,10 @@ def encoder() -> Encoder:
     return made
 
 
-def embedding():
-    return pooled(encoder())
+def tiny_file(folder: Path) -> Path:
+    """Weights of an encoder of 16 x 16 images, as `01_pretrain` leaves them."""
+    save_encoder(folder / "encoder.safetensors", encoder())
+    return folder / "encoder.safetensors"
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -46,7 +40,7 @@ def plain(seed: int = 0, size: int = 16) -> Image.Image:
 
 def awkward() -> dict[str, bytes]:
     """File name to content; every name begins with what the tool is to say of it."""
-    image = plain(1, 24)
+    image, second = plain(1, 24), plain(2, 24).quantize(16)
     deep = (np.arange(24 * 24).reshape(24, 24) * 113).astype(np.uint16)
     rgba = image.convert("RGBA")
     rgba.putalpha(100)
@@ -57,16 +51,12 @@ def awkward() -> dict[str, bytes]:
         "grey.png": encoded(image.convert("L")),
         "grey16.png": encoded(Image.fromarray(deep)),
         "cmyk.jpg": encoded(image.convert("CMYK"), "JPEG"),
-        "palette.gif": encoded(
-            image.quantize(16), "GIF", save_all=True, append_images=[plain(2, 24).quantize(16)]
-        ),
+        "palette.gif": encoded(image.quantize(16), "GIF", save_all=True, append_images=[second]),
         "transparent.png": encoded(rgba),
         "turned.jpg": encoded(plain(3, 24).crop((0, 0, 24, 16)), "JPEG", exif=turned),
         "huge.jpg": encoded(plain(4, 16).resize((160, 120)), "JPEG"),
         "too_huge.png": encoded(plain(5, 16).resize((200, 200))),
-        "float.tif": encoded(
-            Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)), "TIFF"
-        ),
+        "float.tif": encoded(Image.fromarray(np.eye(8, dtype=np.float32)), "TIFF"),
         "corrupt.png": encoded(plain())[:200],
         "text.jpg": b"no image at all",
         "empty.png": b"",

@@ -8,10 +8,7 @@ from sparsejepa.intervals import Estimate, Interval
 
 
 def stored(found: Any) -> dict[str, Any]:
-    """Value and interval of an `Interval`; of mappings and records of them, one by one.
-
-    Of an `Estimate` also how many seeds it is of, and what its interval resamples.
-    """
+    """Plain numbers of an `Interval` or `Estimate`, or of mappings and records of them."""
     if isinstance(found, Interval):
         kept = {"value": found.value, "interval": [found.low, found.high]}
         of_seeds = isinstance(found, Estimate)

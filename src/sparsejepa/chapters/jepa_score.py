@@ -4,7 +4,6 @@ import io
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +17,8 @@ from sparsejepa.data.batches import to_unit
 from sparsejepa.density.detectors import Fit, mahalanobis
 from sparsejepa.density.jepa_score import EPS, JepaScore, Map, combine_views, jepa_score
 from sparsejepa.density.separation import Separation, rank_correlation, separation
-from sparsejepa.intervals import (
-    Bounds,
-    Interval,
-    bootstrap_interval,
-    over_intervals,
-    seed_interval,
-)
-from sparsejepa.model import regularisers
+from sparsejepa.intervals import Bounds, Interval, bootstrap_interval, over_intervals, seed_interval
+from sparsejepa.model.regularisers import covariance_cost, epps_pulley, unit_vectors, variance_hinge
 from sparsejepa.probing.backbones import Backbone
 from sparsejepa.probing.linear import linear_probe
 from sparsejepa.probing.neighbours import nearest
@@ -36,22 +29,16 @@ Values = Float64[Tensor, "N"]
 Embedding = Float[Tensor, "B K"]
 Cells = Mapping[str, Interval]
 Labelled = tuple[Float[Tensor, "_ d"], Int64[Tensor, "_"]]  # features and labels
-
-
-class ClosedForm(NamedTuple):
-    """A map of a known density to a standard normal, points, and the true log p there, in nats."""
-
-    map: Map
-    points: Float64[Tensor, "N D"]
-    log_density: Values
+# A map of a known density to a standard normal, points, and the true log p there, in nats.
+ClosedForm = tuple[Map, Float64[Tensor, "N D"], Values]
 
 
 def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
     """Change of variables p(x) = φ(f(x)) |det J_f(x)|, where f is known (papers' eq. 4 at K = D).
 
-    A Gaussian whitened in 4 dimensions (the score is constant: all that differs between points is
-    φ); the logistic law in one dimension, f = Φ⁻¹ ∘ F; a mixture of two Gaussians in the plane by
-    its triangular (Knothe-Rosenblatt) map.
+    A Gaussian whitened in 4 dimensions (its score is constant, φ alone varies); the logistic law in
+    one, f = Φ⁻¹ ∘ F; a mixture of two Gaussians in the plane by its triangular (Knothe-Rosenblatt)
+    map.
     """
     draw = generator(seed, "closed forms", "gaussian")
     root = torch.randn(4, 4, dtype=torch.float64, generator=draw)
@@ -64,15 +51,14 @@ def closed_forms(points: int, seed: int) -> dict[str, ClosedForm]:
     line = torch.linspace(-6, 6, points, dtype=torch.float64)
     logistic = (torch.sigmoid(line) * torch.sigmoid(-line)).log()
     quantile = torch.special.ndtri
-    cases = {
+    return {
         "Gaussian, whitened (4-D)": (lambda x: x @ whiten, coloured, gaussian),
         "logistic, monotone map (1-D)": (lambda x: quantile(x.sigmoid()), line[:, None], logistic),
         "mixture, triangular map (2-D)": _mixture(points, seed),
     }
-    return {name: ClosedForm(*case) for name, case in cases.items()}
 
 
-def _mixture(points: int, seed: int) -> tuple[Map, Tensor, Tensor]:
+def _mixture(points: int, seed: int) -> ClosedForm:
     """f_1 normalises x by its marginal law, f_2 normalises y by its law given x."""
     weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
     at_x, at_y = torch.tensor([[-1.5, 1.0], [2.0, -1.0]], dtype=torch.float64)
@@ -97,9 +83,9 @@ def _mixture(points: int, seed: int) -> tuple[Map, Tensor, Tensor]:
 class GaussianMixture:
     """sum_c weights_c N(x; means_c, axes_c diag(scales_c²) axes_cᵀ), drawn at random.
 
-    Its density varies much between and within its components. Means are normal with standard
-    deviation 2, scales (standard deviations along orthonormal axes, in columns) log-uniform from
-    0.3 to 1.2, axes random, weights proportional to uniform draws from 0.2 to 1.
+    Means are normal with standard deviation 2, scales (standard deviations along orthonormal axes,
+    in columns) log-uniform from 0.3 to 1.2, axes random, weights proportional to uniform draws from
+    0.2 to 1.
     """
 
     def __init__(self, dimensions: int, components: int, seed: int) -> None:
@@ -180,21 +166,18 @@ def _loss(
     if objective == "none":
         return invariance
     if objective == "VICReg":
-        spread, correlation = (
-            (cost(z) + cost(other)) / 2
-            for cost in (regularisers.variance_hinge, regularisers.covariance_cost)
-        )
+        costs = variance_hinge, covariance_cost
+        spread, correlation = ((cost(z) + cost(other)) / 2 for cost in costs)
         return 25 * invariance + 25 * spread + correlation
-    slices = regularisers.unit_vectors(z.shape[1], SLICES, draw)
-    normal = sum(regularisers.epps_pulley(view @ slices) for view in (z, other)).mean() / 2
+    slices = unit_vectors(z.shape[1], SLICES, draw)
+    normal = sum(epps_pulley(view @ slices) for view in (z, other)).mean() / 2
     return (1 - WEIGHT) * invariance + WEIGHT * normal
 
 
 def outlier_set(name: str, size: int, count: int, seed: int) -> Images:
     """Images of a local set, `count` drawn from its test split or else its training, at `size`.
 
-    Images of another size are resized: being smoother or sharper than the images that an encoder
-    knows is part of what makes such a set easy to tell.
+    Resized images are smoother or sharper than those an encoder knows, which helps to tell them.
     """
     images = first_split(name, "test", "train").images
     # Sets may be in the order of their classes.
@@ -212,10 +195,10 @@ def resized(images: UInt8[Tensor, "N H W 3"], size: int) -> Images:
 def drawn_outliers(images: Images, patch_size: int, seed: int) -> dict[str, Images]:
     """Outliers that need no data: five made from `images`, pixel noise and plain colours.
 
-    noise: every byte uniform; plain colours: one colour an image; shuffled patches: same patches
-    of `patch_size` in another order; inverted: 255 minus every byte; blurred: averaged over
-    5 × 5 pixels; low contrast: a third of each image's deviations from its mean colour.
-    The last two keep the scene: a score that ranks them by how much they vary is a contrast meter.
+    noise: every byte uniform; plain colours: one colour an image; shuffled patches of `patch_size`;
+    inverted: 255 minus every byte; blurred: averaged over 5 × 5 pixels; low contrast: a third of
+    each image's deviations from its mean colour. The last two keep the scene: a score that ranks
+    them by how much they vary is a contrast meter.
     """
     count, size = len(images), images.shape[1]
     draw = generator(seed, "outliers")
@@ -291,10 +274,9 @@ def _prepared(backbone: Backbone, images: Images) -> Iterator[Float[Tensor, "3 H
     return (backbone.prepare(Image.fromarray(image.numpy())) for image in images)
 
 
-def without_largest(score: JepaScore, share: float = 0.2) -> Float[Tensor, "B"]:
-    """The score in nats without this share of the kept singular values, the largest ones."""
+def _without_largest_fifth(score: JepaScore) -> Float[Tensor, "B"]:
     kept = score.log_spectrum[:, : score.log_spectrum.shape[1] - score.null_directions]
-    return kept[:, round(share * kept.shape[1]) :].clamp(min=math.log(EPS)).sum(dim=1)
+    return kept[:, round(0.2 * kept.shape[1]) :].clamp(min=math.log(EPS)).sum(dim=1)
 
 
 def toy_correlations(
@@ -302,10 +284,9 @@ def toy_correlations(
 ) -> dict[str, Interval]:
     """Spearman's correlation of each score with the true log-density on new points, over encoders.
 
-    JEPA-SCORE, the same over several views of each point, as training made them (eq. 4), and, from
-    the same embeddings: with the Gaussian term, that term alone, with the density that the
-    embeddings really have by the distance to the tenth neighbour among as many training points,
-    minus that distance alone, Mahalanobis; and that distance in the space of x.
+    JEPA-SCORE, and over views of each point as in training (eq. 4); with the Gaussian term, and it
+    alone; with the density of the embeddings by the distance to the tenth neighbour among as many
+    training points, minus that distance alone, Mahalanobis; and that distance in the space of x.
     """
     x, bank = (density.sample(points, generator(seed, "toy", name)) for name in ("points", "bank"))
     truth = density.log_density(x)
@@ -338,7 +319,7 @@ def toy_correlations(
 def by_method(
     found: Mapping[str, Cells], methods: Mapping[str, str], bounds: Bounds = (-1.0, 1.0)
 ) -> dict[str, dict[str, Interval]]:
-    """The mean over each method's encoders of each quantity, with its interval (`over_intervals`).
+    """Method -> quantity -> mean over its encoders, with its interval (`over_intervals`).
 
     `found` is by encoder and quantity, `methods` by encoder; intervals are cut to `bounds`.
     """
@@ -358,16 +339,12 @@ def separations(
     training: Float[Tensor, "N d"],
     seed: int,
 ) -> dict[str, dict[str, Separation]]:
-    """Score -> set of outliers -> separation from held-out data.
-
-    Of JEPA-SCORE, of it with the Gaussian term and without the largest singular values, and of
-    each detector, fitted on training features.
-    """
+    """Score -> set of outliers -> separation from held-out data; detectors fitted on `training`."""
     sets = (data, *outliers.values())
     scores = {
         "JEPA-SCORE": [found.score for found in sets],
         "JEPA-SCORE + Gaussian": [found.log_density for found in sets],
-        "without the largest fifth": [without_largest(found) for found in sets],
+        "without the largest fifth": [_without_largest_fifth(found) for found in sets],
     }
     for name, fit in fits.items():
         detector = fit(training)
@@ -409,9 +386,8 @@ def elsewhere(
 ) -> dict[str, dict[str, Interval]]:
     """Place -> set of outliers -> AUROC of JEPA-SCORE at the predictor's input, and of crops.
 
-    Crops and mirrors are as in pretraining, `views` an image, and their scores become one by
-    `combine_views`. `projection` maps tokens to the predictor's input; without it that place is
-    missing. `base` is the score of the images themselves.
+    Scores of an image's `views` become one by `combine_views`. `projection` maps tokens to the
+    predictor's input; without it that place is missing. `base` is the score of the images.
     """
     shown = [to_unit(augmented_views(x, views, seed)[0]) for x in (data, *outliers.values())]
     null = {"null_directions": base.null_directions}
@@ -446,19 +422,15 @@ def kept_rows(score: Float[Tensor, "N"], dropped: float) -> Int64[Tensor, "kept"
 
 
 def curate(
-    kept: Sequence[Int64[Tensor, "_"]], training: Labelled, test: Labelled, seed: int
-) -> Bool[Tensor, "draws M"]:
+    kept: Int64[Tensor, "kept"], training: Labelled, test: Labelled, seed: int
+) -> Bool[Tensor, "M"]:
     """Which test images a linear probe gets right that learns from the kept rows of `training`.
 
     Test images of a class that has lost all its training images count as wrong.
     """
-    (x, y), (features, labels) = training, test
-    correct = []
-    for rows in kept:
-        known = labels.clamp(max=int(y[rows].max()))
-        found = linear_probe(x[rows], y[rows], features, known, seed=seed)
-        correct.append(found.predictions == labels)
-    return torch.stack(correct)
+    (x, y), (features, labels) = (training[0][kept], training[1][kept]), test
+    known = labels.clamp(max=int(y.max()))
+    return linear_probe(x, y, features, known, seed=seed).predictions == labels
 
 
 def curation(
@@ -476,14 +448,16 @@ def curation(
     random ones, over `draws` of these; intervals are over test images. `part` tells random draws of
     one encoder from those of another.
     """
-    rows = len(training[1])
-    everything = curate([torch.arange(rows)], training, test, seed).double().mean().item()
-    gains = {rule: {} for rule in ranking}
+
+    def right(kept: Tensor) -> Float64[Tensor, "M"]:
+        return curate(kept, training, test, seed).double()
+
+    rows, gains = len(training[1]), {rule: {} for rule in ranking}
     for share in shares:
         generators = [generator(seed, "dropped", part, draw) for draw in range(draws)]
-        random = [kept_rows(torch.rand(rows, generator=g), share) for g in generators]
-        usual = curate(random, training, test, seed).double().mean(dim=0)
+        random = [right(kept_rows(torch.rand(rows, generator=g), share)) for g in generators]
+        usual = torch.stack(random).mean(dim=0)
         for rule, score in ranking.items():
-            found = curate([kept_rows(score, share)], training, test, seed)
-            gains[rule][share] = bootstrap_interval((found[0].double() - usual).numpy(), seed)
-    return everything, gains
+            gain = right(kept_rows(score, share)) - usual
+            gains[rule][share] = bootstrap_interval(gain.numpy(), seed)
+    return right(torch.arange(rows)).mean().item(), gains

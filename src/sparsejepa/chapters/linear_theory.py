@@ -38,13 +38,14 @@ Pixels = Float[Tensor, "N 3 H W"]
 Planted = Mapping[str, float]  # signal and nuisance, each with its kappa = rho
 Coefficients = dict[str, Float[Tensor, "N P"]]  # of every image and patch, of variance 1
 Rows, Values = Float[Tensor, "_ d"], Float[Tensor, "_"]
-# Measure, feature and objective -> seeds in rows, checkpoints in columns.
-Found = dict[tuple[str, str, str], Float[np.ndarray, "S C"]]
 
 NAMES = {"jepa": "JEPA", "mae": "MAE"}
 # Small enough that a measured time is within 2 % of the exact one.
 STEP_SIZES = {"jepa": 0.1, "mae": 0.02}
 PATCH = 4  # pixels along a side
+_ROWS = torch.tensor([1.0, -1.0]).repeat(PATCH // 2)[:, None].expand(3, PATCH, PATCH)
+# Of signal and nuisance [2, 3, 4, 4]: rows or columns of alternating sign, grey, of unit norm.
+TEXTURES = torch.stack([_ROWS, _ROWS.mT]) / (3 * PATCH * PATCH) ** 0.5
 LEADING = 8  # principal components of the tokens
 # Of part 5: peak of AdamW, and JEPA's momentum of the target at the first step (1 at the last).
 LEARNING_RATE, FIRST_EMA = 1e-3, 0.97
@@ -68,11 +69,8 @@ def descend(
 ) -> Descent:
     """Gradient descent on one network with all the features, up to time `horizon`.
 
-    Args:
-        moments: of the inputs, or of their minibatches; None: of the features alone.
-        inputs: how many there are, if more than features.
-        path: of the generator that draws the initial matrices.
-        records: points in time that are kept, about.
+    `moments` are of the `inputs`, if there are more than features, or of their minibatches; `path`
+    is of the generator that draws the initial matrices; about `records` points in time are kept.
     """
     objective, depth, epsilon = dynamics.objective, dynamics.depth, float(dynamics.epsilon[0])
     lam, rho = map(torch.from_numpy, (dynamics.covariance, dynamics.regression))
@@ -182,10 +180,7 @@ def gain_lines(descents: Sequence[Descent], dynamics: LinearDynamics, horizon: f
 def inversion_map(
     ratios: Mapping[str, Float[np.ndarray, "Y X"]], layer: Layers, share: Shares
 ) -> Figure:
-    """t_A / t_B at equal lambda: the lead in lambda that is overcome, two panels a row.
-
-    Over epsilon^(1/L) and rho_A / rho_B; grey where A begins beyond its level.
-    """
+    """The lead in lambda that is overcome, two panels a row; grey: A begins beyond its level."""
     figure, axes = panel_grid(len(ratios), (2.9, 2.2), 2, sharex=True, sharey=True)
     levels = [0.25, 0.5, 0.8, 0.95, 1, 1.05, 1.25, 2, 4]
     options = {"colors": sns.color_palette("vlag", len(levels) + 1), "extend": "both"}
@@ -202,13 +197,13 @@ def inversion_map(
 
 def planted_study(
     sets: Sequence[ImageSet], planted: Planted, covariance: float, seeds: range, **training: Any
-) -> Found:
-    """Trains both objectives on the first set with each seed, and reads their tokens of the second.
+) -> dict[tuple[str, str, str], Float[np.ndarray, "S C"]]:
+    """Measure, feature and objective -> `decodability` by seed and checkpoint.
 
-    Every second seed has the textures exchanged: which is which must not matter. Planted and
-    covariance are those of `plant`, `training` of `train`.
+    Of `sets`, the first trains encoders, the second is read. Every second seed has the textures
+    exchanged: which is which must not matter.
     """
-    found: dict[tuple[str, str, str], list[float]] = {}
+    found = {}
     for repeat, seed in enumerate(seeds):
         (known, _), asked = (
             plant(s.images, planted, covariance, generator(seed, "plant", s.split), repeat % 2 == 1)
@@ -221,28 +216,19 @@ def planted_study(
     return {key: np.reshape(values, (len(seeds), -1)) for key, values in found.items()}
 
 
-def textures(swapped: bool) -> Float[Tensor, "2 3 4 4"]:
-    """Signal's and nuisance's: rows or columns of alternating sign, grey, of unit norm."""
-    sign = torch.tensor([1.0, -1.0]).repeat(PATCH // 2)
-    rows = sign[:, None].expand(3, PATCH, PATCH)
-    pair = torch.stack([rows, rows.mT]) / (3 * PATCH * PATCH) ** 0.5
-    return pair.flip(0) if swapped else pair
-
-
 def plant(
     images: Images, planted: Planted, covariance: float, draws: Generator, swapped: bool = False
 ) -> tuple[Pixels, Coefficients]:
-    """Standardised images with both textures, and the coefficients in them.
+    """Standardised images with both textures, exchanged if `swapped`, and the coefficients in them.
 
-    Covariance is lambda of both, in variances of a standardised pixel; `swapped` exchanges the two
-    textures: a control.
+    Covariance is lambda of both, in variances of a standardised pixel.
     """
     count, height, width = images.shape[:3]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in channel_statistics(images))
     pixels = (to_unit(images) - mean) / std
     grid = (height // PATCH, width // PATCH)
-    coefficients = {}
-    for (name, share), texture in zip(planted.items(), textures(swapped), strict=True):
+    textures, coefficients = TEXTURES.flip(0) if swapped else TEXTURES, {}
+    for (name, share), texture in zip(planted.items(), textures, strict=True):
         common = torch.randn(count, 1, 1, generator=draws)
         own = torch.randn(count, *grid, generator=draws)
         values = share**0.5 * common + (1 - share) ** 0.5 * own
@@ -264,9 +250,8 @@ def train(
 ) -> dict[int, Encoder]:
     """Encoders after so many steps; 0 is the untrained one, the same for both. `sizes`: its own.
 
-    Both objectives have the same encoder, predictor, masks and optimiser and see the same batches.
-    They differ in the target: JEPA's is the layer-normalised feature of a moving average of the
-    encoder, under smooth L1; MAE's the pixels of the patch, under squared error.
+    The objectives differ in the target alone: JEPA's is the layer-normalised feature of a moving
+    average of the encoder, under smooth L1; MAE's the pixels of the patch, under squared error.
     """
     side, last, unit = data.shape[-1], max(steps), {"mean": (0.0,) * 3, "std": (1.0,) * 3}
     shape = EncoderConfig(side, PATCH, heads=4, **sizes, **unit)
@@ -304,10 +289,10 @@ def decodability(
 ) -> dict[tuple[str, str], float]:
     """How well, and how prominently, an encoder's tokens hold each planted coefficient.
 
-    A token of a whole image is asked for the coefficient of its own patch. By measure and
-    coefficient; decoded: R² of a linear readout, fitted on the first half of the images and scored
-    on the second; leading: the same from the `LEADING` principal components of the tokens alone;
-    share: the fraction of all the tokens' variance that the coefficient explains linearly.
+    By measure and coefficient, of a token's own patch. decoded: R² of a linear readout, fitted on
+    the first half of the images and scored on the second; leading: the same from the tokens'
+    `LEADING` principal components; share: the fraction of all the tokens' variance that the
+    coefficient explains linearly.
     """
     tokens = torch.cat([encoder(batch) for batch in images.split(256)]).double()
     half = len(tokens) // 2

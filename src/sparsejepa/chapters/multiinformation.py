@@ -15,6 +15,7 @@ from scipy.stats import multivariate_t
 from torch import Tensor
 
 from sparsejepa.chapters import stored
+from sparsejepa.chapters.probes import UNTRAINED
 from sparsejepa.data.batches import Images
 from sparsejepa.information import multiinformation as information
 from sparsejepa.information.columns import usable_columns
@@ -29,17 +30,14 @@ from sparsejepa.probing.features import TrainX, pooled_features
 from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator
 
-CONTROL = "untrained encoder"
 # Columns of a random subset on which nearest neighbours check the copula, and rows used.
 FEW, ROWS_OF_FEW = 5, 2000
-# A group whose column is below this share of the largest does not read the latent.
-SMALL_COLUMN = 0.01
 # Beyond these widths KSG takes long and is long wrong, and parity has too many values.
 WIDEST = {"ksg": 20, "discrete": 10}
 
 Rows, Matrix = Float64[Tensor, "n d"], Float64[Tensor, "d d"]
-Latents = Int64[Tensor, "d"]
-Reads = tuple[Latents, Latents]  # the group that reads each latent most, and how many read it
+# The group that reads each latent most, and how many read it.
+Reads = tuple[Int64[Tensor, "d"], Int64[Tensor, "d"]]
 Cell = Mapping[str, Any]  # what is measured of an encoder
 Totals = Mapping[tuple[str, int], TotalCorrelation]  # by method and seed
 
@@ -138,11 +136,11 @@ def stated_range(method: str, law: Law, n: int, d: int) -> bool:
 def calibrate(
     widths: Sequence[int], rows_per_column: Sequence[int], draws: int, most_rows: int, seed: int
 ) -> pd.DataFrame:
-    """Every estimator on every law that it can be asked about, several times.
+    """Every estimator on every law that it can be asked about, several times: a row an estimate.
 
-    A row an estimate, with the truth and the ends of its 95 % interval in nats; stated: whether the
-    estimator claims to hold there; covered: whether the interval holds the truth. Widths are
-    numbers of columns; combinations with more than `most_rows` rows are left out.
+    With the truth and the ends of its 95 % interval in nats; stated: whether the estimator claims
+    to hold there; covered: whether the interval holds the truth. Widths are numbers of columns;
+    combinations with more than `most_rows` rows are left out.
     """
     points = []
     sizes = [(max(20, share * d), d) for d in widths for share in rows_per_column]
@@ -153,12 +151,12 @@ def calibrate(
             stated = stated_range(method, law, n, d)
             # Counts refuse what they cannot estimate, so only their range is asked.
             if d <= WIDEST.get(method, d) and (stated or method != "discrete"):
-                found = total_correlation(x, method, seed=draw)
-                estimate = (law.truth(d), found.value, *found.interval(), stated)
-                points.append((method, name, n, d, *estimate))
-    columns = ["method", "law", "n", "d", "truth", "value", "low", "high", "stated"]
-    frame = pd.DataFrame(points, columns=columns)
-    return frame.assign(covered=frame["truth"].between(frame["low"], frame["high"]))
+                found, truth = total_correlation(x, method, seed=draw), law.truth(d)
+                low, high = found.interval()
+                point = {"method": method, "law": name, "n": n, "d": d, "truth": truth}
+                point |= {"value": found.value, "low": low, "high": high, "stated": stated}
+                points.append(point | {"covered": low <= truth <= high})
+    return pd.DataFrame(points)
 
 
 def measure_runs(
@@ -166,7 +164,7 @@ def measure_runs(
 ) -> tuple[dict[str, Cell], Totals]:
     """`measure` of each pretrained run and of its encoder before training, on the same images.
 
-    By name of the run, with its method, seed and accuracy; and each estimate.
+    By name of the run, with its method, seed and accuracy; and the estimates.
     """
     cells, totals = {}, {}
     for run in runs:
@@ -174,7 +172,7 @@ def measure_runs(
         before = Encoder(run.encoder.config, generator(run.seed, "initial encoder")).eval()
         for name, method, encoder in (
             (run.name, run.method, run.encoder),
-            (f"{run.name} before", CONTROL, before),
+            (f"{run.name} before", UNTRAINED, before),
         ):
             features = pooled_features(encoder, images)
             cell, totals[method, run.seed] = measure(features, reads, seed, **draws)
@@ -184,8 +182,8 @@ def measure_runs(
 
 
 def read_groups(norms: Float[Tensor, "G d"]) -> Reads:
-    """From column norms; a latent that no group reads has -1."""
-    reads = norms > SMALL_COLUMN * norms.max()
+    """From column norms, of 1 % of the largest or more; a latent that no group reads has -1."""
+    reads = norms > 0.01 * norms.max()
     return strongest_group(norms * reads), reads.sum(dim=0)
 
 
@@ -194,10 +192,10 @@ def measure(
 ) -> tuple[dict[str, Any], TotalCorrelation]:
     """Total correlation and its split in nats, each beside what chance gives, and the estimate.
 
-    The final norm's null direction and dead units are dropped once, before everything else, so
-    that all numbers are of the same latents. read_latents, shared_latents: latents that some group
-    reads, that several do; partition: what is between groups, among random partitions; subset:
-    the total of the read latents, among random ones; both only where there is a choice.
+    All are of the same latents, without the final norm's null direction and dead units.
+    read_latents, shared_latents: latents that some group reads, that several do; partition: what is
+    between groups, among random partitions; subset: the total of the read latents, among random
+    ones; both only where there is a choice.
 
     Args:
         draws: random partitions, and random subsets of the read latents' number.
@@ -261,15 +259,15 @@ def missed_by_copula(values: Float[np.ndarray, "N d"], subsets: int, seed: int) 
 def per_unit_difference(totals: Totals, method: str) -> Interval | None:
     """TC / (d - 1) of a method minus JEPA's, over the seeds that both have; None without a pair.
 
-    By `over_intervals`, those over images as if both encoders saw images of their own (wider
-    intervals than they deserve).
+    By `over_intervals`, as if both encoders saw images of their own: wider than they deserve.
     """
     differences = []
-    for seed in [seed for found, seed in totals if found == method and ("jepa", seed) in totals]:
-        one, jepa = totals[method, seed], totals["jepa", seed]
-        value = one.per_unit - jepa.per_unit
-        half = ndtri(0.975) * math.hypot(*(t.standard_error / max(t.d - 1, 1) for t in (one, jepa)))
-        differences.append(Interval(value, value - half, value + half, 0.95))
+    for (name, seed), one in totals.items():
+        if name == method and (jepa := totals.get(("jepa", seed))):
+            value = one.per_unit - jepa.per_unit
+            errors = (t.standard_error / max(t.d - 1, 1) for t in (one, jepa))
+            half = ndtri(0.975) * math.hypot(*errors)
+            differences.append(Interval(value, value - half, value + half, 0.95))
     return over_intervals(differences) if differences else None
 
 
@@ -278,7 +276,7 @@ def conclusions(cells: Sequence[Cell], totals: Totals) -> list[dict[str, Any]]:
 
     "total" is per unit, minus JEPA's. "dimension" (latents read, among random ones) and "grouping"
     (groups, among random ones) are clear where all runs lie on one side with p of 0.05 or less, so
-    that no correction over runs is needed; their rank is the mean of the runs.
+    that no correction over runs is needed.
     """
     rows = []
     for method in dict.fromkeys(c["method"] for c in cells if c["method"].startswith("sparsejepa")):

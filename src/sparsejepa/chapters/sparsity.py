@@ -43,10 +43,8 @@ Answers = dict[str, Bool[Tensor, "_"]]  # probe -> the test images that it got r
 
 TASKS = ("count", "distance")
 PROBES = (LINEAR, KNN, *TASKS)
-# A smaller sweep than the chapters', as every variant has it four times; wider features have less.
+# A smaller sweep than the chapters', as every variant has it four times; not of wider features.
 _WEIGHT_DECAYS, _WIDE = (1e-6, 1e-4, 1e-3, 1e-2), 1024
-_TOKEN_IMAGES = 256  # first test images whose tokens say how sparse activations are
-_ROWS_PER_COLUMN = 50  # below it intervals of a total correlation do not hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,20 +75,18 @@ Measures = Mapping[str, tuple[str, int | float]]  # key of a measurement -> labe
 
 
 def shared_information(features: Features, seed: int) -> dict[str, float]:
-    """Total correlation (multiinformation) of the features, divided by d - 1, in nats.
+    """Total correlation of the features by the Gaussian copula, a lower bound, over d - 1, in nats.
 
-    With the ends of its 95 % interval, by the Gaussian copula: at least so much is shared. Nothing
-    for fewer than 50 rows a column, or where features have collapsed so that it is not defined.
+    With its 95 % interval. Nothing for fewer than 50 rows a column, or of collapsed features.
     """
-    rows, columns = features.shape
-    if rows < _ROWS_PER_COLUMN * columns:
+    if len(features) < 50 * features.shape[1]:  # fewer make intervals that do not hold
         return {}
     try:
         found = total_correlation(features, drop=True, seed=seed)
     except ValueError:  # Despite `drop`: all are constants, or one is a function of another.
         return {}
-    names = ("total_correlation", "total_correlation_low", "total_correlation_high")
     values = (value / max(found.d - 1, 1) for value in (found.value, *found.interval()))
+    names = (f"total_correlation{end}" for end in ("", "_low", "_high"))
     return dict(zip(names, values, strict=True))
 
 
@@ -115,13 +111,13 @@ class Study:
 
     def variant(self, config: PretrainConfig) -> Measurement:
         """Trains and measures a variant, once."""
-        data = self.train.images, self.train.pixel_sha256
-        key = training_key(config, self.train.pixel_sha256)
+        images, sha256 = data = self.train.images, self.train.pixel_sha256
+        key = training_key(config, sha256)
         if key not in self.measured:
             autocast = choose_precision(choose_device(), config.precision).autocast
-            queries = min(2000, len(data[0]) // 5)
-            watch = online_watch(data[0], class_labels(self.train), queries, autocast=autocast)
-            # In half precision, since there are dozens of them and a report needs them all.
+            queries = min(2000, len(images) // 5)
+            watch = online_watch(images, class_labels(self.train), queries, autocast=autocast)
+            # In half precision, since there are dozens of them.
             name = f"short-seed{config.seed}"
             trained = self.trainings.get(config, *data, watch, name, half=True)
             found = self._measure(trained.encoder, trained.projection, config)
@@ -176,13 +172,13 @@ class Study:
     ) -> dict[str, float]:
         """Effective rank and sparsity of any method, measured in one way.
 
-        Of the pooled test features: rankme and, if there are rows enough, `shared_information`. Of
-        the weight W of the predictor's input projection, in groups of its rows: `column_sparsity`,
-        and zero_weights, the share of single zeros. Of the encoder's tokens of some test images, in
-        groups of its channels: `group_sparsity`, `activation_sparsity`, and groups_in_use, the
-        effective number of groups of the norms' means over all tokens: as small as effective_groups
-        if all tokens keep the same groups. Two are no sparsity: latent_scale, the tokens' root mean
-        square, and group_norms, the mean over tokens of sum_g ||z_{S_g}||.
+        Of the pooled test features: rankme and `shared_information`. Of the weight W of the
+        predictor's input projection, in groups of its rows: `column_sparsity`, and zero_weights,
+        the share of single zeros. Of the encoder's tokens of 256 test images, in groups of its
+        channels: `group_sparsity`, `activation_sparsity`, and groups_in_use, the effective number
+        of groups of the norms' means over all tokens: as small as effective_groups if all tokens
+        keep the same groups. latent_scale: the tokens' root mean square; group_norms: the mean over
+        tokens of sum_g ||z_{S_g}||.
         """
         model, sparsity = config.model, config.model.sparsity
         if sparsity.reading == "none":
@@ -190,9 +186,9 @@ class Study:
         weight = projection.detach().float().cpu()
         rows = penalties.projection_groups(sparsity, model.predictor, config.seed)
         channels = penalties.projection_groups(sparsity, model.encoder, config.seed)
-        images = to_unit(self.test.images[:_TOKEN_IMAGES])
         device = next(encoder.parameters()).device
-        tokens = encoder(images.to(device)).float().cpu().flatten(0, 1)
+        images = to_unit(self.test.images[:256]).to(device)
+        tokens = encoder(images).float().cpu().flatten(0, 1)
         columns = penalties.column_sparsity(penalties.group_column_norms(weight, rows))
         groups = penalties.group_sparsity(tokens, channels)
         norms = tokens.double()[:, channels].norm(dim=-1).mean(0)
@@ -219,11 +215,11 @@ def compare(first: Runs, second: Runs, probe: str, seed: int, level: float = 0.9
     """
     pairs = list(zip(first, second, strict=True))
     if len(pairs) < SEEDS_NEEDED:
-        a, b = (found.correct[probe].numpy() for found in pairs[0])
-        found, pairs = paired_difference(a, b, seed, level), pairs[:1]
+        pairs = pairs[:1]
+        found = paired_difference(*(one.correct[probe] for one in pairs[0]), seed, level)
     else:
         found = seed_interval([a.accuracy(probe) - b.accuracy(probe) for a, b in pairs], level)
-    return Estimate(found.value, found.low, found.high, level, len(pairs))
+    return Estimate(**vars(found), seeds=len(pairs))
 
 
 def along_path(path: Path, seed: int) -> list[dict[str, Any]]:
@@ -231,13 +227,12 @@ def along_path(path: Path, seed: int) -> list[dict[str, Any]]:
 
     All intervals together raise a false alarm at most once in twenty times (Bonferroni).
     """
-    positive = [strength for strength in path if strength > 0]
-    level = 1 - 0.05 / (len(positive) * len(PROBES))
+    asked = [(probe, strength) for probe in PROBES for strength in path if strength > 0]
+    level = 1 - 0.05 / len(asked)
     return [
         {"probe": probe, "strength": strength}
         | stored(compare([path[strength]], [path[0.0]], probe, seed, level))
-        for probe in PROBES
-        for strength in positive
+        for probe, strength in asked
     ]
 
 
@@ -261,10 +256,9 @@ def path_figure(
         found = [run.estimate(key, seed) for run in path.values()]
         value, *ends = factor * np.array([(e.value, e.low, e.high) for e in found]).T
         panels[label] = [Line([*path], value, method_color(method), method, "o-", ends=ends)]
+        control = [untrained] if key in (*PROBES, "rankme") else []
         shown = [("jepa", run, "-") for run in jepa]
-        if key in (*PROBES, "rankme"):
-            shown.append(("untrained encoder", untrained, "--"))
-        for name, run, style in shown:
+        for name, run, style in shown + [("untrained encoder", run, "--") for run in control]:
             level = [factor * run.estimate(key, seed).value] * 2
             panels[label].append(Line([0, max(path)], level, method_color(name), name, style, 0.8))
     # Zero has its place, and equal steps are equal ratios from the smallest strength on.

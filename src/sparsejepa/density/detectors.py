@@ -1,12 +1,11 @@
 """Detectors of outliers in feature space, which JEPA-SCORE has to be compared with.
 
 A detector is fitted on training features and returns a score of any features, higher for what is
-more like the training images. `compare_fits` shows how much it flatters itself on the images that
-it was fitted on.
+more like the training images.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +20,7 @@ Score = Callable[[Tensor], Tensor]  # features Float["M d"] to scores Float["M"]
 Fit = Callable[[Tensor], Score]  # training features Float["N d"] to a score
 
 
-@dataclass(frozen=True)
-class FitComparison:
+class FitComparison(NamedTuple):
     """One detector, one set of outliers, two ways of fitting on equally many images."""
 
     held_out: Separation  # fitted on training images, scored on others of their kind
@@ -96,8 +94,7 @@ def compare_fits(
     """
     count = min(len(training), len(data))
     scores = [fit(bank[:count]) for bank in (training, data)]
-    found = (separation(score(data[:count]), score(outliers), seed) for score in scores)
-    return FitComparison(*found)
+    return FitComparison(*(separation(s(data[:count]), s(outliers), seed) for s in scores))
 
 
 def _distances(x: TestX, y: TrainX) -> Float64[Tensor, "M N"]:
@@ -116,7 +113,7 @@ def _class_means(features: TrainX, classes: TrainY | None) -> tuple[TrainY, Floa
 def _spectrum(centred: TrainX) -> tuple[Float64[Tensor, "r"], Float64[Tensor, "d r"]]:
     """Variances of the Ledoit-Wolf (2004) covariance, and the axes that make them 1.
 
-    It is drawn towards the identity; directions in which even then nothing varies are left out.
+    Directions in which nothing varies even when it is drawn towards the identity are left out.
     """
     # Slow to import.
     from sklearn.covariance import ledoit_wolf

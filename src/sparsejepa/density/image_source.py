@@ -28,10 +28,8 @@ def readable(name: object) -> str:
 def open_source(images: str, split: str = "train") -> tuple[str, Images]:
     """The place of the images, and what reads each of them; prints what it leaves out.
 
-    Args:
-        images: a folder, a Parquet file, a folder of such files, or the Hub's name of a data set,
-            as "name" or "name:configuration".
-        split: of a data set on the Hub; "test", "validation", ...
+    `images` is a folder, a Parquet file, a folder of such files, or a data set on the Hub as "name"
+    or "name:configuration", of which `split` is taken.
 
     FileNotFoundError: there are no images there; ConnectionError: the Hub did not give the data
     set; ValueError: a Parquet file is damaged, or it is unclear which column has the images.

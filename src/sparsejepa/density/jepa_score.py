@@ -28,9 +28,9 @@ EPS = 1e-6  # the listing's lower clip of singular values
 SMALL, GAP = 1e-4, 30.0
 # Columns of a Jacobian that are in float64 at once: 50 MB for 384 embedding dimensions.
 COLUMNS = 1 << 14
-# Relative differences that float32 sums do not explain: of an image's features beside another image
-# and alone, and of a derivative by two modes.
-COUPLING, BACKWARD = 1e-3, 1e-3
+# A relative difference that float32 sums do not explain: of an image's features beside another
+# image and alone, and of a derivative by two modes.
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +72,9 @@ def jepa_score(
         eps: singular values are raised to at least this before the logarithm, as in the listing.
         null_directions: how many of the smallest singular values to leave out because they are
             null for every image; None finds it (`structural_nulls`), 0 is the paper's listing.
-        chunk_size: rows of the Jacobian in one backward pass. With `batch_size`, the images at
-            once, it changes memory and time only: some 16 rows in all are fastest on CPUs, GPUs
-            want hundreds. Memory is batch_size · K · D numbers and the activations of
-            batch_size · chunk_size images.
+        chunk_size: rows of the Jacobian in one backward pass of `batch_size` images; some 16 in all
+            are fastest on CPUs, GPUs want hundreds. Memory is batch_size · K · D numbers and the
+            activations of batch_size · chunk_size images.
 
     Returns tensors on the CPU. ValueError: no images, half precision, an encoder whose embeddings
     depend on other images or on chance, or a wrong gradient.
@@ -105,9 +104,7 @@ def jepa_score(
 
 
 def log_singular_values(jacobian: Float[Tensor, "B K D"]) -> Float64[Tensor, "B m"]:
-    """log sigma of each Jacobian, largest first; m = min(K, D), log 0 is -inf.
-
-    NaN for a Jacobian that is not finite, as where the encoder has no derivative.
+    """log sigma of each Jacobian, largest first; m = min(K, D), log 0 is -inf, NaN if not finite.
 
     From the eigenvalues of J J^T (or J^T J), many times faster than an SVD. In float64, because
     squaring costs half of the digits: singular values above 1e-5 of the largest one are right to
@@ -133,12 +130,12 @@ def structural_nulls(log_spectrum: Float64[Tensor, "B m"]) -> int:
     times the largest singular value: a spectrum that fades out gradually has none. Images at which
     the encoder is flat or has no derivative do not count.
 
-    A LayerNorm's outputs z satisfy sum z_i / w_i = constant: one output direction never moves. If
-    it comes after pooling, its variance is constant up to its eps too, which nearly stops a second
-    one. Their logarithm is that of rounding. A channel of a ReLU network that is off everywhere in
-    an image is null at that image alone: beyond those that all images share each counts as log eps
-    (`clipped`), which outweighs the rest of the score. An encoder that training has made flat in
-    some directions cannot be told from one built so: pass `null_directions=0` to keep them.
+    A LayerNorm's outputs z satisfy sum z_i / w_i = constant: one output direction never moves, and
+    after pooling hardly a second, along their variance. Their logarithm is that of rounding. A ReLU
+    channel that is off everywhere in an image is null at that image alone: beyond those that all
+    images share each counts as log eps (`clipped`), which outweighs the rest of the score. An
+    encoder that training has made flat in some directions cannot be told from one built so: pass
+    `null_directions=0` to keep them.
     """
     steep = log_spectrum[log_spectrum[:, 0].isfinite()]
     if not len(steep):
@@ -163,9 +160,8 @@ def jacobians(
     """J[b, k, i] = d f_k / d x_i of every image, and the embeddings f(x); D is an image's size.
 
     To be called inside `frozen`. Row k of all images comes from one backward pass of the
-    embeddings' sum over the batch, as in the listing of JEPA-SCORE (2510.05949, appendix B), since
-    no image depends on another; `chunk_size` of the K passes run as one. Unlike in
-    `torch.func.jacrev`, chunks are written where they belong: J is in memory once.
+    embeddings' sum over the batch (2510.05949, appendix B), since no image depends on another;
+    `chunk_size` of the K passes run as one. Unlike in `torch.func.jacrev`, J is in memory once.
 
     ValueError: the derivative along a random direction is not that of forward-mode differentiation,
     in float64 either: in float32 it may be rounding, as at a collapse.
@@ -176,16 +172,16 @@ def jacobians(
         return embeddings.sum(dim=0), embeddings
 
     total, backward, embeddings = torch.func.vjp(summed, images, has_aux=True)
-    rows = images.new_empty(len(total), *images.shape)
-    directions = torch.eye(len(total), device=total.device, dtype=total.dtype)
+    rows, directions = images.new_empty(len(total), *images.shape), torch.ones_like(total).diag()
     for place, chunk in zip(rows.split(chunk_size), directions.split(chunk_size), strict=True):
         place.copy_(torch.vmap(backward)(chunk)[0])
     found = rows.flatten(2).transpose(0, 1)
     if not _agrees_with_forward_mode(encoder, images, found):
         if images.dtype == torch.float64:
-            what = "The encoder's backward pass does not agree with its forward-mode derivative"
-            why = "an operation has a wrong gradient, in this version of torch or of its own"
-            raise ValueError(f"{what}: {why}.")
+            raise ValueError(
+                "The encoder's backward pass does not agree with its forward-mode derivative: an "
+                "operation has a wrong gradient, in this version of torch or of its own."
+            )
         wide = copy.deepcopy(encoder).double() if isinstance(encoder, nn.Module) else encoder
         jacobians(wide, images.double(), chunk_size)
     return found, embeddings
@@ -195,17 +191,17 @@ def _agrees_with_forward_mode(
     encoder: Map, images: Float[Tensor, "B ..."], jacobian: Float[Tensor, "B K D"]
 ) -> bool:
     direction = torch.randn(images.shape[1:], generator=generator(0, "direction")).to(images)
+    along = direction.expand_as(images).contiguous()
     try:
         # Forward mode loads decompositions that torch itself calls deprecated.
         with warnings.catch_warnings(action="ignore"):
-            along = direction.expand_as(images).contiguous()
-            _, exact = torch.func.jvp(encoder, (images,), (along,))
+            exact = torch.func.jvp(encoder, (images,), (along,))[1]
     except NotImplementedError:  # an operation has no forward mode to compare with
         return True
     found = torch.stack([own @ direction.flatten() for own in jacobian])
     # Where there is no derivative, neither has one. What rounding leaves of a null map is no fault.
     least = 1e-6 * torch.stack([own.norm() for own in jacobian])
-    same = (found - exact).norm(dim=1) <= BACKWARD * exact.norm(dim=1) + least
+    same = (found - exact).norm(dim=1) <= ROUNDING * exact.norm(dim=1) + least
     return bool((same | ~(found.isfinite() & exact.isfinite()).all(dim=1)).all())
 
 
@@ -249,10 +245,9 @@ def frozen(encoder: Map) -> Iterator[None]:
     if training:
         what = "The encoder was in training mode: its Jacobian is taken in evaluation mode"
         warnings.warn(f"{what}, and the mode is put back.", stacklevel=3)
-    backends = torch.backends
+    cuda, cudnn, cpu = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
     # Not torch.get_float32_matmul_precision, which raises where the newer setting was used.
-    settings = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
-    settings += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    settings = [cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn]
     precisions = [setting.fp32_precision for setting in settings]
     try:
         for module in training:
@@ -292,7 +287,7 @@ def _check_map(encoder: Map, images: Float[Tensor, "B ..."]) -> None:
         raise ValueError("The embedding of the first image contains NaN or infinity.")
     # A paler copy, whose statistics are sure to be others.
     beside = encoder(torch.cat([images[:1], images[:1] / 2 + 1]))[:1]
-    if (alone - beside).abs().max() > COUPLING * alone.abs().max():
+    if (alone - beside).abs().max() > ROUNDING * alone.abs().max():
         raise ValueError(
             "The encoder gives an image other features beside another image than alone (batch "
             "normalisation or dropout in training mode?): call .eval() on it first."

@@ -76,7 +76,6 @@ def score_images(
     weights: Path | None = None,
     split: str = "train",
     limit: int = 0,
-    batch_size: int = 4,
     **options: int,
 ) -> int:
     """Scores images that have no score yet, writes the table `out` and its contact sheet.
@@ -84,8 +83,8 @@ def score_images(
     The table is written every `PAUSE` seconds, whole or not at all: a killed call goes on when it
     is given again. An image that cannot be decoded gets a row that says why, and is tried again in
     the next call. Null directions are counted once for a table, on the first images it can score.
-    Arguments are as `open_source`, `load_backbone` and, with `options`, `jepa_score` take them; a
-    `limit` above 0 leaves out all but the first images. Returns how many images this call scored.
+    Arguments are those of `open_source`, `load_backbone` and, as `options`, `jepa_score`; a `limit`
+    above 0 leaves out all but the first images. Returns how many images this call scored.
 
     Raises FileNotFoundError, ConnectionError or ValueError: images, backbone or an earlier table
     are not there, damaged or of other settings; no image can be read; too little memory.
@@ -100,7 +99,6 @@ def score_images(
     if isinstance(backbone, str):
         backbone = load_backbone(backbone, weights and weights.expanduser())
     settings = {"images": place, **backbone.identity(), "eps": EPS}
-    options |= {"batch_size": batch_size}
     with locked(out.with_name(f".{out.name}.lock")):
         found = _earlier(out, settings)
         settings["backbone"] = backbone.name
@@ -144,7 +142,7 @@ def _rows(
                 waiting.append((row, backbone.prepare(image)))
         except (OSError, ValueError) as error:
             yield row | {"note": f"skipped: {error}"}
-        if len(waiting) == max(FIRST, options["batch_size"]):
+        if len(waiting) == max(FIRST, options.get("batch_size", 0)):
             yield from _scored(waiting, encoder, settings, **options)
             waiting = []
     if waiting:
@@ -156,9 +154,9 @@ def _scored(
 ) -> Iterator[Row]:
     """The rows with their numbers; the first ones of a table set its number of null directions."""
     rows, pixels = zip(*waiting, strict=True)
-    options |= {"null_directions": settings.get("null_directions")}
+    nulls = settings.get("null_directions")
     try:
-        found = jepa_score(encoder, torch.stack(pixels), **options)
+        found = jepa_score(encoder, torch.stack(pixels), null_directions=nulls, **options)
     except torch.OutOfMemoryError as error:
         advice = "lower --batch-size or --chunk-size"
         raise ValueError(f"The Jacobians do not fit into the GPU's memory: {advice}.") from error

@@ -87,10 +87,10 @@ def explained_share(
 ) -> Interval:
     """How much of the score's ranks a linear function of the properties' ranks explains.
 
-    Adjusted R²: 0 on average where the properties say nothing, 1 where the score is a meter of
-    them, and 0 of a constant. The interval is a percentile bootstrap over images, moved down by the
-    mean excess of the resamples (images drawn twice make them fit better), and cut to the range of
-    an adjusted R². ValueError: fewer images than properties and three, or values not finite.
+    Adjusted R²: 0 on average where the properties say nothing, 1 where they say all, 0 of a
+    constant. The interval is a percentile bootstrap over images, moved down by the mean excess of
+    the resamples (images drawn twice make them fit better), and cut to the range of an adjusted R².
+    ValueError: fewer images than properties and three, or values not finite.
     """
     used = len(properties)
     values = _finite(np.stack([score, *properties.values()]), used + 3)
@@ -105,8 +105,7 @@ def _bootstrap(
 ) -> tuple[float, np.ndarray]:
     """A measure of the rows' centred ranks, in all columns and in resamples of them.
 
-    Each resample is ranked anew: ranks within the whole sample would leave out the share of the
-    variance that the margins have.
+    Each resample is ranked anew, or the margins' share of the variance would be left out.
     """
     count = values.shape[1]
     resamples = np.random.default_rng(seed).integers(count, size=(draws, count))
