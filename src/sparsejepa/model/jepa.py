@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from sparsejepa.config import check_choices
 from sparsejepa.model.masks import Masks
-from sparsejepa.model.penalties import PENALTIES, SparsityConfig, make_penalty
+from sparsejepa.model.penalties import PENALTIES, SparsityConfig
 from sparsejepa.model.regularisers import Regulariser, RegulariserConfig
 from sparsejepa.model.vit import (
     Encoder,
     EncoderConfig,
     Predictor,
     PredictorConfig,
-    gather_tokens,
     initialise,
     positions,
 )
@@ -50,8 +49,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not 1 <= self.target_blocks <= self.encoder.depth:
-            depth = self.encoder.depth
+        depth = self.encoder.depth
+        if not 1 <= self.target_blocks <= depth:
             raise ValueError(
                 f"target_blocks {self.target_blocks} must be 1 to the encoder's {depth}."
             )
@@ -74,13 +73,13 @@ class Jepa(nn.Module):
         self.config, encoder, predictor = config, config.encoder, config.predictor
         self.context_encoder = Encoder(encoder, generator(seed, "initial encoder"))
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
-        with torch.random.fork_rng(devices=[]):
-            projection = nn.Linear(encoder.width, predictor.width)
+        projection = nn.utils.skip_init(nn.Linear, encoder.width, predictor.width)
         initialise(projection, generator(seed, "initial projection"))
         outputs = 3 * encoder.patch_size**2 if config.target == "pixels" else encoder.width
         draws = generator(seed, "initial predictor")
         self.predictor = Predictor(predictor, encoder, projection, draws, outputs)
-        self.penalty = make_penalty(config.sparsity, encoder, predictor, projection.weight, seed)
+        penalty = PENALTIES[config.sparsity.reading]
+        self.penalty = penalty(config.sparsity, encoder, predictor, projection.weight, seed)
         self.regulariser = self.context_windows = self.target_windows = None
         if config.regulariser.term != "none":
             self.regulariser = Regulariser(config.regulariser, seed)
@@ -97,8 +96,7 @@ class Jepa(nn.Module):
         latents = self.context_encoder(images, masks.context, windows)
         read, penalty_loss = self.penalty(latents, step)
         predictions = self.predictor(read, masks.context, masks.targets).float()
-        squared = self.config.distance == "squared"
-        distance = F.mse_loss if squared else F.smooth_l1_loss
+        distance = F.mse_loss if self.config.distance == "squared" else F.smooth_l1_loss
         prediction_loss = distance(predictions, targets)
         loss = prediction_loss + penalty_loss
         if self.regulariser:
@@ -126,8 +124,8 @@ class Jepa(nn.Module):
     def update_target(self, momentum: float) -> None:
         """target <- momentum · target + (1 - momentum) · context, in float32.
 
-        Where no moving average is predicted, the target encoder is a copy of the context encoder:
-        of every method the same one is probed. Buffers, such as BatchNorm's, are copied.
+        Where no moving average is predicted, it is a copy: of every method the target encoder is
+        probed. Buffers, such as BatchNorm's, are copied.
         """
         share = 1 - momentum if self.config.target == "moving average" else 1.0
         pairs = [(self.target_encoder, self.context_encoder)]
@@ -165,8 +163,8 @@ class Jepa(nn.Module):
             whole = F.layer_norm(whole, whole.shape[-1:])
         if self.config.rectify_targets:
             whole = whole.relu()
-        batch, blocks, length = masks.targets.shape
-        return gather_tokens(whole, masks.targets.flatten(1)).view(batch, blocks, length, -1)
+        chosen = masks.targets.flatten(1).unsqueeze(-1)
+        return whole.take_along_dim(chosen, 1).unflatten(1, masks.targets.shape[1:])
 
 
 class WindowTokens(nn.Module):
@@ -178,8 +176,7 @@ class WindowTokens(nn.Module):
     def __init__(self, positions: Float[Tensor, "N d"], generator: torch.Generator) -> None:
         super().__init__()
         width = positions.shape[1]
-        with torch.random.fork_rng(devices=[]):
-            self.projection = nn.Linear(width, width)
+        self.projection = nn.utils.skip_init(nn.Linear, width, width)
         initialise(self.projection, generator)
         self.register_buffer("positions", positions, persistent=False)
 
@@ -235,18 +232,14 @@ def method_config(
 ) -> ModelConfig:
     """The method `name` in the given sizes, with the groups and strengths of its penalty if any.
 
-    A penalty that no row has is a method of its own name.
-
-    Raises:
-        ValueError: there is no such method; says which there are.
+    A penalty that no row has is a method of its own name. A ValueError if there is no such method.
     """
     taken = {row.sparsity.reading for row in METHODS.values()}
     own = {own: ModelConfig(sparsity=SparsityConfig(own)) for own in PENALTIES if own not in taken}
-    if name not in METHODS | own:
-        names = ", ".join([*METHODS, *own])
-        raise ValueError(f"method must be one of {names}, not {name!r}.")
-    row = (METHODS | own)[name]
-    reading = row.sparsity.reading
+    methods = METHODS | own
+    if name not in methods:
+        raise ValueError(f"method must be one of {', '.join(methods)}, not {name!r}.")
+    row, reading = methods[name], methods[name].sparsity.reading
     if reading != "none":
         row = dataclasses.replace(row, sparsity=dataclasses.replace(sparsity, reading=reading))
     encoder = dataclasses.replace(encoder, register_tokens=row.encoder.register_tokens)

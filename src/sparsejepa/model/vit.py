@@ -46,16 +46,14 @@ class EncoderConfig:
         if self.timm:
             with torch.device("meta"):
                 vit = _plain_vit(self)
-            object.__setattr__(self, "patch_size", vit.patch_embed.patch_size[0])
-            object.__setattr__(self, "width", vit.embed_dim)
-            object.__setattr__(self, "depth", len(vit.blocks))
-            object.__setattr__(self, "heads", vit.blocks[0].attn.num_heads)
-            object.__setattr__(self, "register_tokens", vit.num_reg_tokens)
+            sizes = {"patch_size": vit.patch_embed.patch_size[0], "width": vit.embed_dim}
+            sizes |= {"depth": len(vit.blocks), "heads": vit.blocks[0].attn.num_heads}
+            vars(self).update(sizes, register_tokens=vit.num_reg_tokens)
         elif self.options:
             raise ValueError(f"options {self.options} belong to a timm model; name it as timm.")
-        if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
-            sizes = f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}"
-            raise ValueError(f"{sizes}.")
+        image, patch = self.image_size, self.patch_size
+        if patch < 1 or image < 1 or image % patch:
+            raise ValueError(f"image_size {image} is no multiple of patch_size {patch}.")
         if self.register_tokens < 0:
             raise ValueError(f"register_tokens {self.register_tokens} must be at least 0.")
         _check_transformer("Encoder", self.width, self.depth, self.heads)
@@ -117,7 +115,7 @@ class Encoder(nn.Module):
         from the output. `last` blocks, each through the final norm, are concatenated: D = last · d.
         """
         patches = self.vit.patch_embed((images - self.mean) / self.std) + self.vit.pos_embed
-        patches = patches if keep is None else gather_tokens(patches, keep)
+        patches = patches if keep is None else patches.take_along_dim(keep.unsqueeze(-1), 1)
         register = self.vit.reg_token
         before = [] if register is None else [register.expand(len(patches), -1, -1)]
         before += [] if extra is None else [extra.to(patches.dtype)]
@@ -215,13 +213,6 @@ def timm_arguments(config: EncoderConfig) -> dict:
 def positions(grid: int, width: int) -> Float[Tensor, "N width"]:
     """Fixed 2-D sine-cosine table (as MAE and I-JEPA), rows in raster order."""
     return build_sincos2d_pos_embed([grid, grid], width)
-
-
-def gather_tokens(
-    tokens: Float[Tensor, "B N d"], indices: Int64[Tensor, "B K"]
-) -> Float[Tensor, "B K d"]:
-    """tokens[b, indices[b, k]]."""
-    return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
