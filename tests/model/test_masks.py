@@ -157,7 +157,7 @@ def test_coverage_counts_patches_per_image():
         ({"target_aspect": (float("nan"), 1.5)}, "target_aspect"),
         ({"context_scale": (0.1, 1.0)}, "use smaller targets"),
         ({"context_length": 34}, "choose 1 to 33"),
-        ({"targets": 0}, "targets 0"),
+        ({"targets": 0}, "targets must be at least 1"),
         ({"grid": 1}, "1x1 grid"),
     ],
 )

@@ -82,7 +82,7 @@ def test_targets_of_several_blocks_are_the_mean_of_their_normalised_outputs():
     torch.testing.assert_close(variant(target_blocks=2).targets(batch, kept), expected)
     one, plain = (variant(**c) for c in ({"target_blocks": 1}, {}))
     assert torch.equal(one.targets(batch, kept), plain.targets(batch, kept))
-    with pytest.raises(ValueError, match="target_blocks 3 must be 1 to the encoder's 2"):
+    with pytest.raises(ValueError, match="target_blocks must be 1 to 2, not 3"):
         variant(target_blocks=3)
 
 

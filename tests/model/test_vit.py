@@ -108,11 +108,11 @@ def test_a_projection_keeps_its_own_initial_values():
     ("config", "settings", "sentence"),
     [
         (EncoderConfig, {"patch_size": 5}, "image_size 32 is no multiple of patch_size 5"),
-        (EncoderConfig, {"width": 130}, "Encoder width 130 must be a multiple of 4"),
+        (EncoderConfig, {"width": 130}, "EncoderConfig.width 130 must be a multiple of 4"),
         (EncoderConfig, {"heads": 3}, "heads 3"),
-        (EncoderConfig, {"register_tokens": -1}, "register_tokens -1 must be at least 0"),
-        (PredictorConfig, {"width": 30, "heads": 2}, "Predictor width 30 must be a multiple of 4"),
-        (PredictorConfig, {"depth": 0}, "above 0"),
+        (EncoderConfig, {"register_tokens": -1}, "register_tokens must be at least 0, not -1"),
+        (PredictorConfig, {"width": 30, "heads": 2}, "PredictorConfig.width 30 must be a"),
+        (PredictorConfig, {"depth": 0}, "depth must be at least 1, not 0"),
     ],
 )
 def test_impossible_sizes_are_refused(config: type, settings: dict, sentence: str):

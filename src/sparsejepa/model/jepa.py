@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sparsejepa.config import check_choices
+from sparsejepa.config import check_choices, check_ranges
 from sparsejepa.model.masks import Masks
 from sparsejepa.model.penalties import PENALTIES, SparsityConfig
 from sparsejepa.model.regularisers import Regulariser, RegulariserConfig
@@ -42,18 +42,15 @@ class ModelConfig:
     # centred: without the batch's mean at each position, which all images share; standardised: then
     # with variance 1 of each feature over images and positions; each process of its own share.
     batch_targets: Literal["as they are", "centred", "standardised"] = "as they are"
-    normalise_targets: bool = True  # mean 0, variance 1 over the features, or pixels, of a patch
+    # Mean 0, variance 1 over the features, or pixels, of a patch: I-JEPA's code, not its paper.
+    normalise_targets: bool = True
     rectify_targets: bool = False  # ReLU, after the normalisation if any
     distance: Literal["smooth L1", "squared"] = "smooth L1"  # of prediction and target
     condition: bool = False  # tell each encoder the positions of the other's window
 
     def __post_init__(self) -> None:
         check_choices(self)
-        depth = self.encoder.depth
-        if not 1 <= self.target_blocks <= depth:
-            raise ValueError(
-                f"target_blocks {self.target_blocks} must be 1 to the encoder's {depth}."
-            )
+        check_ranges(self, target_blocks=(1, self.encoder.depth))
 
 
 @dataclass(frozen=True)
@@ -110,10 +107,7 @@ class Jepa(nn.Module):
 
     @torch.no_grad()
     def targets(self, images: Float[Tensor, "B 3 H W"], masks: Masks) -> Float[Tensor, "B M T D"]:
-        """The features, or pixels, that are predicted of each target patch.
-
-        JEPA's pass through LayerNorm without affine: the official code's, not in the paper.
-        """
+        """The features, or pixels, that are predicted of each target patch."""
         return self._cut(self._whole(images, masks), masks)
 
     def measures(self) -> dict[str, float]:
@@ -191,8 +185,7 @@ def patch_pixels(images: Float[Tensor, "B C H W"], patch_size: int) -> Float[Ten
     return rows.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
-# Sizes, groups and strengths are those of the run; all else is the row's. Random groups and groups
-# by head are no methods but `SparsityConfig.grouping`.
+# Sizes, groups and strengths are those of the run; all else is the row's.
 METHODS: dict[str, ModelConfig] = {
     "jepa": ModelConfig(),
     "sparsejepa": ModelConfig(sparsity=SparsityConfig("R1")),
@@ -202,8 +195,8 @@ METHODS: dict[str, ModelConfig] = {
     "l1": ModelConfig(sparsity=SparsityConfig("L1")),
     # Weights 25, 25, 1 of invariance (JEPA's prediction), variance and covariance: VICReg.
     "cjepa": ModelConfig(regulariser=RegulariserConfig("VICReg", 25.0, 25.0)),
-    # Controls: does a group penalty bring more than any term that spreads images apart? Weight 0.01
-    # is the one with which U-MAE has its published numbers on CIFAR-100.
+    # Controls: does a group penalty bring more than any term that spreads images apart? 0.01 is
+    # U-MAE's weight for CIFAR-100.
     "jepa-uniformity": ModelConfig(regulariser=RegulariserConfig("uniformity", 1.0, 0.01)),
     "jepa-sigreg": ModelConfig(regulariser=RegulariserConfig("SIGReg", 0.98, 0.02)),
     # (1 - lambda) · prediction + lambda · SIGReg, lambda = 0.02: LeJEPA's own example.

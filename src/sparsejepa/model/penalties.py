@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sparsejepa.config import check_choices
+from sparsejepa.config import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, check_choices, check_ranges
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from sparsejepa.randomness import generator
 
@@ -37,17 +37,11 @@ class SparsityConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        known = ", ".join(PENALTIES)
         if self.reading not in PENALTIES:
+            known = ", ".join(PENALTIES)
             raise ValueError(f"reading must be one of {known}, not {self.reading!r}.")
-        # NaN is no number.
-        if not (self.strength >= 0 and self.beta >= 0):
-            raise ValueError(f"strength {self.strength} and beta {self.beta} must be at least 0.")
-        if not (self.learning_rate > 0 and self.average_over > 0):
-            raise ValueError(
-                f"learning_rate {self.learning_rate} and average_over {self.average_over} must be "
-                "above 0."
-            )
+        check_ranges(self, strength=AT_LEAST_ZERO, beta=AT_LEAST_ZERO)
+        check_ranges(self, learning_rate=ABOVE_ZERO, average_over=AT_LEAST_ONE)
 
 
 class Penalty(nn.Module):
