@@ -122,8 +122,7 @@ class TrainingState:
     def save(self, path: Path) -> None:
         """Writes all that a bit-equal resume needs; random draws need nothing but the step.
 
-        Raises:
-            FloatingPointError: a tensor is not finite: an earlier file is better, and is kept.
+        A tensor that is not finite is a FloatingPointError: an earlier file is better, and is kept.
         """
         moments = {kind: o.state_dict()["state"] for kind, o in self._with_memory().items()}
         tensors = {"jepa": self.jepa.state_dict(), "summed": self.summed} | moments
