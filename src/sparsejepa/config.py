@@ -1,12 +1,14 @@
 """Frozen dataclasses from plain mappings: unknown keys and wrong types are errors."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 C = TypeVar("C")
+ABOVE_ZERO, AT_LEAST_ZERO, AT_LEAST_ONE = (1e-12, math.inf), (0.0, math.inf), (1, math.inf)
 
 
 def from_mapping(cls: type[C], mapping: Mapping[str, Any]) -> C:
@@ -33,6 +35,20 @@ def check_choices(instance: Any) -> None:
     for key, hint in typing.get_type_hints(type(instance)).items():
         if typing.get_origin(hint) is typing.Literal:
             _checked(f"{type(instance).__name__}.{key}", hint, getattr(instance, key))
+
+
+def check_ranges(instance: Any, **ranges: tuple[int | float, int | float]) -> None:
+    """For a `__post_init__`: the numbers of each field lie in its range, ends included.
+
+    Raises:
+        ValueError: one does not. NaN is in no range, infinity in none either.
+    """
+    for key, (low, high) in ranges.items():
+        given = getattr(instance, key)
+        values = given if isinstance(given, tuple) else (given,)
+        if not all(low <= value <= high and value < math.inf for value in values):
+            bound = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+            raise ValueError(f"{type(instance).__name__}.{key} must be {bound}, not {given}.")
 
 
 def _checked(name: str, hint: Any, value: Any) -> Any:

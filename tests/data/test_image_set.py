@@ -21,6 +21,21 @@ from tests.data.tiny_parquet import pixels, png, structs, table
 NAMES = ["eel", "cat", "dog", "cat", "eel", "eel"]
 
 
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes tables as Parquet files of the set `toy`, the only one there is."""
+    monkeypatch.setenv("SPARSEJEPA_DATA", str(tmp_path / "sets"))
+
+    def write(*tables: pa.Table, name: str = "toy"):
+        folder = tmp_path / "sets" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, one in enumerate(tables):
+            pq.write_table(one, folder / f"train-{index:05d}-of-{len(tables):05d}.parquet")
+        return folder / f"train-00000-of-{len(tables):05d}.parquet"
+
+    return write
+
+
 def refused(name: object = "toy", **options) -> str:
     """The one sentence with which a set is refused."""
     with pytest.raises((ValueError, FileNotFoundError)) as error:

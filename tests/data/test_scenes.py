@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import chi2_contingency, chisquare
 
 from sparsejepa.data import scenes
+from sparsejepa.data.batches import crop_and_resize, to_unit
 from sparsejepa.data.scenes import (
     CHUNK,
     COLOURS,
@@ -14,8 +16,32 @@ from sparsejepa.data.scenes import (
     SIZE,
     draw_scenes,
 )
+from sparsejepa.model.vit import Encoder, EncoderConfig
 from sparsejepa.randomness import generator
-from tests.data.nearest import nearest_object
+
+
+@pytest.fixture(scope="module")
+def train():
+    return draw_scenes(4000, 0, "train")
+
+
+@pytest.fixture(scope="module")
+def test():
+    return draw_scenes(1500, 0, "test")
+
+
+def nearest_object(scenes, half: int = 0) -> torch.Tensor:
+    """The nearest object, cut out with the help of the factors (its left or right half)."""
+    f = {name: x[:, 0] if x.ndim == 2 else x for name, x in scenes.factors.items()}
+    radius = FOCAL_LENGTH * f["size"] / f["depth"]
+    column = SIZE / 2 + FOCAL_LENGTH * f["lateral"] / f["depth"]
+    foot = f["horizon"] + FOCAL_LENGTH * f["camera_height"] / f["depth"]
+    left = column - radius if half < 1 else column
+    width = 2 * radius if half == 0 else radius
+    box = torch.stack((foot - 2 * radius, left, 2 * radius, width), 1).round().long()
+    box[:, :2] = box[:, :2].clamp(min=0)
+    box[:, 2:] = torch.minimum(box[:, 2:], SIZE - box[:, :2])
+    return crop_and_resize(scenes.images, box, torch.zeros(len(box)).bool(), 10)
 
 
 def by_hand(*objects: dict[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,3 +143,41 @@ def test_classes_are_balanced_and_tasks_independent(train):
             (train.labels[a], train.labels[b]), torch.ones(len(train.images)), accumulate=True
         )
         assert chi2_contingency(table.numpy()).pvalue > 1e-4
+
+
+def ridge_accuracy(train_x, train_y, test_x, test_y) -> float:
+    """Test accuracy of one-against-all ridge regression, the best of four penalties.
+
+    Choosing on the test set flatters the readout, which makes an upper bound on it stricter.
+    """
+    mean, std = train_x.mean(0), train_x.std(0).clamp(min=1e-6)
+    a, b = ((x - mean).double() / std for x in (train_x, test_x))
+    a, b = (torch.cat((x, torch.ones(len(x), 1).double()), 1) for x in (a, b))
+    targets = F.one_hot(train_y).double()
+    best = 0.0
+    for penalty in (1e1, 1e2, 1e3, 1e4):
+        gram = a.T @ a + penalty * torch.eye(a.shape[1]).double()
+        weights = torch.cholesky_solve(a.T @ targets, torch.linalg.cholesky(gram))
+        best = max(best, ((b @ weights).argmax(1) == test_y).float().mean().item())
+    return best
+
+
+def test_linear_readouts_of_pixels_and_random_features_fail(train, test):
+    """Fair toy: neither pixels nor a random encoder give the class; the nearest object does.
+
+    Positive control: the same readout reaches far more once somebody cuts out the right object,
+    so that the class is in the image and what is missing is finding it.
+    """
+    y, z = train.labels["label"], test.labels["label"]
+    sets = train, test
+    pixels = [F.avg_pool2d(to_unit(s.images), 2).flatten(1) for s in sets]
+    encoder = Encoder(EncoderConfig(width=64, depth=4), generator(0, "random encoder")).eval()
+    with torch.inference_mode():
+        random = [
+            torch.cat([encoder(part).mean(1) for part in to_unit(s.images).split(500)])
+            for s in sets
+        ]
+    found = [nearest_object(s).flatten(1) for s in sets]
+    assert ridge_accuracy(pixels[0], y, pixels[1], z) < 0.3
+    assert ridge_accuracy(random[0], y, random[1], z) < 0.2
+    assert ridge_accuracy(found[0], y, found[1], z) > 0.6

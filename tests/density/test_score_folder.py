@@ -24,8 +24,8 @@ from sparsejepa.density import score_folder
 from sparsejepa.density.image_source import open_source
 from sparsejepa.density.jepa_score import jepa_score, pooled
 from sparsejepa.density.score_folder import score_images
+from sparsejepa.model.vit import save_encoder
 from sparsejepa.probing.backbones import Backbone, load_backbone
-from sparsejepa.training.checkpoint import save_encoder
 from tests.data.tiny_parquet import pixels, table
 from tests.density.tiny_images import awkward, encoded, encoder, folder_of, plain, rows, tiny_file
 

@@ -7,9 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from sparsejepa.model.vit import Encoder, EncoderConfig
+from sparsejepa.model.vit import Encoder, EncoderConfig, round_to_half, save_encoder
 from sparsejepa.randomness import generator
-from sparsejepa.training.checkpoint import round_to_half, save_encoder
 from tests.data.tiny_parquet import pixels
 
 CONFIG = EncoderConfig(image_size=16, patch_size=8, width=8, depth=1, heads=2)

@@ -15,7 +15,6 @@ from sparsejepa.information.multiinformation import (
     random_partitions,
     total_correlation,
 )
-from sparsejepa.model.penalties import make_groups
 from sparsejepa.randomness import generator
 from tests.information.known import gaussian_rows, interval_hit, random_correlation
 
@@ -93,7 +92,7 @@ def test_a_random_partition_does_not():
     """A partition dealt like the others has a rank like the others': uniform over 40 deals."""
     x, ranks = gaussian_rows(300, random_correlation(8, "deal"), "deal"), []
     for i in range(40):
-        groups = make_groups(8, 4, "random", 1, generator(i, "dealt"))
+        groups = torch.randperm(8, generator=generator(i, "dealt")).view(4, 2)
         ranks.append(random_partitions(x, groups, "gaussian", 30, generator(i, "others")).rank)
     assert 0.35 < np.mean(ranks) < 0.65 and np.std(ranks) > 0.2
 

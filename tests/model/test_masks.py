@@ -13,15 +13,6 @@ from sparsejepa.chapters.pretraining import coverage
 from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.randomness import generator
 
-# One shape of block: 3x3 targets, a 7x7 context. Four targets leave at least 49 - 36 = 13 patches,
-# so no image draws its targets anew.
-FIXED = MaskConfig(
-    target_scale=(9 / 64, 9 / 64),
-    target_aspect=(1.0, 1.0),
-    context_scale=(49 / 64, 49 / 64),
-    context_length=12,
-)
-
 
 def draws(config: MaskConfig, batches: int, count: int, seed: int) -> list[Masks]:
     """Several batches from one generator."""
@@ -42,7 +33,9 @@ def pair(low: float, high: float) -> st.SearchStrategy[tuple[float, float]]:
 
 def test_target_positions_are_uniform():
     """All 6·6 positions at which a 3x3 block fits an 8x8 grid are equally likely (chi-square)."""
-    corners = torch.cat([m.targets[..., 0].flatten() for m in draws(FIXED, 10, 200, seed=2)])
+    # Four 3x3 targets leave 13 patches of a 7x7 context or more: no image draws them anew.
+    config = MaskConfig(8, 4, (9 / 64, 9 / 64), (1.0, 1.0), (49 / 64, 49 / 64), context_length=12)
+    corners = torch.cat([m.targets[..., 0].flatten() for m in draws(config, 10, 200, seed=2)])
     counts = torch.bincount(corners, minlength=64).view(8, 8)
     assert counts[6:].sum() == counts[:, 6:].sum() == 0
     assert chisquare(counts[:6, :6].flatten()).pvalue > 1e-3
@@ -59,9 +52,8 @@ def test_context_is_a_uniform_subset_of_what_is_allowed():
     chosen = masks.context[masks.targets[:, 0, 0] == 0]
     counts = torch.bincount(chosen.flatten(), minlength=16)
     assert counts[[0, 1, 4, 5]].sum() == 0
-    allowed = counts[[2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]].double()
-    draw_count = len(chosen)
-    statistic = ((allowed - draw_count / 2) ** 2).sum() * 11 / (12 * draw_count / 4)
+    allowed = counts[[2, 3, *range(6, 16)]].double()
+    statistic = ((allowed - len(chosen) / 2) ** 2).sum() * 11 / (12 * len(chosen) / 4)
     assert 1e-3 < chi2.sf(statistic, 11) < 1 - 1e-3
 
 
@@ -106,10 +98,9 @@ def test_sampling_finishes_or_the_settings_are_refused(
     Valid: K distinct context patches; M blocks, full rectangles of one shape in raster order; all
     on the grid; and no patch of an image both context and target.
     """
+    settings = (grid, targets, target_scale, target_aspect, context_scale, context_length)
     try:
-        config = MaskConfig(
-            grid, targets, target_scale, target_aspect, context_scale, context_length
-        )
+        config = MaskConfig(*settings)
     except ValueError as error:
         assert re.fullmatch(r"[A-Z a-z].*\.", str(error))
         assert not re.search(r"\. [A-Z]|\n", str(error))
@@ -157,7 +148,7 @@ def test_coverage_counts_patches_per_image():
         ({"target_aspect": (float("nan"), 1.5)}, "target_aspect"),
         ({"context_scale": (0.1, 1.0)}, "use smaller targets"),
         ({"context_length": 34}, "choose 1 to 33"),
-        ({"targets": 0}, "targets 0"),
+        ({"targets": 0}, "targets must be at least 1"),
         ({"grid": 1}, "1x1 grid"),
     ],
 )

@@ -35,11 +35,6 @@ def tiny_encoder(seed: int = 0) -> Encoder:
     return Encoder(TINY, generator(seed, "encoder")).eval()
 
 
-def tiny_predictor(config: PredictorConfig, encoder: EncoderConfig = TINY) -> Predictor:
-    projection = nn.Linear(encoder.width, config.width)
-    return Predictor(config, encoder, projection, generator(0, "predictor"), encoder.width)
-
-
 def images(count: int, size: int = 16) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=generator(1, "images"))
 
@@ -54,26 +49,17 @@ def test_the_weights_open_in_plain_timm():
     plain = VisionTransformer(**timm_arguments(TINY)).eval()
     plain.load_state_dict(encoder.vit.state_dict(), strict=True)
     batch = images(3)
-    features = plain.forward_features((batch - encoder.mean) / encoder.std)
+    normalised = (batch - encoder.mean) / encoder.std
+    features = plain.forward_features(normalised)
     torch.testing.assert_close(encoder(batch), features, rtol=0, atol=2e-6)
     assert features.shape == (3, 16, 32)
-
-
-@torch.no_grad()
-def test_last_layers_are_those_of_timm():
-    """The last n blocks through the final norm, as `forward_intermediates` gives them."""
-    encoder, batch = tiny_encoder(), images(2)
-    mean, std = encoder.mean, encoder.std
-    layers = encoder.vit.forward_intermediates(
-        (batch - mean) / std, norm=True, output_fmt="NLC", intermediates_only=True
-    )
-    torch.testing.assert_close(
-        encoder.last_layers(batch, 2), torch.cat(layers, dim=-1), rtol=0, atol=2e-6
-    )
+    options = {"norm": True, "output_fmt": "NLC", "intermediates_only": True}
+    layers = torch.cat(plain.forward_intermediates(normalised, **options), dim=-1)
+    torch.testing.assert_close(encoder.last_layers(batch, 2), layers, rtol=0, atol=2e-6)
     torch.testing.assert_close(encoder.last_layers(batch, 1), encoder(batch), rtol=0, atol=0)
-    for layers in (0, 3):
-        with pytest.raises(ValueError, match=f"layers {layers} must be 1 to the encoder's 2"):
-            encoder.last_layers(batch, layers)
+    for count in (0, 3):
+        with pytest.raises(ValueError, match=f"layers {count} must be 1 to the encoder's 2"):
+            encoder.last_layers(batch, count)
 
 
 def test_initial_weights_have_one_spread():
@@ -84,7 +70,11 @@ def test_initial_weights_have_one_spread():
     assert pytest.approx(0.02, rel=0.01) == GAIN / math.sqrt(1280)
     config = EncoderConfig(width=64, depth=4)
     encoder = Encoder(config, generator(3))
-    predictor = tiny_predictor(PredictorConfig(width=256, depth=2, heads=4), config)
+    projection = nn.Linear(64, 256)
+    nn.init.constant_(projection.weight, 0.5)
+    sizes = PredictorConfig(width=256, depth=2, heads=4)
+    predictor = Predictor(sizes, config, projection, generator(0, "predictor"), 64)
+    assert (predictor.projection.weight == 0.5).all()  # it brings its own
     layers = [encoder.vit.patch_embed.proj, predictor.output]
     for block in [*encoder.vit.blocks, *predictor.blocks]:
         layers += [block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2]
@@ -96,23 +86,15 @@ def test_initial_weights_have_one_spread():
     assert predictor.mask_token.shape == (256,)
 
 
-def test_a_projection_keeps_its_own_initial_values():
-    """The predictor initialises all but the projection that it is given."""
-    projection = nn.Linear(32, 24)
-    nn.init.constant_(projection.weight, 0.5)
-    predictor = Predictor(PredictorConfig(24, 1, 2), TINY, projection, generator(6), TINY.width)
-    assert (predictor.projection.weight == 0.5).all()
-
-
 @pytest.mark.parametrize(
     ("config", "settings", "sentence"),
     [
         (EncoderConfig, {"patch_size": 5}, "image_size 32 is no multiple of patch_size 5"),
-        (EncoderConfig, {"width": 130}, "Encoder width 130 must be a multiple of 4"),
+        (EncoderConfig, {"width": 130}, "EncoderConfig.width 130 must be a multiple of 4"),
         (EncoderConfig, {"heads": 3}, "heads 3"),
-        (EncoderConfig, {"register_tokens": -1}, "register_tokens -1 must be at least 0"),
-        (PredictorConfig, {"width": 30, "heads": 2}, "Predictor width 30 must be a multiple of 4"),
-        (PredictorConfig, {"depth": 0}, "above 0"),
+        (EncoderConfig, {"register_tokens": -1}, "register_tokens must be at least 0, not -1"),
+        (PredictorConfig, {"width": 30, "heads": 2}, "PredictorConfig.width 30 must be a"),
+        (PredictorConfig, {"depth": 0}, "depth must be at least 1, not 0"),
     ],
 )
 def test_impossible_sizes_are_refused(config: type, settings: dict, sentence: str):
@@ -162,7 +144,10 @@ def test_a_backbone_that_does_not_fit_is_refused(name: str, options: dict):
 
 @torch.no_grad()
 def test_an_encoder_comes_back(tmp_path: Path):
-    """Configuration and every rounded weight; in float32 and eval mode, the same features."""
+    """Configuration and every rounded weight; in float32 and eval mode, the same features.
+
+    Not rounded are whole numbers, such as BatchNorm's count: float16 holds the first 2048.
+    """
     made, path = tiny_encoder(), tmp_path / "encoder.safetensors"
     before = {name: value.clone() for name, value in made.vit.state_dict().items()}
     round_to_half(made)
@@ -173,17 +158,12 @@ def test_an_encoder_comes_back(tmp_path: Path):
     assert loaded.config == made.config and not loaded.training
     assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32}
     assert torch.equal(loaded(images(2)), made(images(2)))
-
-
-def test_counters_are_not_rounded(tmp_path: Path):
-    """BatchNorm counts batches in whole numbers, of which float16 holds the first 2048."""
-    encoder = tiny_encoder()
-    encoder.vit.extra = nn.BatchNorm1d(32)
-    encoder.vit.extra.num_batches_tracked.fill_(4097)
-    round_to_half(encoder)
-    save_encoder(tmp_path / "own.safetensors", encoder)
-    saved = load_file(tmp_path / "own.safetensors")["extra.num_batches_tracked"]
-    assert saved.item() == encoder.vit.extra.num_batches_tracked.item() == 4097
+    made.vit.extra = nn.BatchNorm1d(32)
+    made.vit.extra.num_batches_tracked.fill_(4097)
+    round_to_half(made)
+    save_encoder(path, made)
+    assert load_file(path)["extra.num_batches_tracked"].item() == 4097
+    assert made.vit.extra.num_batches_tracked.item() == 4097
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

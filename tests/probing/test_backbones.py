@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from sparsejepa.data.batches import to_unit
-from sparsejepa.model.vit import Encoder, EncoderConfig
+from sparsejepa.model.vit import Encoder, EncoderConfig, load_encoder, save_encoder
 from sparsejepa.probing.backbones import load_backbone
 from sparsejepa.probing.features import pooled_features
 from sparsejepa.randomness import generator
-from sparsejepa.training.checkpoint import load_encoder, save_encoder
 
 OURS = EncoderConfig(image_size=8, patch_size=4, width=8, depth=3, heads=2, mean=(0.4, 0.5, 0.6))
 

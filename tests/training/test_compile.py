@@ -10,25 +10,17 @@ from sparsejepa.model.jepa import METHODS, Jepa, method_config
 from sparsejepa.model.masks import MaskConfig, sample_masks
 from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.randomness import generator
-from sparsejepa.training.artefacts import training_key
 from sparsejepa.training.checkpoint import load_checkpoint
-from tests.training.test_resume import cut
-from tests.training.tiny import MODEL, SPARSE, flat, start, tiny_config, train_here
+from tests.training.tiny import MODEL, SPARSE, cut, flat, start, train_here
 
 # Noise by a key breaks the graph: these compile in parts.
 KEYED = {"sparsejepa-r3", "sigreg", "jepa-sigreg", "rectified"}
 CHANGES = {"model": SPARSE, "epochs": 2}
 
 
-def test_only_what_changes_numbers_changes_the_key():
-    """Off, and auto on a CPU, are one training; on is another by rounding."""
-    keys = [training_key(tiny_config(compile=wish), "0") for wish in ("auto", "off", "on")]
-    assert keys[0] == keys[1] != keys[2]
-
-
 def losses(pipe: Connection) -> None:
     """Of every method, traced as one graph for target blocks of two sizes, and plain."""
-    found = {}
+    found, images = {}, torch.rand(8, 3, 16, 16, generator=generator(0))
     draws = [sample_masks(MaskConfig(4, context_length=4), 8, generator(s)) for s in range(9)]
     sizes = {masks.targets.shape[2]: masks for masks in draws}
     for name in METHODS.keys() - KEYED:
@@ -36,7 +28,6 @@ def losses(pipe: Connection) -> None:
         sparsity = SparsityConfig(groups=2, strength=1e-3)
         jepa = Jepa(method_config(name, MODEL.encoder, MODEL.predictor, sparsity), 0)
         whole = torch.compile(jepa, backend="eager", fullgraph=True)
-        images = torch.rand(8, 3, 16, 16, generator=generator(0))
         for masks in (sizes[2], sizes[4]):
             torch._dynamo.maybe_mark_dynamic(masks.targets, 2)
             outputs = [network(images, masks, 0).loss for network in (whole, jepa)]

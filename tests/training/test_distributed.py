@@ -12,15 +12,9 @@ import torch
 
 from sparsejepa.training import pretrain as module
 from sparsejepa.training.checkpoint import load_checkpoint
-from tests.training.tiny import SPARSE, flat, start, timeless, train
+from tests.training.tiny import SPARSE, cut, flat, start, timeless, train
 
 CHANGES = {"model": SPARSE, "epochs": 2}
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 def one_of_two(
@@ -48,7 +42,9 @@ def one_of_two(
 
 def train_by_two(folder: Path, changes: dict[str, Any]) -> list[str | None]:
     """What the two processes raised, None where nothing."""
-    port = free_port()
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
     started = [start(one_of_two, rank, port, folder, changes) for rank in range(2)]
     processes, pipes = zip(*started, strict=True)
     try:
@@ -94,19 +90,10 @@ def test_two_processes_equal_one(tmp_path: Path):
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
-def test_two_processes_go_on_where_one_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_two_processes_go_on_where_one_stopped(tmp_path: Path):
     """The number of processes is no part of a run: it may change when a run is resumed."""
     train(tmp_path / "one", **CHANGES)
-    real, steps = module.train_step, iter(range(5))
-
-    def five(*arguments: Any) -> None:
-        if next(steps, None) is None:
-            raise KeyboardInterrupt
-        real(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "train_step", five)
-        train(tmp_path / "two", **CHANGES)
+    cut(tmp_path / "two", 5, **CHANGES)
     assert train_by_two(tmp_path / "two", CHANGES) == [None, None]
     assert_same_run(tmp_path / "one", tmp_path / "two")
 

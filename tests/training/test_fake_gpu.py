@@ -126,15 +126,10 @@ def test_a_step_never_waits_for_the_gpu(
             state.progress.settle()
 
 
-def watched(fake: FakeTensorMode, jepa: Jepa) -> tuple[nn.Module, Tensor]:
-    """The target encoder on the GPU, and images in the host's memory, as a watch has them."""
-    move(fake, jepa)
-    return jepa.target_encoder, host(fake, tiny_images())
-
-
 def test_features_come_back_once_a_batch(fake: FakeTensorMode, monkeypatch: pytest.MonkeyPatch):
     """Of the watch and of evaluation: float32 on the CPU, one copy a batch, and no other."""
-    encoder, images = watched(fake, Jepa(MODEL, 0))
+    encoder, images = Jepa(MODEL, 0).target_encoder, host(fake, tiny_images())
+    move(fake, encoder)
     monkeypatch.setattr("sparsejepa.probing.features.BATCH", 16)
     for autocast in (None, torch.float16, torch.bfloat16):
         with fake, Reads() as reads:
@@ -161,7 +156,8 @@ def test_a_probe_trains_where_its_features_are(fake: FakeTensorMode):
 
 def test_a_score_is_computed_on_the_gpu(fake: FakeTensorMode):
     """The encoder's forward pass and, of a Jacobian, the float64 spectrum; its checks apart."""
-    encoder, _ = watched(fake, Jepa(MODEL, 0))
+    encoder = Jepa(MODEL, 0).target_encoder
+    move(fake, encoder)
     images = on_gpu(fake, torch.rand(2, 3, 16, 16))
     jacobian = on_gpu(fake, torch.rand(2, 16, 768))
     with fake, Reads() as reads, frozen(pooled(encoder.eval()).eval()):

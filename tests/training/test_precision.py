@@ -5,51 +5,46 @@ import torch
 from accelerate.state import PartialState
 
 from sparsejepa.training import precision as module
-from sparsejepa.training.precision import Precision, choose_device, choose_precision
+from sparsejepa.training.precision import choose_device, choose_precision
 from sparsejepa.training.pretrain import pretrain
 from tests.training.tiny import SPARSE, tiny_config, tiny_images, train, weights
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_a_gpu_computes_in_bf16_only_in_hardware(monkeypatch: pytest.MonkeyPatch, native: bool):
+@pytest.mark.parametrize(
+    ("device", "native", "name", "autocast"),
+    [
+        (CUDA, True, "bf16", torch.bfloat16),
+        (CUDA, False, "fp16", torch.float16),
+        (CPU, True, "bf16", torch.bfloat16),
+        (CPU, False, "fp32", None),
+    ],
+)
+def test_bf16_is_chosen_only_in_hardware(monkeypatch, device, native, name, autocast):
     """A T4 emulates bf16 slowly, which PyTorch counts: it gets float16, with a scaled loss."""
 
     def supported(including_emulation: bool = True) -> bool:
         return native or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    dtype = torch.bfloat16 if native else torch.float16
-    name = "bf16" if native else "fp16"
-    assert choose_precision(CUDA) == Precision(name, dtype, not native, fused_attention=True)
-
-
-@pytest.mark.parametrize(("has_bf16", "name"), [(True, "bf16"), (False, "fp32")])
-def test_a_cpu_computes_in_bf16_only_in_hardware(
-    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, name: str
-):
-    """Without the instructions bf16 is slower than float32; attention is the plain one."""
-    monkeypatch.setattr(module, "_cpu_has_bf16", lambda: has_bf16)
-    dtype = torch.bfloat16 if has_bf16 else None
-    assert choose_precision(CPU) == Precision(name, dtype, False, fused_attention=False)
-    assert choose_precision(CPU, "bf16").name == "bf16"
+    monkeypatch.setattr(module, "_cpu_has_bf16", lambda: native)
+    chosen = choose_precision(device)
+    assert (chosen.name, chosen.autocast) == (name, autocast)
+    assert chosen.scale_loss == (name == "fp16") and chosen.fused_attention == (device == CUDA)
+    assert choose_precision(device, "bf16").name == "bf16"
 
 
 def test_a_mac_computes_on_its_cpu(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    """mps has no float64: neither we nor accelerate, which would, may choose it."""
+    """mps has no float64: neither we nor accelerate, which would, may choose it; CUDA both may."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device() == CUDA
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(PartialState, "default_device", torch.device("mps"))
     assert choose_device() == CPU
     result = pretrain(tiny_config(model=SPARSE, epochs=1), tiny_images(), tmp_path)
     assert result.jepa.predictor.mask_token.device == CPU and "hoyer" in result.history[0]
-
-
-def test_a_gpu_is_chosen_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
-    """One rule for training, notebooks and `doctor`."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device() == CUDA
 
 
 def test_fp16_on_a_cpu_is_refused():

@@ -1,10 +1,8 @@
 """A run that stops and goes on equals one that never stopped, or says why it can't."""
 
 import errno
-import json
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,10 @@ from sparsejepa.training.pretrain import PretrainResult
 from tests.training.tiny import (
     MODEL,
     SPARSE,
+    before_step,
+    cut,
     flat,
+    interrupt,
     same_bits,
     timeless,
     tiny_images,
@@ -29,29 +30,6 @@ from tests.training.tiny import (
 
 EVERY_STEP = {"checkpoint_minutes": 0.0}
 WIDER = ModelConfig(MODEL.encoder, PredictorConfig(16, 1, 2))
-
-
-def before_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
-    """Calls `act` when the run is about to take step `step`."""
-    real = module.train_step
-
-    def train_step(*arguments: Any) -> None:
-        if arguments[4].progress.step == step:
-            act()
-        real(*arguments)
-
-    monkeypatch.setattr(module, "train_step", train_step)
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-def cut(folder: Path, step: int, **changes: Any) -> None:
-    """A run that ends before step `step`, as by Ctrl-C."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        before_step(patch, step, interrupt)
-        train(folder, **changes)
 
 
 def assert_same(one: PretrainResult, other: PretrainResult) -> None:
@@ -170,18 +148,14 @@ def test_a_disk_that_fills_up_costs_nothing_saved(
 
 
 def test_a_run_of_minutes_keeps_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """How many steps fit is measured once; a slower machine that goes on does not plan anew."""
-    speeds = iter([7, 3])
-    monkeypatch.setattr(module, "_steps_in", lambda *_: next(speeds))
-    cut(tmp_path, 6, minutes=1.0)
-    assert json.loads((tmp_path / "plan.json").read_text())["steps"] == 7
-    result = train(tmp_path, minutes=1.0)
-    assert result.steps == 7 and [e["step"] for e in result.history] == [5, 7]
-    assert next(speeds) == 3
-
-
-def test_measuring_the_speed_leaves_no_trace(tmp_path: Path):
-    """With ample minutes the run equals one by epochs; with next to none it has one step."""
+    """How many steps fit is measured once, which leaves no trace: ample minutes are all epochs."""
     ample = train(tmp_path / "minutes", minutes=1000.0)
     assert_same(ample, train(tmp_path / "epochs"))
     assert train(tmp_path / "short", minutes=1e-9).steps == 1
+    # A slower machine that goes on does not plan anew.
+    speeds = iter([7, 3])
+    monkeypatch.setattr(module, "_steps_in", lambda *_: next(speeds))
+    cut(tmp_path / "cut", 6, minutes=1.0)
+    result = train(tmp_path / "cut", minutes=1.0)
+    assert result.steps == 7 and [e["step"] for e in result.history] == [5, 7]
+    assert next(speeds) == 3

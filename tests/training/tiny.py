@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from sparsejepa.model.masks import MaskConfig
 from sparsejepa.model.penalties import SparsityConfig
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from sparsejepa.randomness import generator
+from sparsejepa.training import pretrain as module
 from sparsejepa.training.pretrain import PretrainConfig, PretrainResult, pretrain
 from sparsejepa.training.state import leaves
 
@@ -49,6 +52,29 @@ def train(folder: Path, images: Tensor | None = None, **changes: Any) -> Pretrai
     """A tiny run on the CPU."""
     images = tiny_images() if images is None else images
     return pretrain(tiny_config(**changes), images, folder, nothing, device="cpu")
+
+
+def before_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
+    """Calls `act` when the run is about to take step `step`."""
+    real = module.train_step
+
+    def train_step(*arguments: Any) -> None:
+        if arguments[4].progress.step == step:
+            act()
+        real(*arguments)
+
+    monkeypatch.setattr(module, "train_step", train_step)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def cut(folder: Path, step: int, **changes: Any) -> None:
+    """A run that ends before step `step`, as by Ctrl-C."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        before_step(patch, step, interrupt)
+        train(folder, **changes)
 
 
 def weights(result: PretrainResult) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Batches of a set that lives on the device: order, random resized crops and flips as tensors.
 
-One batched interpolation replaces thousands of per-image transforms, and no `DataLoader` is needed.
 Every random number comes from a CPU generator: a run draws the same crops on every device.
 """
 
@@ -15,8 +14,6 @@ from torch import Tensor
 from sparsejepa import randomness
 
 Images = UInt8[Tensor, "N H W 3"]  # RGB bytes
-# torchvision's RandomResizedCrop tries ten boxes, then falls back to a centred one.
-ATTEMPTS = 10
 
 
 @functools.lru_cache(maxsize=2)
@@ -36,11 +33,10 @@ def draw_crops(
     """Boxes (top, left, height, width) in whole pixels, with the law of RandomResizedCrop.
 
     The area is uniform in `scale` (fraction of the image), width over height log-uniform in
-    `ratio`. torchvision redraws a box that does not fit, up to ten times; here all ten are drawn
-    at once and the first that fits is taken, which is the same law. If none fits, the largest
-    centred box whose shape `ratio` allows is taken.
+    `ratio`. As in torchvision the first of ten boxes that fits is taken, here of ten drawn at once,
+    and if none fits, the largest centred box whose shape `ratio` allows.
     """
-    random = torch.rand(4, count, ATTEMPTS, generator=generator, dtype=torch.float64)
+    random = torch.rand(4, count, 10, generator=generator, dtype=torch.float64)
     area = height * width * (scale[0] + (scale[1] - scale[0]) * random[0])
     low, high = math.log(ratio[0]), math.log(ratio[1])
     shape = torch.exp(low + (high - low) * random[1])
@@ -70,12 +66,11 @@ def crop_and_resize(
 ) -> Float[Tensor, "B 3 S S"]:
     """Cuts a box out of each image, resizes it to `size` by `size`, mirrors it where `flips` says.
 
-    Equals `F.interpolate(crop, mode="bilinear", align_corners=False)` of each crop (no
-    antialiasing), values in [0, 1]. `boxes` are (top, left, height, width) inside the image.
+    Equals `F.interpolate(crop, mode="bilinear", align_corners=False)` of each crop, in [0, 1].
+    `boxes` are (top, left, height, width) inside the image.
     """
     height, width = images.shape[1:3]
-    boxes = boxes.to(images.device, non_blocking=True)
-    flips = flips.to(images.device, non_blocking=True)
+    boxes, flips = (drawn.to(images.device, non_blocking=True) for drawn in (boxes, flips))
     top, left, box_height, box_width = boxes.unbind(1)
     y = _sample_positions(top, box_height, size)
     x = _sample_positions(left, box_width, size)
@@ -119,13 +114,10 @@ def channel_statistics(
     images: Images,
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of each channel over all pixels, in units of [0, 1]."""
-    total, squares = torch.zeros(2, 3, dtype=torch.float64)
-    # Chunks bound the memory; sums of bytes and of their squares are exact in float64.
-    for chunk in images.split(2048):
-        values = chunk.reshape(-1, 3).cpu().double()
-        total += values.sum(0)
-        squares += values.square().sum(0)
-    pixels = images.numel() // 3
-    mean = total / pixels
-    std = (squares / pixels - mean.square()).clamp(min=0).sqrt()
+    channels = images.reshape(-1, 3).cpu().unbind(1)
+    # Counts of the 256 values, whose sums are exact in float64.
+    counts = torch.stack([channel.bincount(minlength=256) for channel in channels]).double()
+    values, pixels = torch.arange(256.0, dtype=torch.float64), images.numel() // 3
+    mean = counts @ values / pixels
+    std = (counts @ values.square() / pixels - mean.square()).clamp(min=0).sqrt()
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

@@ -24,19 +24,18 @@ class Unreadable(ValueError):
 
 
 class Decoded(NamedTuple):
-    """An upright RGB image."""
+    """An upright RGB image, and what was changed: "from CMYK; first of 3 frames", or ""."""
 
-    image: Image.Image  # mode RGB
-    note: str  # what was changed, as "from CMYK; first of 3 frames"; "" for a plain RGB image
+    image: Image.Image
+    note: str
 
 
 def decode_image(content: bytes, size: int) -> Decoded:
     """Decodes any format that Pillow reads, or raises `Unreadable` with the reason.
 
     Grey, palettes and CMYK become RGB; deep grey keeps its upper 8 bits; transparency is laid on
-    white; the camera's orientation is applied; of several frames the first is taken. A JPEG with
-    more than `PIL.Image.MAX_IMAGE_PIXELS` pixels is decoded at a fraction of its size, with sides
-    of at least `size` pixels.
+    white; the camera's orientation is applied; the first of several frames is taken. A JPEG above
+    `PIL.Image.MAX_IMAGE_PIXELS` is decoded at a fraction, with sides of at least `size` pixels.
     """
     try:
         # Pillow warns of damaged metadata and of sizes, which are dealt with here.
@@ -56,9 +55,8 @@ def decode_image(content: bytes, size: int) -> Decoded:
             notes += [converted] if converted else []
             if turn in UPRIGHT:
                 notes.append("turned upright")
-                # Pillow turns a TIFF while loading it.
-                turned = _orientation(opened) != turn
-                image = image if turned else image.transpose(UPRIGHT[turn])
+                if _orientation(opened) == turn:  # Pillow turns a TIFF while loading it
+                    image = image.transpose(UPRIGHT[turn])
             try:
                 frames = f"{getattr(opened, 'n_frames', 1)} frames"
             except Exception:  # a later frame is damaged

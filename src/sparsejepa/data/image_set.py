@@ -27,17 +27,14 @@ from sparsejepa.errors import in_short
 # Name -> (repository on the Hub, revision): a commit that holds Parquet files; MTEB pins it too.
 HUB_SETS = {"cifar100": ("uoft-cs/cifar100", "aadb3af77e9048adbea6b47c21a81e47dd092ae5")}
 
-# SHA-256 of the decoded pixels, row-major. Written back as records of CIFAR-100's binary version
-# these images have the SHA-1 sums that Apache MXNet publishes: train.bin
-# e207cd2e05b73b1393c74c7f5e7bea451d63e08e, test.bin 8fb6623e830365ff53cf14adec797474f5478006.
+# SHA-256 of the decoded pixels, row-major. As records of CIFAR-100's binary version these images
+# have the SHA-1 sums that Apache MXNet publishes.
 KNOWN_PIXELS = {
     ("cifar100", "train"): "4e457917601a66aed021f5fa37957b56c6319557c0a8ed5484de3c390af45430",
     ("cifar100", "test"): "4cb8e5d9309da489bf6b19cc10cd96c3ae6f8daf225380b605aaee4c0d6aee19",
 }
 
-# A drawn set: images per split, and the seed that everybody shares.
-DRAWN = {"train": 20_000, "test": 4_000}
-DRAWN_SEED = 0
+DRAWN = {"train": 20_000, "test": 4_000}  # images per split of a drawn set
 
 # Names of columns that say that they are labels, the surest first; also those that end in "_label".
 LABEL_NAMES = ("label", "labels", "class", "classes", "target", "category", "fine_label", "y")
@@ -49,7 +46,6 @@ LARGEST = 10_000  # from here on, integers are codes, which are numbered anew
 Labels = dict[str, Int64[Tensor, "N"]]
 Names = dict[str, tuple[str, ...]]
 Files = tuple[Path | None, list[Path]]  # Parquet files, or a folder and the image files below it
-Everywhere = Callable[[str], pd.Series]  # the values of a column, those of the split's rows first
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,11 +90,10 @@ class ImageSet:
             raise ValueError(f"Cannot take {n} images of {self.name} {self.split}: it has {count}.")
         if n in (0, count):
             return self
-        labels, factors = ({k: v[:n] for k, v in d.items()} for d in (self.labels, self.factors))
-        images, sha = self.images[:n], pixel_sha256(self.images[:n])
-        return dataclasses.replace(
-            self, images=images, labels=labels, factors=factors, pixel_sha256=sha
-        )
+        cut = {"images": self.images[:n], "pixel_sha256": pixel_sha256(self.images[:n])}
+        cut["labels"] = {name: values[:n] for name, values in self.labels.items()}
+        cut["factors"] = {name: values[:n] for name, values in self.factors.items()}
+        return dataclasses.replace(self, **cut)
 
 
 def load_image_set(
@@ -106,21 +101,20 @@ def load_image_set(
 ) -> ImageSet:
     """Loads one split of an image set, or the `first` images of it.
 
-    `scenes` and `objects` are drawn. Every other name is a folder of `$SPARSEJEPA_DATA`, or, with a
-    slash in it, a path; `cifar100` is fetched from the Hub where there is no folder. This holds
-    either Parquet files (`train.parquet`, `train-*.parquet`) with one column of encoded images, or
-    image files: `train/<class>/*.png`, where `train/` and `<class>/` may be missing.
+    `scenes` and `objects` are drawn. Another name is a folder of `$SPARSEJEPA_DATA`, or, with a
+    slash in it, a path; without a folder `cifar100` is fetched from the Hub. A folder holds Parquet
+    files (`train.parquet`, `train-*.parquet`) with one column of encoded images, or image files:
+    `train/<class>/*.png`, where `train/` and `<class>/` may be missing.
 
     Labels are the columns that the Hub's metadata calls classes, then those whose name says label,
     else the only column of few different values; `label` names the first, or is "none". Text and
-    very large integers are mapped to 0, 1, ... in sorted order, over all splits. Other columns of
-    numbers become `factors`. With `size`, images are scaled to cover a square and cropped.
+    large integers are numbered in sorted order, over all splits. Other columns of numbers become
+    `factors`. With `size`, images are scaled to cover a square and cropped.
 
     Raises:
         FileNotFoundError: the set or the split is neither local nor on the Hub.
         ConnectionError: the set is not local and the Hub did not answer.
-        ValueError: the files, their images or their labels cannot be used, or the pixels are not
-            those of the set that the folder is named after.
+        ValueError: files, images or labels cannot be used, or are not those of the known name.
 
     Example:
         >>> images = load_image_set("scenes", "test", first=100)
@@ -130,7 +124,7 @@ def load_image_set(
     if name in LAYOUTS:
         if split not in DRAWN:
             raise FileNotFoundError(f"{name} has the splits {', '.join(DRAWN)}, not {split!r}.")
-        drawn = draw_scenes(first or DRAWN[split], DRAWN_SEED, split, name)
+        drawn = draw_scenes(first or DRAWN[split], 0, split, name)
         known = (drawn.labels, drawn.label_names, pixel_sha256(drawn.images), "drawn")
         return ImageSet(name, split, drawn.images, *known, drawn.factors)
     folder = Path(name).expanduser().resolve()
@@ -153,6 +147,7 @@ def load_image_set(
     column = image_column(table.schema, place)
 
     def everywhere(column: str) -> pd.Series:
+        """The values of a column, those of this split first."""
         parts = [table, *(_read(splits[other], [column]) for other in splits if other != split)]
         found = [part[column] for part in parts if column in part.column_names]
         return pd.Series([value for values in found for value in values.to_pylist()])
@@ -167,12 +162,12 @@ def load_image_set(
             f"the known {known[:12]}…: this is another or a changed data set; fetch the files "
             "again, or give their folder another name."
         )
-    numbers = {name: others[name].to_numpy() for name in others.column_names}
-    factors = {
-        name: torch.tensor(values.astype(np.int64) if values.dtype.kind in "iu" else values)
-        for name, values in numbers.items()
-        if values.dtype.kind in "iufb" and not {name, name.removesuffix("_label")} & labels.keys()
-    }
+    factors = {}
+    for other in others.column_names:
+        values = others[other].to_numpy()
+        if values.dtype.kind in "iufb" and not {other, other.removesuffix("_label")} & set(labels):
+            values = values.astype(np.int64) if values.dtype.kind in "iu" else values
+            factors[other] = torch.tensor(values)
     known = names, digest, origin, factors, candidates
     return ImageSet(folder.name, split, images, labels, *known).take(first)
 
@@ -185,16 +180,16 @@ def pixel_sha256(images: Images) -> str:
 def _splits(folder: Path) -> dict[str, Files]:
     """The splits of a folder: of its Parquet files if there are any, else of its images."""
     # Links are followed, hidden files and folders left out.
-    names = [Path(name) for name in glob("**/*", root_dir=folder, recursive=True)]
+    names = sorted(Path(name) for name in glob("**/*", root_dir=folder, recursive=True))
     splits: dict[str, Files] = {}
-    for name in sorted(name for name in names if name.suffix.lower() == ".parquet"):
+    for name in (name for name in names if name.suffix.lower() == ".parquet"):
         named = name.parent in (Path(), Path("data"))
         split = re.split("[-.]", name.name)[0] if named else name.parent.name
         splits.setdefault(split, (None, []))[1].append(folder / name)
     if splits:
         return splits
     readable = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    names = sorted(name for name in names if name.suffix.lower() in readable)
+    names = [name for name in names if name.suffix.lower() in readable]
     whole = not {"train", "test"} & {name.parts[0] for name in names}
     for name in names:
         split, root = ("train", folder) if whole else (name.parts[0], folder / name.parts[0])
@@ -252,18 +247,12 @@ def _read_hub(repository: str, revision: str, split: str, missing: str) -> pa.Ta
 
 
 def image_column(schema: pa.Schema, place: str) -> str:
-    """The only column of encoded images, or `img` or `image` among several.
-
-    Raises:
-        ValueError: there is none, or it is unclear which.
-    """
-    binary = (pa.binary(), pa.large_binary())
-    found = [
-        field.name
-        for field in schema
-        if field.type in binary
-        or (pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
-    ]
+    """The only column of encoded images, or `img` or `image` among several; else a ValueError."""
+    found = []
+    for field in schema:
+        encoded = pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
+        if encoded or field.type in (pa.binary(), pa.large_binary()):
+            found.append(field.name)
     found = [name for name in ("img", "image") if name in found][:1] or found
     if len(found) != 1:
         has = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -275,7 +264,7 @@ def image_column(schema: pa.Schema, place: str) -> str:
 
 
 def _labels(
-    table: pa.Table, label: str, everywhere: Everywhere, place: str
+    table: pa.Table, label: str, everywhere: Callable[[str], pd.Series], place: str
 ) -> tuple[Labels, Names, tuple[str, ...]]:
     """Labels, their class names, and the columns that could be labels where none clearly is."""
     columns, count = table.column_names, len(table)
@@ -290,26 +279,25 @@ def _labels(
     if label not in ("", "none") and not asked:
         raise ValueError(f"{place} has no column {label!r}; choose from {', '.join(columns)}.")
     chosen = [] if label == "none" else list(dict.fromkeys([*asked, *classes, *named]))
-    candidates = []
+    candidates, kinds = [], ("integer", "boolean", "string")
     if not chosen and not label:
         # At least two values, of two images each on average.
         for column in (c for c in columns if not c.casefold().endswith(NO_LABELS)):
             values = everywhere(column).dropna()
-            if infer_dtype(values) in ("integer", "boolean", "string"):
-                candidates += [column] if 2 <= values.nunique() <= len(values) / 2 else []
+            if infer_dtype(values) in kinds and 2 <= values.nunique() <= len(values) / 2:
+                candidates.append(column)
     if len(candidates) == 1:
         chosen, candidates = candidates, []
     labels, label_names = {}, {}
     for column in chosen:
-        short = column.removesuffix("_label")
+        short, known = column.removesuffix("_label"), column in classes
         short = column if short in columns else short
-        known = column in classes
         values = pd.Series(table[column].to_pylist()) if known else everywhere(column)
         missing, values = values[:count].isna().any(), values.dropna()
         kind = "missing" if missing else infer_dtype(values)
         if kind == "floating" and (values % 1 == 0).all():
             values, kind = values.astype(np.int64), "integer"
-        if kind not in ("integer", "boolean", "string"):
+        if kind not in kinds:
             raise ValueError(
                 f"Column {column!r} in {place} holds {kind} values, and needs one class an image: "
                 "mend it, name another column with label=, or use label='none'."
@@ -340,14 +328,13 @@ def _decode(column: pa.ChunkedArray, folder: Path, place: str, size: int) -> Ima
             raise ValueError(f"{title} cannot be used: {error}.") from error
         if size:
             image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-        image = np.asarray(image)
         if index == 0:
-            pixels = np.empty((len(column), *image.shape), dtype=np.uint8)
-        if image.shape != pixels.shape[1:]:
-            (height, width, _), (rows, columns) = image.shape, pixels.shape[1:3]
+            pixels = np.empty((len(column), image.height, image.width, 3), dtype=np.uint8)
+        if image.size != (pixels.shape[2], pixels.shape[1]):
             raise ValueError(
-                f"{title} is {width}x{height} pixels and the first is {columns}x{rows}: "
-                "resize them all to one size, or load them with size=32, say."
+                f"{title} is {image.width}x{image.height} pixels and the first is "
+                f"{pixels.shape[2]}x{pixels.shape[1]}: resize them all to one size, or load them "
+                "with size=32, say."
             )
-        pixels[index] = image
+        pixels[index] = np.asarray(image)
     return torch.from_numpy(pixels)

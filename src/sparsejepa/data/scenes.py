@@ -1,10 +1,9 @@
 """Small drawn images of objects on a ground plane, with everything about them known.
 
-Each image shows spheres, cubes, cylinders and cones under a light of random direction, on ground of
-random colour with painted discs. In `scenes` they are 3 to 10, small; the tasks `count` and
-`distance` have real counterparts (CLEVR's in VTAB, Zhai et al. 2019). In `objects` they are 1 to 3,
-large, seen from anywhere: what `label`, the nearest one, is can be learned in minutes. All objects
-share the colours: no mean colour gives a class away.
+Spheres, cubes, cylinders and cones under a light of random direction, on ground of random colour
+with painted discs. In `scenes` they are 3 to 10, small; the tasks `count` and `distance` are those
+of CLEVR in VTAB (Zhai et al. 2019). In `objects` they are 1 to 3, large: what `label`, the nearest
+one, is can be learned in minutes. All objects share the colours: no mean colour gives a class away.
 """
 
 import itertools
@@ -25,6 +24,7 @@ FOCAL_LENGTH = 22.0  # pixels per unit of size at depth 1
 TILT = 0.22  # half the height of the ellipses that close cylinders and cones: the view from above
 DISCS = 2  # painted discs on the ground, at most
 AXIS = torch.arange(SIZE) + 0.5  # centres of the pixels
+UP = [0.0, 1.0, 0.0]
 CHUNK = 500  # images drawn from one generator: changing it changes every image
 ARRANGEMENTS = 16  # drawn for each image, of which the least crowded is kept
 
@@ -34,8 +34,8 @@ class Layout(NamedTuple):
 
     fewest: int  # objects in an image
     most: int
-    nearest: float  # least depth of the nearest object, in ground units
-    farthest_nearest: float  # its greatest depth
+    nearest: float  # least depth of the nearest object, in ground units, and
+    farthest_nearest: float  # its greatest
     farthest: float  # greatest depth of the others
     camera_height: tuple[float, float]  # ground units
     horizon: tuple[float, float]  # pixel row
@@ -104,22 +104,19 @@ def _draw_tables(layout: Layout, n: int, generator: torch.Generator) -> tuple[Ta
     def choice(options: int, columns: int = layout.most) -> Tensor:
         return torch.randint(options, (n, columns), generator=generator)
 
-    scenes = {
-        "light_azimuth": uniform(-1.3, 1.3),
-        "light_elevation": uniform(0.4, 1.2),
-        "exposure": uniform(0.75, 1.15),
-        "ground_hue": uniform(0.0, 1.0),
-        "camera_height": uniform(*layout.camera_height),
-        "horizon": uniform(*layout.horizon),
+    ranges = {
+        "light_azimuth": (-1.3, 1.3),
+        "light_elevation": (0.4, 1.2),
+        "exposure": (0.75, 1.15),
+        "ground_hue": (0.0, 1.0),
+        "camera_height": layout.camera_height,
+        "horizon": layout.horizon,
     }
+    scenes = {name: uniform(*ends) for name, ends in ranges.items()}
     present = torch.arange(layout.most) < layout.fewest + choice(layout.most - layout.fewest + 1, 1)
-    objects = {
-        "present": present,
-        "shape": choice(len(SHAPES)),
-        "colour": choice(len(COLOURS)),
-        "size": uniform(0.52, 0.72, layout.most),
-        "yaw": uniform(0.35, 1.22, layout.most),
-    }
+    objects = {"present": present, "shape": choice(len(SHAPES)), "colour": choice(len(COLOURS))}
+    objects["size"] = uniform(0.52, 0.72, layout.most)
+    objects["yaw"] = uniform(0.35, 1.22, layout.most)
     # Uniform in 1 / depth, hence spread evenly over the rows of the image.
     nearest = uniform(layout.nearest, layout.farthest_nearest, 1, 1).expand(-1, ARRANGEMENTS, -1)
     share = torch.rand(n, ARRANGEMENTS, layout.most - 1, generator=generator)
@@ -165,7 +162,9 @@ def render(
     free = torch.ones_like(canvas[..., 0])  # share of each pixel that no object covers
     for k in range(radius.shape[1]):
         here, centre, bottom, size = (x[:, [k]] for x in (present, column, foot, radius))
-        rows, columns = (_window(x, window) for x in (bottom - size, centre))
+        # Of a window around the object, pushed back into the image at its edges.
+        starts = ((x.round().long() - window // 2) for x in (bottom - size, centre))
+        rows, columns = (x.clamp(0, SIZE - window) + torch.arange(window) for x in starts)
         u, v = (columns + 0.5 - centre) / size, (bottom - rows - 0.5) / size - 1
         cover, colour = _draw_object(
             u, v, size, objects["shape"][:, k], objects["yaw"][:, k], albedo[:, k], light
@@ -190,12 +189,6 @@ def render(
     noise = torch.rand(2, *canvas.shape, generator=generator).sum(0) - 1
     canvas = canvas * scenes["exposure"][:, None, None, None] + 0.05 * noise
     return (canvas.clamp(0, 1) * 255).round().to(torch.uint8), visible
-
-
-def _window(centre: Tensor, size: int) -> Tensor:
-    """The rows or columns of a window around `centre`, pushed back into the image at its edges."""
-    start = (centre.round().long() - size // 2).clamp(0, SIZE - size)
-    return start + torch.arange(size)
 
 
 def _draw_object(
@@ -228,7 +221,6 @@ def _cube(u: Tensor, v: Tensor, yaw: Tensor) -> Surface:
     edge = width * (left - right) / (left + right)
     rise_left, rise_right = TILT * right / left, TILT * left / right
     bottom = -1 + torch.where(u < edge, (edge - u) * rise_left, (u - edge) * rise_right)
-    rim = bottom + height
     back = height - 1 + torch.minimum(
         (edge + width) * rise_left + (u + width) * rise_right,
         (width - edge) * rise_right + (width - u) * rise_left,
@@ -237,7 +229,7 @@ def _cube(u: Tensor, v: Tensor, yaw: Tensor) -> Surface:
     left_face = torch.stack((-right, 0 * yaw, left), -1)
     right_face = torch.stack((left, 0 * yaw, right), -1)
     side = torch.where((u < edge)[..., None], left_face, right_face)
-    return distance, torch.where((v > rim)[..., None], torch.tensor([0.0, 1.0, 0.0]), side)
+    return distance, torch.where((v > bottom + height)[..., None], torch.tensor(UP), side)
 
 
 def _cylinder(u: Tensor, v: Tensor, yaw: Tensor) -> Surface:
@@ -245,8 +237,8 @@ def _cylinder(u: Tensor, v: Tensor, yaw: Tensor) -> Surface:
     body = torch.maximum(u.abs() - width, v.abs() - (1 - TILT))
     top, bottom = _ellipse(u, v - 1 + TILT, width), _ellipse(u, v + 1 - TILT, width)
     distance = torch.minimum(body, torch.minimum(top, bottom))
-    up = torch.tensor([0.0, 1.0, 0.0])
-    return distance, torch.where((top < 0)[..., None], up, _round_normal(u / width, 0 * v))
+    side = _round_normal(u / width, 0 * v)
+    return distance, torch.where((top < 0)[..., None], torch.tensor(UP), side)
 
 
 def _cone(u: Tensor, v: Tensor, yaw: Tensor) -> Surface:

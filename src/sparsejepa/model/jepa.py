@@ -11,16 +11,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sparsejepa.config import check_choices
+from sparsejepa.config import check_choices, check_ranges
 from sparsejepa.model.masks import Masks
-from sparsejepa.model.penalties import PENALTIES, SparsityConfig, make_penalty
+from sparsejepa.model.penalties import PENALTIES, SparsityConfig
 from sparsejepa.model.regularisers import Regulariser, RegulariserConfig
 from sparsejepa.model.vit import (
     Encoder,
     EncoderConfig,
     Predictor,
     PredictorConfig,
-    gather_tokens,
     initialise,
     positions,
 )
@@ -43,18 +42,15 @@ class ModelConfig:
     # centred: without the batch's mean at each position, which all images share; standardised: then
     # with variance 1 of each feature over images and positions; each process of its own share.
     batch_targets: Literal["as they are", "centred", "standardised"] = "as they are"
-    normalise_targets: bool = True  # mean 0, variance 1 over the features, or pixels, of a patch
+    # Mean 0, variance 1 over the features, or pixels, of a patch: I-JEPA's code, not its paper.
+    normalise_targets: bool = True
     rectify_targets: bool = False  # ReLU, after the normalisation if any
     distance: Literal["smooth L1", "squared"] = "smooth L1"  # of prediction and target
     condition: bool = False  # tell each encoder the positions of the other's window
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not 1 <= self.target_blocks <= self.encoder.depth:
-            depth = self.encoder.depth
-            raise ValueError(
-                f"target_blocks {self.target_blocks} must be 1 to the encoder's {depth}."
-            )
+        check_ranges(self, target_blocks=(1, self.encoder.depth))
 
 
 @dataclass(frozen=True)
@@ -74,13 +70,13 @@ class Jepa(nn.Module):
         self.config, encoder, predictor = config, config.encoder, config.predictor
         self.context_encoder = Encoder(encoder, generator(seed, "initial encoder"))
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
-        with torch.random.fork_rng(devices=[]):
-            projection = nn.Linear(encoder.width, predictor.width)
+        projection = nn.utils.skip_init(nn.Linear, encoder.width, predictor.width)
         initialise(projection, generator(seed, "initial projection"))
         outputs = 3 * encoder.patch_size**2 if config.target == "pixels" else encoder.width
         draws = generator(seed, "initial predictor")
         self.predictor = Predictor(predictor, encoder, projection, draws, outputs)
-        self.penalty = make_penalty(config.sparsity, encoder, predictor, projection.weight, seed)
+        penalty = PENALTIES[config.sparsity.reading]
+        self.penalty = penalty(config.sparsity, encoder, predictor, projection.weight, seed)
         self.regulariser = self.context_windows = self.target_windows = None
         if config.regulariser.term != "none":
             self.regulariser = Regulariser(config.regulariser, seed)
@@ -97,8 +93,7 @@ class Jepa(nn.Module):
         latents = self.context_encoder(images, masks.context, windows)
         read, penalty_loss = self.penalty(latents, step)
         predictions = self.predictor(read, masks.context, masks.targets).float()
-        squared = self.config.distance == "squared"
-        distance = F.mse_loss if squared else F.smooth_l1_loss
+        distance = F.mse_loss if self.config.distance == "squared" else F.smooth_l1_loss
         prediction_loss = distance(predictions, targets)
         loss = prediction_loss + penalty_loss
         if self.regulariser:
@@ -112,10 +107,7 @@ class Jepa(nn.Module):
 
     @torch.no_grad()
     def targets(self, images: Float[Tensor, "B 3 H W"], masks: Masks) -> Float[Tensor, "B M T D"]:
-        """The features, or pixels, that are predicted of each target patch.
-
-        JEPA's pass through LayerNorm without affine: the official code's, not in the paper.
-        """
+        """The features, or pixels, that are predicted of each target patch."""
         return self._cut(self._whole(images, masks), masks)
 
     def measures(self) -> dict[str, float]:
@@ -126,8 +118,8 @@ class Jepa(nn.Module):
     def update_target(self, momentum: float) -> None:
         """target <- momentum · target + (1 - momentum) · context, in float32.
 
-        Where no moving average is predicted, the target encoder is a copy of the context encoder:
-        of every method the same one is probed. Buffers, such as BatchNorm's, are copied.
+        Where no moving average is predicted, it is a copy: of every method the target encoder is
+        probed. Buffers, such as BatchNorm's, are copied.
         """
         share = 1 - momentum if self.config.target == "moving average" else 1.0
         pairs = [(self.target_encoder, self.context_encoder)]
@@ -165,8 +157,8 @@ class Jepa(nn.Module):
             whole = F.layer_norm(whole, whole.shape[-1:])
         if self.config.rectify_targets:
             whole = whole.relu()
-        batch, blocks, length = masks.targets.shape
-        return gather_tokens(whole, masks.targets.flatten(1)).view(batch, blocks, length, -1)
+        chosen = masks.targets.flatten(1).unsqueeze(-1)
+        return whole.take_along_dim(chosen, 1).unflatten(1, masks.targets.shape[1:])
 
 
 class WindowTokens(nn.Module):
@@ -178,8 +170,7 @@ class WindowTokens(nn.Module):
     def __init__(self, positions: Float[Tensor, "N d"], generator: torch.Generator) -> None:
         super().__init__()
         width = positions.shape[1]
-        with torch.random.fork_rng(devices=[]):
-            self.projection = nn.Linear(width, width)
+        self.projection = nn.utils.skip_init(nn.Linear, width, width)
         initialise(self.projection, generator)
         self.register_buffer("positions", positions, persistent=False)
 
@@ -194,8 +185,7 @@ def patch_pixels(images: Float[Tensor, "B C H W"], patch_size: int) -> Float[Ten
     return rows.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
-# Sizes, groups and strengths are those of the run; all else is the row's. Random groups and groups
-# by head are no methods but `SparsityConfig.grouping`.
+# Sizes, groups and strengths are those of the run; all else is the row's.
 METHODS: dict[str, ModelConfig] = {
     "jepa": ModelConfig(),
     "sparsejepa": ModelConfig(sparsity=SparsityConfig("R1")),
@@ -205,8 +195,8 @@ METHODS: dict[str, ModelConfig] = {
     "l1": ModelConfig(sparsity=SparsityConfig("L1")),
     # Weights 25, 25, 1 of invariance (JEPA's prediction), variance and covariance: VICReg.
     "cjepa": ModelConfig(regulariser=RegulariserConfig("VICReg", 25.0, 25.0)),
-    # Controls: does a group penalty bring more than any term that spreads images apart? Weight 0.01
-    # is the one with which U-MAE has its published numbers on CIFAR-100.
+    # Controls: does a group penalty bring more than any term that spreads images apart? 0.01 is
+    # U-MAE's weight for CIFAR-100.
     "jepa-uniformity": ModelConfig(regulariser=RegulariserConfig("uniformity", 1.0, 0.01)),
     "jepa-sigreg": ModelConfig(regulariser=RegulariserConfig("SIGReg", 0.98, 0.02)),
     # (1 - lambda) · prediction + lambda · SIGReg, lambda = 0.02: LeJEPA's own example.
@@ -235,18 +225,14 @@ def method_config(
 ) -> ModelConfig:
     """The method `name` in the given sizes, with the groups and strengths of its penalty if any.
 
-    A penalty that no row has is a method of its own name.
-
-    Raises:
-        ValueError: there is no such method; says which there are.
+    A penalty that no row has is a method of its own name. A ValueError if there is no such method.
     """
     taken = {row.sparsity.reading for row in METHODS.values()}
     own = {own: ModelConfig(sparsity=SparsityConfig(own)) for own in PENALTIES if own not in taken}
-    if name not in METHODS | own:
-        names = ", ".join([*METHODS, *own])
-        raise ValueError(f"method must be one of {names}, not {name!r}.")
-    row = (METHODS | own)[name]
-    reading = row.sparsity.reading
+    methods = METHODS | own
+    if name not in methods:
+        raise ValueError(f"method must be one of {', '.join(methods)}, not {name!r}.")
+    row, reading = methods[name], methods[name].sparsity.reading
     if reading != "none":
         row = dataclasses.replace(row, sparsity=dataclasses.replace(sparsity, reading=reading))
     encoder = dataclasses.replace(encoder, register_tokens=row.encoder.register_tokens)

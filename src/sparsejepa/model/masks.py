@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-# A row whose targets leave fewer than `context_length` patches draws its targets anew this often.
-_REDRAWS = 4
+from sparsejepa.config import AT_LEAST_ONE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -29,26 +28,24 @@ class MaskConfig:
             pair = getattr(self, name)
             if len(pair) != 2 or not 0 < pair[0] <= pair[1] < math.inf:
                 raise ValueError(f"{name} {pair} must be two positive numbers, the smaller first.")
-        if self.targets < 1:
-            raise ValueError(f"targets {self.targets} must be at least 1.")
-        extremes = itertools.product(self.target_scale, self.target_aspect)
-        targets = [block_shape(self.grid, scale, aspect) for scale, aspect in extremes]
-        contexts = [block_shape(self.grid, scale, 1.0) for scale in self.context_scale]
+        check_ranges(self, targets=AT_LEAST_ONE)
+        grid, extremes = self.grid, itertools.product(self.target_scale, self.target_aspect)
+        targets = [block_shape(grid, scale, aspect) for scale, aspect in extremes]
+        contexts = [block_shape(grid, scale, 1.0) for scale in self.context_scale]
         sides = [side for shape in targets + contexts for side in shape]
-        if min(sides) < 1 or max(sides) > self.grid:
+        if min(sides) < 1 or max(sides) > grid:
             raise ValueError(
                 f"Blocks of target_scale {self.target_scale}, target_aspect {self.target_aspect} "
-                f"and context_scale {self.context_scale} do not all fit a {self.grid}x{self.grid} "
-                f"grid; change the scales or the patch size."
+                f"and context_scale {self.context_scale} do not all fit a {grid}x{grid} grid; "
+                "change the scales or the patch size."
             )
-        largest = (max(h for h, _ in targets), max(w for _, w in targets))
-        room = math.prod(contexts[0]) - math.prod(largest)
+        (h, w), target = contexts[0], tuple(map(max, *targets))
+        room = h * w - math.prod(target)
         if not 1 <= self.context_length <= room:
             advice = f"choose 1 to {room}" if room > 0 else "use smaller targets"
             raise ValueError(
-                f"context_length {self.context_length} does not fit: on a {self.grid}x{self.grid} "
-                f"grid a {contexts[0][0]}x{contexts[0][1]} context block less one "
-                f"{largest[0]}x{largest[1]} target leaves {max(room, 0)} patches; {advice}."
+                f"context_length {self.context_length} does not fit: a {h}x{w} context block less "
+                f"one {target[0]}x{target[1]} target leaves {max(room, 0)} patches; {advice}."
             )
 
 
@@ -71,11 +68,10 @@ def block_shape(grid: int, scale: float, aspect: float) -> tuple[int, int]:
 def sample_masks(config: MaskConfig, count: int, generator: torch.Generator) -> Masks:
     """Draws context and target patches for `count` images, all as tensor operations.
 
-    As in the official code one block size serves a whole batch; scale and aspect ratio are two
-    independent numbers and every position that fits is equally likely (the official sampler uses
-    one number for both and never reaches the last row and column). The context is a uniform random
-    subset of K patches of the context block outside the targets. An image whose targets leave fewer
-    draws new ones, a few times; then its targets coincide, which by `MaskConfig` leaves enough.
+    As in the official code one block size serves a whole batch; unlike there, scale and aspect
+    ratio are two numbers and every position that fits is equally likely. The context is a uniform
+    random subset of K patches of the context block outside the targets. An image whose targets
+    leave fewer draws new ones, a few times; then they coincide, which `MaskConfig` lets fit.
     """
     scale, aspect, context_scale = (
         low + (high - low) * torch.rand((), generator=generator).item()
@@ -85,15 +81,14 @@ def sample_masks(config: MaskConfig, count: int, generator: torch.Generator) -> 
     shape, context = block_shape(grid, scale, aspect), block_shape(grid, context_scale, 1.0)
     in_context, _ = _draw_blocks(grid, context, (count,), generator)
     in_targets, targets = _draw_blocks(grid, shape, (count, number), generator)
-    allowed = in_context & ~in_targets.any(1)
-    for _ in range(_REDRAWS):
+    for redraws_left in range(4, -1, -1):
+        allowed = in_context & ~in_targets.any(1)
         short = (allowed.sum(1) < config.context_length).nonzero()[:, 0]
         if not len(short):
             break
-        redrawn = _draw_blocks(grid, shape, (len(short), number), generator)
-        in_targets[short], targets[short] = redrawn
-        allowed = in_context & ~in_targets.any(1)
-    short = allowed.sum(1) < config.context_length
+        if redraws_left:
+            redrawn = _draw_blocks(grid, shape, (len(short), number), generator)
+            in_targets[short], targets[short] = redrawn
     targets[short] = targets[short][:, :1]
     allowed[short] = in_context[short] & ~in_targets[short, 0]
     # The K largest of independent uniform keys are a uniform random subset.

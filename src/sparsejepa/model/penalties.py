@@ -1,7 +1,4 @@
-"""Penalties of SparseJEPA: readings of the paper, which leaves open what exactly is penalised.
-
-Each one is a `Penalty` with a row in `PENALTIES`, and so is one of your own.
-"""
+"""Penalties of SparseJEPA: readings of the paper, which leaves open what exactly is penalised."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sparsejepa.config import check_choices
+from sparsejepa.config import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, check_choices, check_ranges
 from sparsejepa.model.vit import EncoderConfig, PredictorConfig
 from sparsejepa.randomness import generator
 
@@ -23,7 +20,7 @@ SMALL = 0.01
 Grouping = Literal["contiguous", "heads", "random"]
 Latents = Float[Tensor, "B K d"]
 Loss = Float[Tensor, ""]
-Groups = Int64[Tensor, "G p_g"]
+Groups = Int64[Tensor, "G p_g"]  # row g holds the channels of group g
 
 
 @dataclass(frozen=True)
@@ -40,17 +37,11 @@ class SparsityConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        known = ", ".join(PENALTIES)
         if self.reading not in PENALTIES:
+            known = ", ".join(PENALTIES)
             raise ValueError(f"reading must be one of {known}, not {self.reading!r}.")
-        # NaN is no number.
-        if not (self.strength >= 0 and self.beta >= 0):
-            raise ValueError(f"strength {self.strength} and beta {self.beta} must be at least 0.")
-        if not (self.learning_rate > 0 and self.average_over > 0):
-            raise ValueError(
-                f"learning_rate {self.learning_rate} and average_over {self.average_over} must be "
-                "above 0."
-            )
+        check_ranges(self, strength=AT_LEAST_ZERO, beta=AT_LEAST_ZERO)
+        check_ranges(self, learning_rate=ABOVE_ZERO, average_over=AT_LEAST_ONE)
 
 
 class Penalty(nn.Module):
@@ -64,12 +55,20 @@ class Penalty(nn.Module):
     groups: Tensor
 
     def __init__(
-        self, config: SparsityConfig, weight: nn.Parameter, groups: Groups, seed: int
+        self,
+        config: SparsityConfig,
+        encoder: EncoderConfig,
+        predictor: PredictorConfig,
+        weight: nn.Parameter,
+        seed: int,
     ) -> None:
         super().__init__()
         self.config, self.seed = config, seed
         # The weight stays the projection's and is not registered a second time.
         self.__dict__["projection_weight"] = weight
+        sizes = {"encoder": encoder, "predictor": predictor}.get(self.groups_of)
+        none = torch.zeros(0, 0, dtype=torch.int64)
+        groups = projection_groups(config, sizes, seed) if sizes else none
         self.register_buffer("groups", groups, persistent=False)
         self.seen: Tensor | None = None
 
@@ -110,10 +109,9 @@ class ProximalGroupLasso(GroupLassoInLoss):
     """Reading R1: oi-VAE's (1802.06765) proximal group lasso on the columns of W^(1) … W^(G).
 
     Stacked, the maps W^(g) [p_g, d] are the weight W [p, d] of the predictor's input projection:
-    group g reads latent k by column k of W^(g). The penalty lambda · sum_g sum_k ||W^(g)_{.,k}||_2
-    never enters the differentiated loss: W is stepped by plain SGD and then shrunk by the proximal
-    operator, which makes exact zeros. A step uses the mean gradient of several minibatches: of
-    single ones, noise larger than lambda revived dead columns.
+    group g reads latent k by column k of W^(g). Plain SGD steps W, then the proximal operator of
+    lambda · sum_g sum_k ||W^(g)_{.,k}||_2, which is no part of the loss, makes exact zeros. A step
+    has the mean gradient of several minibatches: of single ones, noise revived dead columns.
     """
 
     forward = Penalty.forward
@@ -142,10 +140,9 @@ class ProximalL1(ProximalGroupLasso):
 class GroupNormPenalty(Penalty):
     """Reading R2: lambda · mean over batch and tokens of sum_g ||z_{S_g}||_2.
 
-    z are the context latents that the predictor reads, after the final norm with its learned
-    scale; S_g are blocks of the encoder's channels. The penalty is proportional to the scale of z,
-    which the norm's weights can lower while the predictor's projection makes up for it: `measures`
-    has penalty and scale, of the last batch, beside measures that no scale changes.
+    z are the context latents that the predictor reads; S_g are groups of the encoder's channels.
+    The final norm's weights can lower the scale of z, and the penalty with it, while the
+    predictor's projection makes up for it: `measures` has both beside what no scale changes.
     """
 
     groups_of = "encoder"
@@ -171,15 +168,14 @@ class NoisyGroupNormPenalty(GroupNormPenalty):
     """Reading R3: R2 of mu, and beta · KL(N(mu, sigma²) || N(0, I)) of noisy latents.
 
     The latents are the means mu, which a probe reads; a linear map of them gives ln sigma²; the
-    predictor reads mu + sigma · noise. KL terms for a JEPA are derived from one bound in Var-JEPA
-    (ICML 2026, PMLR 306) [verified: abstract]; how SparseJEPA would have them is not known.
+    predictor reads mu + sigma · noise. Var-JEPA (ICML 2026, PMLR 306) derives KL terms for a JEPA
+    from one bound [verified: abstract]; how SparseJEPA would have them is not known.
     """
 
     def __init__(self, *bound: Any) -> None:
         super().__init__(*bound)
         width = self.projection_weight.shape[1]
-        with torch.random.fork_rng(devices=[]):
-            self.log_variance = nn.Linear(width, width)
+        self.log_variance = nn.utils.skip_init(nn.Linear, width, width)
         # The prior's own sigma = 1 to begin with.
         nn.init.zeros_(self.log_variance.weight)
         nn.init.zeros_(self.log_variance.bias)
@@ -210,43 +206,19 @@ PENALTIES: dict[str, type[Penalty]] = {
 }
 
 
-def make_penalty(
-    config: SparsityConfig,
-    encoder: EncoderConfig,
-    predictor: PredictorConfig,
-    weight: nn.Parameter,
-    seed: int,
-) -> Penalty:
-    """The penalty that `config` names, bound to the weight of the predictor's input projection."""
-    kind = PENALTIES[config.reading]
-    sizes = {"encoder": encoder, "predictor": predictor}.get(kind.groups_of)
-    none = torch.zeros(0, 0, dtype=torch.int64)
-    return kind(config, weight, projection_groups(config, sizes, seed) if sizes else none, seed)
-
-
 def projection_groups(
     config: SparsityConfig, sizes: EncoderConfig | PredictorConfig, seed: int
 ) -> Groups:
-    """Groups of the channels of the predictor, which are the rows of W, or of the encoder."""
-    draws = generator(seed, "groups")
-    return make_groups(sizes.width, config.groups, config.grouping, sizes.heads, draws)
+    """Partition of the channels of the predictor, which are the rows of W, or of the encoder.
 
-
-def make_groups(
-    width: int, groups: int, grouping: Grouping, heads: int, generator: torch.Generator
-) -> Groups:
-    """Partition of `width` channels: row g holds the channels of group g.
-
-    `heads` takes the attention heads as groups; `random` draws the partition. A ValueError if the
-    width can't be split into that many groups of equal size.
+    A ValueError if they can't be split into that many groups of equal size.
     """
-    count = heads if grouping == "heads" else groups
+    count, width = sizes.heads if config.grouping == "heads" else config.groups, sizes.width
     if count < 1 or width % count:
         raise ValueError(f"{width} channels can't be split into {count} groups of equal size.")
-    channels = torch.arange(width)
-    if grouping == "random":
-        channels = torch.randperm(width, generator=generator)
-    return channels.view(count, -1)
+    if config.grouping == "random":
+        return torch.randperm(width, generator=generator(seed, "groups")).view(count, -1)
+    return torch.arange(width).view(count, -1)
 
 
 def group_column_norms(weight: Float[Tensor, "p d"], groups: Groups) -> Float[Tensor, "G d"]:
@@ -264,8 +236,8 @@ def strongest_group(norms: Float[Tensor, "G d"]) -> Int64[Tensor, "d"]:
 def proximal_step(weight: Float[Tensor, "p d"], groups: Groups, threshold: float) -> None:
     """In place W^(g)_{.,k} <- W^(g)_{.,k} · max(0, 1 - threshold / ||W^(g)_{.,k}||_2).
 
-    This is argmin_V ½||V - W||² + threshold · sum_g sum_k ||V^(g)_{.,k}||, of the step's
-    threshold eta · lambda: columns of at most this norm become exactly zero.
+    This is argmin_V ½||V - W||² + threshold · sum_g sum_k ||V^(g)_{.,k}||: columns of at most this
+    norm become exactly zero.
     """
     norms = group_column_norms(weight, groups)
     # A zero column stays zero; the clamp keeps 0/0 out of it.

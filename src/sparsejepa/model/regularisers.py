@@ -11,12 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparsejepa.config import check_choices
+from sparsejepa.config import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, check_choices, check_ranges
 from sparsejepa.model.penalties import activation_sparsity
 from sparsejepa.randomness import generator
 
-# Scale at which a Laplace variable has variance 1: Γ(1/p)^½ / (p^(1/p) Γ(3/p)^½) at p = 1.
-LAPLACE_SCALE = 1 / math.sqrt(2)
+LAPLACE_SCALE = 1 / math.sqrt(2)  # sigma, at which a Laplace variable has variance 1
 
 
 @dataclass(frozen=True)
@@ -35,20 +34,17 @@ class RegulariserConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not (self.prediction_weight > 0 and self.weight >= 0 and self.slices > 0):
-            raise ValueError(
-                f"prediction_weight {self.prediction_weight} and slices {self.slices} must be "
-                f"above 0, weight {self.weight} at least 0."
-            )
+        check_ranges(self, prediction_weight=ABOVE_ZERO, weight=AT_LEAST_ZERO, slices=AT_LEAST_ONE)
 
 
 class Regulariser(nn.Module):
     """The term that a configuration names, of pooled embeddings."""
 
+    seen: Tensor | None = None  # embeddings of the last batch
+
     def __init__(self, config: RegulariserConfig, seed: int) -> None:
         super().__init__()
         self.config, self.seed = config, seed
-        self.seen: Tensor | None = None
 
     def forward(self, embeddings: Float[Tensor, "B d"], step: int) -> Float[Tensor, ""]:
         """The term, without its weight; random slices are a function of (seed, step)."""
@@ -135,10 +131,7 @@ def unit_vectors(width: int, count: int, generator: torch.Generator) -> Float[Te
 def rectified_laplace(
     shape: tuple[int, ...], location: float, generator: torch.Generator
 ) -> Float[Tensor, "*shape"]:
-    """ReLU(mu + sigma · x), x Laplace: the Rectified Generalised Gaussian at p = 1 (2602.01456).
-
-    sigma makes the variance 1 before rectification; a share Φ(mu / sigma), Laplace, is above zero.
-    """
+    """ReLU(mu + sigma · x), x Laplace: the Rectified Generalised Gaussian at p = 1 (2602.01456)."""
     sizes = torch.empty(shape).exponential_(generator=generator)
     signs = 2 * torch.randint(0, 2, shape, generator=generator) - 1
     return (location + LAPLACE_SCALE * signs * sizes).relu()

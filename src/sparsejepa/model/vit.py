@@ -15,12 +15,12 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from sparsejepa.atomic_files import write_atomically
-from sparsejepa.config import from_mapping
+from sparsejepa.config import AT_LEAST_ONE, AT_LEAST_ZERO, check_ranges, from_mapping
 from sparsejepa.errors import in_short
 from sparsejepa.randomness import generator as keyed_generator
 
-# The official std of 0.02 belongs to its width of 1280: 0.02 * sqrt(1280). A 128-wide network with
-# std 0.02 passes a third of that on, and starts from features that hold little but the position.
+# The official std of 0.02 belongs to its width of 1280: 0.02 * sqrt(1280). With it a 128-wide
+# network starts from features that hold little but the position.
 GAIN = 0.72
 TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # torch's own formats of weights
 
@@ -46,19 +46,16 @@ class EncoderConfig:
         if self.timm:
             with torch.device("meta"):
                 vit = _plain_vit(self)
-            object.__setattr__(self, "patch_size", vit.patch_embed.patch_size[0])
-            object.__setattr__(self, "width", vit.embed_dim)
-            object.__setattr__(self, "depth", len(vit.blocks))
-            object.__setattr__(self, "heads", vit.blocks[0].attn.num_heads)
-            object.__setattr__(self, "register_tokens", vit.num_reg_tokens)
+            sizes = {"patch_size": vit.patch_embed.patch_size[0], "width": vit.embed_dim}
+            sizes |= {"depth": len(vit.blocks), "heads": vit.blocks[0].attn.num_heads}
+            vars(self).update(sizes, register_tokens=vit.num_reg_tokens)
         elif self.options:
             raise ValueError(f"options {self.options} belong to a timm model; name it as timm.")
-        if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
-            sizes = f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}"
-            raise ValueError(f"{sizes}.")
-        if self.register_tokens < 0:
-            raise ValueError(f"register_tokens {self.register_tokens} must be at least 0.")
-        _check_transformer("Encoder", self.width, self.depth, self.heads)
+        image, patch = self.image_size, self.patch_size
+        if patch < 1 or image < 1 or image % patch:
+            raise ValueError(f"image_size {image} is no multiple of patch_size {patch}.")
+        check_ranges(self, register_tokens=AT_LEAST_ZERO)
+        _check_transformer(self)
 
     @property
     def grid(self) -> int:
@@ -74,16 +71,15 @@ class PredictorConfig:
     heads: int = 4  # attention heads
 
     def __post_init__(self) -> None:
-        _check_transformer("Predictor", self.width, self.depth, self.heads)
+        _check_transformer(self)
 
 
-def _check_transformer(name: str, width: int, depth: int, heads: int) -> None:
-    if min(width, depth, heads) < 1:
-        raise ValueError(f"{name} width {width}, depth {depth} and heads {heads} must be above 0.")
-    if width % heads or width % 4:
+def _check_transformer(config: EncoderConfig | PredictorConfig) -> None:
+    check_ranges(config, width=AT_LEAST_ONE, depth=AT_LEAST_ONE, heads=AT_LEAST_ONE)
+    if config.width % config.heads or config.width % 4:
         raise ValueError(
-            f"{name} width {width} must be a multiple of 4 (sine-cosine positions) and of its "
-            f"heads {heads}."
+            f"{type(config).__name__}.width {config.width} must be a multiple of 4 (sine-cosine "
+            f"positions) and of its heads {config.heads}."
         )
 
 
@@ -95,12 +91,10 @@ class Encoder(nn.Module):
         self.config = config
         self.vit = _plain_vit(config)
         initialise(self.vit, generator)
-        with torch.no_grad():
-            self.vit.pos_embed.copy_(positions(config.grid, config.width))
         if config.register_tokens:
             nn.init.trunc_normal_(self.vit.reg_token, std=0.02, generator=generator)
         # Fixed positions, yet in the state dict: the weights give the same features in plain timm.
-        self.vit.pos_embed.requires_grad_(False)
+        self.vit.pos_embed.requires_grad_(False).copy_(positions(config.grid, config.width))
         self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1))
 
@@ -117,15 +111,15 @@ class Encoder(nn.Module):
         from the output. `last` blocks, each through the final norm, are concatenated: D = last · d.
         """
         patches = self.vit.patch_embed((images - self.mean) / self.std) + self.vit.pos_embed
-        patches = patches if keep is None else gather_tokens(patches, keep)
+        patches = patches if keep is None else patches.take_along_dim(keep.unsqueeze(-1), 1)
         register = self.vit.reg_token
         before = [] if register is None else [register.expand(len(patches), -1, -1)]
         before += [] if extra is None else [extra.to(patches.dtype)]
         tokens = torch.cat([*before, patches], dim=1) if before else patches
         tokens, outputs = self.vit.norm_pre(tokens), []
-        for left, block in zip(range(len(self.vit.blocks), 0, -1), self.vit.blocks, strict=True):
+        for index, block in enumerate(self.vit.blocks, last - len(self.vit.blocks)):
             tokens = block(tokens)
-            if left <= last:
+            if index >= 0:
                 outputs.append(self.vit.norm(tokens[:, -patches.shape[1] :]))
         return torch.cat(outputs, dim=-1) if last > 1 else outputs[0]
 
@@ -181,13 +175,13 @@ class Predictor(nn.Module):
 
 def _plain_vit(config: EncoderConfig) -> nn.Module:
     """The timm model that an exported encoder's weights load into, with no key renamed."""
-    build, name = (timm.create_model, [config.timm]) if config.timm else (VisionTransformer, [])
+    what, arguments = f"{config.timm} with options {config.options}", timm_arguments(config)
     # timm draws initial weights from the global generator: shield it, they are replaced anyway.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        what = f"{config.timm} with options {config.options}"
         try:
-            vit = build(*name, **timm_arguments(config))
+            own = config.timm
+            vit = timm.create_model(own, **arguments) if own else VisionTransformer(**arguments)
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
             raise ValueError(f"timm makes no encoder {what}: {in_short(error)}.") from error
     # Dropout draws from the global generator: a resumed run would not equal a whole one.
@@ -217,18 +211,8 @@ def positions(grid: int, width: int) -> Float[Tensor, "N width"]:
     return build_sincos2d_pos_embed([grid, grid], width)
 
 
-def gather_tokens(
-    tokens: Float[Tensor, "B N d"], indices: Int64[Tensor, "B K"]
-) -> Float[Tensor, "B K d"]:
-    """tokens[b, indices[b, k]]."""
-    return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Normal weights of standard deviation `GAIN` / sqrt(fan-in), zero biases.
-
-    The official code also scales residual projections by depth, but then initialises them anew.
-    """
+    """Normal weights of standard deviation `GAIN` / sqrt(fan-in), zero biases."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             std = GAIN / part.weight[0].numel() ** 0.5
@@ -248,14 +232,18 @@ def use_fused_attention(module: nn.Module, fused: bool) -> None:
 def round_to_half(encoder: Encoder) -> None:
     """Rounds the weights in place to the values that `save_encoder` keeps: measure the file's."""
     for value in encoder.vit.state_dict().values():
-        value.copy_(_half(value))
+        if value.is_floating_point():
+            value.copy_(value.half())
 
 
 def save_encoder(path: Path | str, encoder: Encoder, half: bool = True) -> None:
     """Encoder weights, as float16 or whole, under timm's own names; the metadata has the config."""
+    weights = {}
+    for name, value in encoder.vit.state_dict().items():
+        # Counters, such as those of BatchNorm, stay whole numbers.
+        value = value.half() if half and value.is_floating_point() else value
+        weights[name] = value.cpu().contiguous()
     config = json.dumps(dataclasses.asdict(encoder.config))
-    state = {name: value.detach().cpu() for name, value in encoder.vit.state_dict().items()}
-    weights = {name: (_half(v) if half else v).contiguous() for name, v in state.items()}
     write_atomically(Path(path), save(weights, {"encoder": config}))
 
 
@@ -296,11 +284,7 @@ def load_encoder(path: Path | str) -> Encoder:
         encoder = Encoder(config, keyed_generator(0, "replaced"))
         encoder.vit.load_state_dict(weights)
     except (RuntimeError, TypeError, ValueError) as error:
-        what = f"{path} does not hold the weights of the encoder that it describes"
-        raise ValueError(f"{what}: {in_short(error)}.") from error
+        raise ValueError(
+            f"{path} does not hold the weights of the encoder that it describes: {in_short(error)}."
+        ) from error
     return encoder.eval()
-
-
-def _half(value: Tensor) -> Tensor:
-    """Counters of an own backbone, such as those of BatchNorm, stay whole numbers."""
-    return value.half() if value.is_floating_point() else value

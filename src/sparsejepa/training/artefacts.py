@@ -70,17 +70,24 @@ class Trainings:
     ) -> Training:
         """The training of `config` on `images`: the one that is kept, or a new one.
 
-        `name` begins the name of the artefact's folder, for a reader; with `half`, float16 weights
-        are kept, and the encoder has these values. Where online kNN was better after an earlier
-        epoch, that encoder lies beside, for a diagnosis. Raises what `pretrain` raises.
+        `name` begins the name of the artefact's folder; with `half`, float16 weights are kept, and
+        the encoder has these values. Where online kNN was better after an earlier epoch, that
+        encoder lies beside, for a diagnosis. Raises what `pretrain` raises.
         """
         key = training_key(config, pixel_sha256)
         for place in (self.folder, *self.others):
             for path in sorted(place.glob(f"*/{FACTS}")):
                 # Not by the folder's name: an earlier edition named it by exact digits.
                 facts = json.loads(path.read_text(encoding="utf-8"))
-                if _key(facts["config"], facts["pixel_sha256"]) == key and self._valid(path.parent):
+                if _key(facts["config"], facts["pixel_sha256"]) != key:
+                    continue
+                if facts["code_sha256"] == code_sha256() or self.certified(path.parent):
                     return self._hand_out(path.parent)
+                print(
+                    f"{path.parent.name} was trained by other code and is not used: `sparsejepa "
+                    "certify` says whether the code here computes the same.",
+                    flush=True,
+                )
         folder = self.folder / f"{name}-{key}"
         checkpoints = folder / "checkpoints"
         _discard_other_code(checkpoints)
@@ -94,8 +101,7 @@ class Trainings:
         norms = group_column_norms(weight, groups)
         kept = {"norms": norms, "strongest_group": strongest_group(norms), "projection": weight}
         write_atomically(folder / "groups.safetensors", save(kept))
-        history = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
-        seconds = [row["seconds"] for row in result.history]
+        history, seconds = result.history, [row.pop("seconds") for row in result.history]
         times = {"training_seconds": result.seconds, "epochs_seconds": seconds}
         facts = {
             "config": _without_defaults(config),
@@ -117,17 +123,6 @@ class Trainings:
         shutil.rmtree(checkpoints)
         return self._hand_out(folder)
 
-    def _valid(self, folder: Path) -> bool:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        if facts["code_sha256"] == code_sha256() or self.certified(folder):
-            return True
-        print(
-            f"{folder.name} was trained by other code and is not used: `sparsejepa certify` says "
-            "whether the code here computes the same.",
-            flush=True,
-        )
-        return False
-
     def _hand_out(self, folder: Path) -> Training:
         self.used.append(folder)
         training = load_training(folder)
@@ -137,18 +132,16 @@ class Trainings:
 
 
 def load_training(folder: Path) -> Training:
-    """The artefact in a folder; a FileNotFoundError if there is none, a ValueError if damaged."""
+    """The artefact in a folder; a FileNotFoundError or ValueError if it is absent or damaged."""
     facts, times = (json.loads((folder / f).read_text(encoding="utf-8")) for f in (FACTS, TIMES))
     groups = load_file(folder / "groups.safetensors")
+    told = ("history", "steps", "precision", "predictor_parameters")
     return Training(
         folder,
         load_encoder(folder / "encoder.safetensors").requires_grad_(False),
         groups["norms"],
         groups.get("projection"),
-        facts["history"],
-        facts["steps"],
-        facts["precision"],
-        facts["predictor_parameters"],
+        *(facts[name] for name in told),
         times["training_seconds"],
     )
 
@@ -157,8 +150,7 @@ def training_key(config: PretrainConfig, pixel_sha256: str) -> str:
     """Names all that decides a training but its code.
 
     Fields with their defaults do not count: one that a later version adds changes no key. Of
-    numbers twelve digits count: the last ones of the images' mean and standard deviation differ
-    between processors.
+    numbers twelve digits do: the last ones of the images' mean and deviation differ by processor.
     """
     return _key(_without_defaults(config), pixel_sha256)
 
@@ -173,8 +165,7 @@ def _without_defaults(config: Any) -> dict[str, Any]:
     """Fields that differ from their defaults, nested, and decide what is computed."""
     found = {}
     for part in dataclasses.fields(config):
-        value = getattr(config, part.name)
-        made = part.default_factory
+        value, made = getattr(config, part.name), part.default_factory
         default = part.default if made is dataclasses.MISSING else made()
         # How often to save decides nothing, and a CPU has no compiler by default.
         idle = part.name == "checkpoint_minutes" or (part.name, value) == ("compile", "off")

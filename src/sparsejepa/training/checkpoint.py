@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from sparsejepa.atomic_files import write_atomically
-from sparsejepa.model.vit import load_encoder, round_to_half, save_encoder  # noqa: F401
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -23,8 +22,7 @@ def save_checkpoint(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) 
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads what `save_checkpoint` wrote, onto the CPU.
 
-    Raises:
-        ValueError: the file is damaged. It is never skipped silently: delete it to start anew.
+    A damaged file is a ValueError. It is never skipped silently: delete it to start anew.
     """
     content = io.BytesIO(path.read_bytes())
     try:

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 class Muon(torch.optim.Muon):
     """Muon (Jordan et al. 2024) with AdamW's size of updates (`match_rms_adamw`).
 
-    A step is torch's own, to the bit where products of a batch round as single ones do (CPUs with
-    AMX); the same state goes into checkpoints.
+    Step and state are torch's own, to the bit where products of a batch round as single ones do.
     """
 
     def __init__(self, matrices: list[nn.Parameter]) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -20,7 +19,14 @@ from torch import Tensor, nn
 from tqdm.std import tqdm
 
 from sparsejepa.atomic_files import write_atomically
-from sparsejepa.config import check_choices, from_mapping
+from sparsejepa.config import (
+    ABOVE_ZERO,
+    AT_LEAST_ONE,
+    AT_LEAST_ZERO,
+    check_choices,
+    check_ranges,
+    from_mapping,
+)
 from sparsejepa.data.batches import (
     Images,
     channel_statistics,
@@ -29,7 +35,7 @@ from sparsejepa.data.batches import (
     draw_flips,
     epoch_order,
 )
-from sparsejepa.data.image_set import ImageSet
+from sparsejepa.data.image_set import ImageSet, pixel_sha256
 from sparsejepa.model.jepa import Jepa, JepaOutput, ModelConfig, method_config
 from sparsejepa.model.masks import MaskConfig, Masks, sample_masks
 from sparsejepa.model.penalties import SparsityConfig
@@ -46,6 +52,8 @@ from sparsejepa.training.state import TrainingState, leaves
 
 Watch = Callable[[Encoder], dict[str, float]]
 Network = Callable[[Tensor, Masks, int], JepaOutput]  # a Jepa, shared and compiled or not
+# Images of a batch, their crops, which of them are mirrored, and masks.
+Draws = tuple[Int64[Tensor, "B"], Int64[Tensor, "B 4"], Bool[Tensor, "B"], Masks]
 # What may change when a run goes on. After a change of `compile`, or of the machine, it ends as it
 # would have to rounding, else to the bit.
 FREE = ("checkpoint_minutes", "compile")
@@ -54,7 +62,7 @@ BEST = "best.safetensors"  # weights after the epoch of the best online kNN, in 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Everything that decides what a run computes."""
+    """All that decides what a run computes."""
 
     model: ModelConfig = field(default_factory=ModelConfig)  # network and penalty
     masks: MaskConfig = field(default_factory=MaskConfig)  # multi-block sampling
@@ -78,16 +86,10 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        least = {"epochs": 1, "batch_size": 1, "peak_learning_rate": 1e-12, "crop_scale": 1e-6}
-        most = {"warmup": 1, "ema": 1, "crop_scale": 1}
-        numbers = ("seed", "minutes", "final_learning_rate", "weight_decay", "checkpoint_minutes")
-        for name in dict.fromkeys([*numbers, *least, *most]):
-            low, high, given = least.get(name, 0), most.get(name, math.inf), getattr(self, name)
-            values = given if isinstance(given, tuple) else (given,)
-            # NaN is in no range, infinity in none either.
-            if not all(low <= value <= high and value < math.inf for value in values):
-                bound = f"{low:g} to {high:g}" if name in most else f"at least {low:g}"
-                raise ValueError(f"{name} must be {bound}, not {given}.")
+        counts = ("seed", "minutes", "final_learning_rate", "weight_decay", "checkpoint_minutes")
+        check_ranges(self, **dict.fromkeys(counts, AT_LEAST_ZERO), epochs=AT_LEAST_ONE)
+        check_ranges(self, batch_size=AT_LEAST_ONE, peak_learning_rate=ABOVE_ZERO)
+        check_ranges(self, warmup=(0, 1), ema=(0, 1), crop_scale=(1e-6, 1))
         if self.crop_scale[0] > self.crop_scale[1]:
             raise ValueError(f"crop_scale {self.crop_scale} must have the smaller share first.")
         if self.masks.grid != self.model.encoder.grid:
@@ -136,8 +138,7 @@ def pretrain(
         OSError: a checkpoint can't be written.
     """
     images = images if isinstance(images, Tensor) else images.images
-    folder = Path(folder).expanduser()
-    config = _configured(method, images, settings)
+    config, folder = _configured(method, images, settings), Path(folder).expanduser()
     # accelerate would keep a process's first device, and add `launch`'s mixed precision to ours.
     AcceleratorState._reset_state(reset_partial_state=True)
     cpu = device == "cpu" or choose_device().type == "cpu"
@@ -157,48 +158,33 @@ def pretrain(
     if checkpoint.exists():
         state.load(checkpoint)
     model, progress = _prepared(config, images, jepa, accelerator), state.progress
-    per_epoch = len(images) // batch
-    started = saved = time.perf_counter()
-    main = accelerator.is_main_process
+    started, main = time.perf_counter(), accelerator.is_main_process
     bar = tqdm(total=steps, initial=progress.step, unit="step", disable=not main)
     while progress.step < steps:
         train_step(config, steps, images, model, state, accelerator)
         bar.update()
-        epoch_ends = progress.step % per_epoch == 0 or progress.step == steps
-        if epoch_ends or time.perf_counter() - saved > 60 * config.checkpoint_minutes:
+        epoch_ends = progress.step % (len(images) // batch) == 0 or progress.step == steps
+        if epoch_ends or time.perf_counter() - started > 60 * config.checkpoint_minutes:
             progress.settle()
             progress.seconds += time.perf_counter() - started
             if epoch_ends:
                 seen = watch(jepa.target_encoder) if watch else {}
                 progress.end_epoch(seen | jepa.measures())
+            if epoch_ends and main:
+                bar.write("  ".join(f"{k} {v:.4g}" for k, v in progress.history[-1].items()))
+                found = [row.get("knn", -math.inf) for row in progress.history]
+                # For a diagnosis: the last encoder is probed.
+                if isinstance(jepa.target_encoder, Encoder) and -math.inf < found[-1] == max(found):
+                    save_encoder(folder / BEST, jepa.target_encoder)
             if main:
-                if epoch_ends:
-                    bar.write("  ".join(f"{k} {v:.4g}" for k, v in progress.history[-1].items()))
-                    _keep_best(folder, jepa.target_encoder, progress.history)
                 state.save(checkpoint)
-            started = saved = time.perf_counter()
+            started = time.perf_counter()
     bar.close()
     return PretrainResult(jepa, progress.history, steps, progress.seconds, precision)
 
 
-def _keep_best(folder: Path, encoder: nn.Module, history: list[dict[str, int | float]]) -> None:
-    """Writes the encoder of the best online kNN so far; for a diagnosis: the last one is probed."""
-    found = [row.get("knn", -math.inf) for row in history]
-    if isinstance(encoder, Encoder) and -math.inf < found[-1] == max(found):
-        save_encoder(folder / BEST, encoder)
-
-
-class Draws(NamedTuple):
-    """The random choices of a step, on the CPU: a process's share of those of the whole batch."""
-
-    chosen: Int64[Tensor, "B"]  # images
-    boxes: Int64[Tensor, "B 4"]  # crops
-    flips: Bool[Tensor, "B"]  # which of them are mirrored
-    masks: Masks
-
-
 def draw(config: PretrainConfig, images: Images, step: int, share: slice) -> Draws:
-    """The draws of a step, functions of seed and step: a GPU computes meanwhile."""
+    """A process's share of the draws of a step, on the CPU: a GPU computes meanwhile."""
     size = config.batch_size
     epoch, position = divmod(step, len(images) // size)
     chosen = epoch_order(len(images), config.seed, epoch)[position * size :][:size]
@@ -206,20 +192,18 @@ def draw(config: PretrainConfig, images: Images, step: int, share: slice) -> Dra
     boxes = draw_crops(size, *images.shape[1:3], crops, scale=config.crop_scale)
     flips = draw_flips(size, crops) & config.flip
     masks = sample_masks(config.masks, size, generator(config.seed, "masks", step))
-    masks = Masks(*(kept[share] for kept in masks))
-    return Draws(chosen[share], boxes[share], flips[share], masks)
+    return chosen[share], boxes[share], flips[share], Masks(*(kept[share] for kept in masks))
 
 
 def compute_loss(
     config: PretrainConfig, images: Images, draws: Draws, model: Network, state: TrainingState
 ) -> JepaOutput:
     """The loss of a step on the device of the images, which is never waited for."""
-    device, dtype = images.device, state.precision.autocast
-    chosen = images[draws.chosen.to(device, non_blocking=True)]
-    side = config.model.encoder.image_size
-    batch, masks = crop_and_resize(chosen, draws.boxes, draws.flips, side), draws.masks.to(device)
+    device, dtype, (chosen, boxes, flips, masks) = images.device, state.precision.autocast, draws
+    chosen = images[chosen.to(device, non_blocking=True)]
+    batch = crop_and_resize(chosen, boxes, flips, config.model.encoder.image_size)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        return model(batch, masks, state.progress.step)
+        return model(batch, masks.to(device), state.progress.step)
 
 
 def train_step(
@@ -235,9 +219,9 @@ def train_step(
     share = slice(accelerator.process_index * size, (accelerator.process_index + 1) * size)
     output = compute_loss(config, images, draw(config, images, step, share), model, state)
     state.scaler.scale(output.loss).backward()
-    warmup = round(config.warmup * steps)
-    rate = learning_rate(step, steps, warmup, config.peak_learning_rate, config.final_learning_rate)
-    sgd_rate = config.model.sparsity.learning_rate * rate / config.peak_learning_rate
+    warmup, peak = round(config.warmup * steps), config.peak_learning_rate
+    rate = learning_rate(step, steps, warmup, peak, config.final_learning_rate)
+    sgd_rate = config.model.sparsity.learning_rate * rate / peak
     state.apply_gradients(rate, cosine(step, steps, *config.weight_decay), sgd_rate)
     state.jepa.update_target(linear(step, steps, *config.ema))
     # Over all processes; the spread is the mean of each one's own.
@@ -273,15 +257,16 @@ def _configured(
         model = method.config
     else:
         mean, std = channel_statistics(images)
-        # With the strength of the book's runs, for a method that has a penalty.
+        # The strength of the book's runs.
         given = {"image_size": images.shape[1], "mean": mean, "std": std, "strength": 1e-3}
-        given |= settings
+        settings = given | {"predictor": PredictorConfig()} | settings
         encoder, sparsity = (
-            from_mapping(part, {n: given.pop(n) for n in part.__dataclass_fields__ if n in given})
+            from_mapping(
+                part, {n: settings.pop(n) for n in part.__dataclass_fields__ if n in settings}
+            )
             for part in (EncoderConfig, SparsityConfig)
         )
-        predictor = given.pop("predictor", PredictorConfig())
-        model, settings = method_config(method, encoder, predictor, sparsity), given
+        model = method_config(method, encoder, settings.pop("predictor"), sparsity)
     if "masks" not in settings:
         # A quarter of the patches is context, as on the book's 8x8 grid.
         grid = model.encoder.grid
@@ -314,10 +299,9 @@ def _planned_steps(
     state: TrainingState,
     accelerator: Accelerator,
 ) -> int:
-    """Length of the run, fixed once: a resumed run keeps the plan that its first part made."""
+    """Length of the run: a resumed run keeps the plan that its first part made."""
     path, asked = folder / "plan.json", dataclasses.asdict(config)
-    asked["images"] = hashlib.sha256(images.cpu().contiguous().numpy()).hexdigest()
-    asked["network"] = type(state.jepa).__qualname__
+    asked |= {"images": pixel_sha256(images), "network": type(state.jepa).__qualname__}
     planned = path.exists()
     # All have looked before the first one writes.
     accelerator.wait_for_everyone()
@@ -327,12 +311,9 @@ def _planned_steps(
             old, new, steps = dict(leaves(plan["config"])), dict(leaves(asked)), plan["steps"]
         except (ValueError, KeyError) as error:
             raise ValueError(f"{path} is damaged; delete {folder} to start anew.") from error
-        differing = [
-            f"{name} {old.get(name)!r} -> {new.get(name)!r}"
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name) and name not in FREE
-        ]
-        if differing:
+        names = sorted((old.keys() | new.keys()) - set(FREE))
+        pairs = [(name, old.get(name), new.get(name)) for name in names]
+        if differing := [f"{name} {a!r} -> {b!r}" for name, a, b in pairs if a != b]:
             raise ValueError(
                 f"{folder} holds a run with another configuration ({'; '.join(differing)}); "
                 f"choose another folder, or delete this one to start anew."

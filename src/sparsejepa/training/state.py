@@ -1,5 +1,6 @@
 """What training changes: network, optimisers, progress. All of it goes into a checkpoint."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,14 +38,14 @@ class Progress:
         """Reads the pending measures back; a loss that is not finite is a FloatingPointError."""
         measured = torch.stack(self.pending).tolist() if self.pending else []
         for step, (loss, spread) in enumerate(measured, start=self.step - len(self.pending)):
-            if not abs(loss) < float("inf"):
+            if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"The loss is {loss} at step {step}; the last checkpoint before it is kept. "
                     f"Lower the learning rate, or use precision fp32."
                 )
             self.loss_sum += loss
             self.spread_sum += spread
-            self.counted += 1
+        self.counted += len(self.pending)
         self.pending.clear()
 
     def end_epoch(self, measures: dict[str, float]) -> None:
@@ -58,8 +59,8 @@ class Progress:
 class TrainingState:
     """Network and optimisers: AdamW, plain SGD for a penalty's own parameters, and Muon if chosen.
 
-    Muon (Jordan et al. 2024, torch's own) takes the matrices inside transformer blocks from AdamW;
-    its updates have AdamW's usual size, so both share one learning rate.
+    Muon takes the matrices inside transformer blocks from AdamW; its updates have AdamW's usual
+    size, so both share one learning rate.
     """
 
     def __init__(
@@ -67,18 +68,21 @@ class TrainingState:
     ) -> None:
         self.jepa, self.precision, self.progress = jepa, precision, Progress()
         self.own = jepa.penalty.own_parameters()
-        matrices = []
-        if optimizer == "muon":
-            trained = [
-                (n, p) for n, p in jepa.named_parameters() if p.requires_grad and p.ndim == 2
-            ]
-            matrices = [parameter for name, parameter in trained if ".blocks." in name]
-        groups = parameter_groups(jepa, [*self.own, *matrices])
-        self.adamw = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        own, matrices = {id(parameter) for parameter in self.own}, []
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in jepa.named_parameters():
+            if not parameter.requires_grad or id(parameter) in own:
+                continue
+            if optimizer == "muon" and parameter.ndim == 2 and ".blocks." in name:
+                matrices.append(parameter)
+            else:
+                # Matrices decay; biases, norms and tokens do not (I-JEPA's code decays its mask
+                # token, which has three axes there, as timm's register tokens have).
+                groups[parameter.ndim > 1 and not name.endswith("reg_token")].append(parameter)
+        decaying = [{"params": groups[decays], "decays": decays} for decays in (True, False)]
+        self.adamw = torch.optim.AdamW(decaying, lr=0.0, fused=True)
         self.sgd = torch.optim.SGD(self.own, lr=0.0) if self.own else None
-        self.muon = None
-        if matrices:
-            self.muon = Muon(matrices)
+        self.muon = Muon(matrices) if matrices else None
         self.scaler = torch.amp.GradScaler(enabled=precision.scale_loss)
         # Sum of gradients of the penalty's own parameters since their last step.
         self.summed = [torch.zeros_like(p) for p in self.own]
@@ -118,8 +122,7 @@ class TrainingState:
     def save(self, path: Path) -> None:
         """Writes all that a bit-equal resume needs; random draws need nothing but the step.
 
-        Raises:
-            FloatingPointError: a tensor is not finite: an earlier file is better, and is kept.
+        A tensor that is not finite is a FloatingPointError: an earlier file is better, and is kept.
         """
         moments = {kind: o.state_dict()["state"] for kind, o in self._with_memory().items()}
         tensors = {"jepa": self.jepa.state_dict(), "summed": self.summed} | moments
@@ -158,17 +161,3 @@ def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree):
         yield from leaves(part, f"{name}.{key}" if name else str(key))
-
-
-def parameter_groups(jepa: nn.Module, apart: list[nn.Parameter]) -> list[dict[str, Any]]:
-    """AdamW's groups: matrices decay; biases, norms, mask token and register tokens do not.
-
-    The official code stores its mask token with three axes and hence decays it; we do not.
-    """
-    identities = {id(parameter) for parameter in apart}
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in jepa.named_parameters():
-        if parameter.requires_grad and id(parameter) not in identities:
-            # timm's register tokens have three axes; all else that must not decay has one.
-            groups[parameter.ndim > 1 and not name.endswith("reg_token")].append(parameter)
-    return [{"params": groups[decays], "decays": decays} for decays in (True, False)]
