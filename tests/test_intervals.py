@@ -70,7 +70,7 @@ def a_difference_over_seeds(rng: np.random.Generator) -> Interval:
     [
         (lambda rng: bootstrap_interval(rng.random(400) < 0.35, rng, draws=500), 0.35, 1000),
         (a_paired_difference, 0.1, 1000),
-        (lambda rng: seed_interval(rng.normal(0.97, 0.02, 3), within=(0, 1)), 0.97, 2000),
+        (lambda rng: over_runs(rng.normal(0.97, 0.02, (3, 1)), 0, (0, 1)), 0.97, 2000),
         (two_runs_on_the_same_images, 0.45, 300),
         (lambda rng: over_runs(rng.random((4, 300)) < rng.normal(0.5, 0.03, (4, 1)), 0), 0.5, 1000),
         (a_difference_over_seeds, 0.05, 1000),
@@ -89,10 +89,10 @@ def test_ninety_five_per_cent_cover(draw: Callable, truth: float, repeats: int):
 
 def test_seeds_have_students_interval_within_what_can_be():
     shares = [0.99, 1.0, 0.97]
-    plain, clipped = seed_interval(shares), seed_interval(shares, within=(0, 1))
+    plain, clipped = seed_interval(shares), over_runs(np.array(shares)[:, None], 0, within=(0, 1))
     expected = stats.t.interval(0.95, 2, np.mean(shares), stats.sem(shares))
     assert ends(plain)[1:] == pytest.approx(expected, rel=1e-9)
-    assert plain.high > 1 and clipped == Interval(plain.value, plain.low, 1.0, 0.95)
+    assert plain.high > 1 and clipped == Estimate(plain.value, plain.low, 1.0, 0.95, 3)
     assert estimate({s: [1, 1, s > 0] for s in range(3)}, 0).high == 1
 
 

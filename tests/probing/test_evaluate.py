@@ -44,8 +44,8 @@ def test_each_label_is_read_as_if_alone() -> None:
         assert torch.equal(reading.correct[LINEAR], alone.correct)
         assert torch.equal(reading.correct5, alone.correct5)
         rule = choose_knn(train_x, train_y[label], seed=0)
-        assert reading.chosen["k"] == rule.k and reading.chosen["temperature"] == rule.temperature
-        voted = knn_predict(train_x, train_y[label], test_x, rule.k, rule.temperature)
+        assert (reading.chosen["k"], reading.chosen["temperature"]) == rule
+        voted = knn_predict(train_x, train_y[label], test_x, *rule)
         assert torch.equal(reading.correct[KNN], voted == test_y[label])
     assert readings["coarse"].correct5.all()
 
