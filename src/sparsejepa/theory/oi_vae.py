@@ -22,9 +22,9 @@ from sparsejepa.randomness import generator
 class BarsConfig:
     """Data, model and training; the paper's code has these values except where it says "ours".
 
-    Ours besides: gradients of the whole set instead of batches of 64, whose noise exceeds the
-    threshold and brings dead columns back for a step; the expectation over z in closed form instead
-    of by a sample; and a noise sigma that is learned, starting from `brightness`.
+    Ours too: gradients of the whole set instead of batches of 64, whose noise brings dead columns
+    back for a step; the expectation over z in closed form instead of by a sample; and a learned
+    noise sigma, starting from `brightness`.
     """
 
     size: int = 8  # pixels along a side; the rows are the groups
@@ -49,8 +49,8 @@ def bars_experiment(config: BarsConfig, seed: int) -> Float64[Tensor, "G K"]:
     """||W^(g)_{.,k}|| of rows g and latents k of an oi-VAE trained on bars: two seconds on a core.
 
     Encoder and decoders are linear. W, the maps W^(g) stacked, is stepped by plain SGD and shrunk
-    by the proximal operator of eta lambda sum_g sum_k ||W^(g)_{.,k}||; with `proximal` off the
-    subgradient of this penalty is added to the gradient. `seed` fixes data and initial weights.
+    by the proximal operator of eta lambda sum_g sum_k ||W^(g)_{.,k}||; with `proximal` off by the
+    subgradient of this penalty. `seed` fixes data and initial weights.
     """
     images = draw_bars(config, seed)
     mean = images.mean(dim=0)
