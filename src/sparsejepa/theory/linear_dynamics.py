@@ -21,10 +21,8 @@ from scipy.integrate import solve_ivp
 from scipy.special import hyp2f1
 
 Objective = Literal["jepa", "mae"]
-# One number a feature; gains at times.
 PerFeature, Gains = Float[np.ndarray, "F"], Float[np.ndarray, "T F"]
-# One number for all features, or one for each.
-Numbers = float | Sequence[float] | PerFeature
+Numbers = float | Sequence[float] | PerFeature  # one for all features, or one for each
 
 TOLERANCE = 1e-10  # of log w: the solver's critical times are exact to 1e-6
 RESOLVED = 1e10  # fastest growth over the first: beyond, growth is lost in the rounding of time
@@ -46,7 +44,7 @@ class LinearDynamics:
 
     @property
     def power(self) -> int:
-        """k of d ln w / dt = lambda (u^k - u^(2L) / rho)."""
+        """k of `log_growth`."""
         return (2 if self.objective == "jepa" else 1) * self.depth - 1
 
     @property
@@ -77,7 +75,7 @@ def fixed_point(objective: Objective, depth: int, regression: PerFeature) -> Per
 
 def log_growth(dynamics: LinearDynamics, gain: PerFeature) -> PerFeature:
     """d ln w / dt = lambda (u^k - u^(2L) / rho), u = w^(1/L), k = 2L - 1 (JEPA) or L - 1 (MAE)."""
-    layer = gain ** (1 / dynamics.depth)  # each of the L layers, and V
+    layer = gain ** (1 / dynamics.depth)
     rest = layer ** (2 * dynamics.depth) / dynamics.regression
     return dynamics.covariance * (layer**dynamics.power - rest)
 
@@ -147,7 +145,8 @@ def critical_time(dynamics: LinearDynamics, fraction: float) -> PerFeature:
     last = fraction ** (1 / depth) * dynamics.end ** (1 / depth)
     if not (fraction < 1 and (first <= last).all()):
         what = f"fraction {fraction:g} of the fixed point must be below 1, and no epsilon of"
-        raise ValueError(f"{what} {dynamics.epsilon} beyond it: choose one of them anew.")
+        advice = "choose another fraction or a smaller epsilon"
+        raise ValueError(f"{what} {dynamics.epsilon} beyond it: {advice}.")
     if dynamics.objective == "jepa":
         total = rho ** (1.0 - 2 * depth) * (
             np.log(last / first) + np.log1p(-first / rho) - np.log1p(-last / rho)
