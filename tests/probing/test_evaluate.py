@@ -86,8 +86,7 @@ def test_cross_validation_of_planted_and_of_random_labels() -> None:
     # More columns than rows: a probe that has seen a row's label would know it.
     noise = torch.randn(160, 300, generator=generator(4))
     share = cross_validate(noise, y, **options).correct.double().mean().item()
-    # Five standard deviations of 160 guesses at 1/4.
-    assert abs(share - 0.25) < 5 * (0.25 * 0.75 / 160) ** 0.5
+    assert abs(share - 0.25) < 5 * (0.25 * 0.75 / 160) ** 0.5  # standard deviations
 
 
 def test_a_class_of_one_image_counts_as_wrong() -> None:
@@ -147,7 +146,6 @@ def test_labels_are_checked_before_training() -> None:
         (train, split("test", 2), "toy test has no label 'label'"),
         (train, split("test", 2, label=[0, -1]), "test label -1 is outside 0 to 2"),
         (train, split("test", 1, label=[0]), "2 test images, not 6 and 1"),
-        (split("train", 5, label=[0, 1, 0, 1, 0]), split("test", 2, label=[0, 1]), "not 5 and 2"),
     ):
         with pytest.raises(ValueError, match=message):
             label_to_probe(images, answers)
