@@ -36,8 +36,8 @@ class Evaluation:
 def label_to_probe(train: ImageSet, test: ImageSet) -> str | None:
     """The label that probes are trained and scored on; None for a set without labels.
 
-    ValueError: it is unclear which column is the label, the test split lacks it, `check_labels`
-    refuses it, or there are too few images for a choice or an interval.
+    ValueError: the label is unclear, missing in the test split or refused by `check_labels`, or
+    images are too few for a choice or an interval.
     """
     if train.candidates:
         raise ValueError(train.why_no_labels())
@@ -156,10 +156,9 @@ def data_efficiency(
 
 
 def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
-    """Classes of `count` and, where it is known, `distance`, of scenes or of CLEVR's columns.
+    """Classes of `count` and, where known, `distance`, of scenes or CLEVR's columns, as in VTAB.
 
-    As in VTAB (Zhai et al. 2019) and I-JEPA's tables, 3 to 10 objects are 8 classes, and the
-    smallest distance falls into one of 6 bins.
+    From 3 to 10 objects are 8 classes, the smallest distance one of 6 bins (Zhai et al. 2019).
     """
     if "count" in images.label_names:
         return {t: images.labels[t] for t in ("count", "distance") if t in images.labels}
@@ -187,9 +186,8 @@ class CrossValidation:
 def cross_validate(x: TrainX, y: TrainY, *, seed: int, **sweep: object) -> CrossValidation:
     """Each image is predicted by a linear probe trained, settings chosen, on the other folds.
 
-    The probes share most of their training rows: a bootstrap interval of `correct` is somewhat too
-    narrow. The only image of a class counts as wrong; a class alone in the other folds is the
-    answer.
+    Probes share rows: a bootstrap interval of `correct` is somewhat too narrow. The only image of a
+    class counts as wrong; a class alone in the other folds is the answer.
     """
     # Random folds over which every class is spread evenly.
     order = torch.randperm(len(y), generator=generator(seed, "folds"))

@@ -28,14 +28,11 @@ def pooled_features(
     """Patch tokens after the final norm, averaged over the patches (I-JEPA, appendix A.2).
 
     Args:
-        encoder: maps images in [0, 1] to tokens Float["B N d"], in evaluation mode; for `last`
-            above 1 by `last_layers(images, last)`.
-        last: 1 for the last block (D = d); n for the last n blocks side by side (D = n d), the
-            other protocol of I-JEPA's linear probe.
-        autocast: precision of the pass; None keeps the weights' own.
-
-    Returns:
-        float32 features on the CPU.
+        encoder: maps images in [0, 1] to tokens Float["B N d"], in evaluation mode.
+        last: 1 for the last block (D = d); n for the last n blocks side by side (D = n d), by
+            `last_layers(images, n)`, the other protocol of I-JEPA's linear probe.
+        autocast: precision of the pass; None keeps the weights' own. Features are float32 on the
+            CPU.
     """
     device, was_training = next(encoder.parameters()).device, encoder.training
     means = []

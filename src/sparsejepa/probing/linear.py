@@ -25,7 +25,7 @@ class LinearProbeResult:
     top1: float  # share of test rows that are `correct`, 0 to 1
     top5: float  # share of test rows that are `correct5`, 0 to 1
     learning_rate: float  # chosen on the validation rows
-    weight_decay: float  # chosen on the validation rows; 1 / (C N) in scikit-learn's terms
+    weight_decay: float  # chosen likewise; 1 / (C N) in scikit-learn's terms
     validation_top1: float  # of that choice, before retraining, 0 to 1
     predictions: Int64[Tensor, "M"]  # best class of each test row
     correct: Bool[Tensor, "M"]  # predictions == labels, for intervals and paired comparisons
@@ -46,13 +46,10 @@ def linear_probe(
 ) -> LinearProbeResult:
     """Trains all learning rates x weight decays together, keeps the best on held-out training rows.
 
-    The linear evaluation of I-JEPA (Assran et al. 2023, appendix A.2). The test rows are read once,
-    after the choice. Classes are 0 to the largest training label. Runs on the device of `train_x`,
-    in float32 or, of float64 features, float64. The seed fixes the split and the batches.
-
-    Args:
-        steps: of Adam, each on 512 rows.
-        whitening: `whiten(train_x)` if it is known already.
+    The linear evaluation of I-JEPA (Assran et al. 2023, appendix A.2), `steps` of Adam on 512 rows.
+    The test rows are read once, after the choice. Classes are 0 to the largest training label. Runs
+    on the device of `train_x`, in float32 or, of float64 features, float64. The seed fixes
+    split and batches. `whitening` is `whiten(train_x)`, if known already.
 
     ValueError: lengths that differ, features that are not finite, labels as in `check_labels`.
 
@@ -114,11 +111,8 @@ def _train(
     steps: int,
     seed: int,
 ) -> Float[Tensor, "D P C"]:
-    """Adam on cross-entropy + penalty / 2 |W|^2, cosine to zero, for P probes at once.
-
-    The penalty, decay times that of the whitening, is part of the loss, lest learning rates differ
-    in their minimum.
-    """
+    """Adam on cross-entropy + penalty / 2 |W|^2, cosine to zero, for P probes at once."""
+    # The penalty is part of the loss, lest learning rates differ in their minimum.
     weights = x.new_zeros(x.shape[1], len(rates), int(y.max()) + 1)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     beta1, beta2 = 0.9, 0.99
