@@ -1,8 +1,4 @@
-"""Intervals: over the test images of one run, of the difference of two, and over seeds.
-
-One rule for all chapters: Student over the seeds from `SEEDS_NEEDED` on, else the bootstrap over
-test images.
-"""
+"""Intervals: Student over seeds from `SEEDS_NEEDED` on, else the bootstrap over test images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +12,7 @@ SEEDS_NEEDED = 3
 
 Seed = int | np.random.Generator  # a generator is drawn from
 Bounds = tuple[int | float, int | float] | None  # least and largest value that a mean can have
+BySeed = Mapping[int, ArrayLike]  # seed of a run -> a number for each test image
 
 
 @dataclass(frozen=True)
@@ -23,8 +20,8 @@ class Interval:
     """An estimate and the interval around it."""
 
     value: float  # the mean, in the units of what was averaged
-    low: float  # lower end, same units
-    high: float  # upper end, same units
+    low: float  # the ends, in the same units
+    high: float
     level: float  # nominal coverage, between 0 and 1
 
     def percent(self, signed: bool = False) -> str:
@@ -46,25 +43,17 @@ class Estimate(Interval):
     @property
     def basis(self) -> str:
         """What the interval resamples: seeds or test images."""
-        if self.seeds >= SEEDS_NEEDED:
-            return f"over {self.seeds} seeds"
-        return f"over test images, {self.seeds} seed{'s' * (self.seeds > 1)}"
+        what = "" if self.seeds >= SEEDS_NEEDED else "test images, "
+        return f"over {what}{self.seeds} seed{'s' * (self.seeds > 1)}"
 
 
 def bootstrap_interval(
-    values: ArrayLike, seed: Seed, level: float = 0.95, draws: int = 10_000, within: Bounds = None
+    values: ArrayLike, seed: Seed, level: float = 0.95, draws: int = 10_000
 ) -> Interval:
     """Percentile bootstrap interval of the mean (Efron & Tibshirani 1993, ch. 13).
 
-    It covers the choice of test images only; for the seed of training, see `seed_interval`.
-
-    Args:
-        values: [N], one number an image, such as whether it was classified right.
-        within: the ends are clipped to these bounds.
-
-    Raises:
-        ValueError: fewer than two values, values that are not finite or not a list of numbers, or
-            a level outside 0 to 1.
+    Of values [N], a number an image, it covers the choice of images only. ValueError: no list of
+    two or more finite values, or a level outside 0 to 1.
     """
     sample = _checked(values, level)
     distinct, counts = np.unique(sample, return_counts=True)
@@ -74,90 +63,77 @@ def bootstrap_interval(
     resampled = rng.multinomial(len(sample), counts / len(sample), size=(draws,))
     means = resampled @ distinct / len(sample)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return _clipped(sample.mean(), low, high, level, within)
+    return Interval(float(sample.mean()), float(low), float(high), level)
 
 
 def paired_difference(
     correct_a: ArrayLike, correct_b: ArrayLike, seed: Seed, level: float = 0.95, draws: int = 10_000
 ) -> Interval:
-    """Bootstrap interval of mean(a) - mean(b), both measured on the same images in the same order.
-
-    Images are drawn in pairs: what is hard for both methods cancels, and the interval is narrower
-    than that of two independent test sets.
-    """
-    a, b = np.asarray(correct_a, dtype=float), np.asarray(correct_b, dtype=float)
-    if a.shape != b.shape:
-        raise ValueError(f"Paired values must be of the same images, not {a.shape} and {b.shape}.")
-    return bootstrap_interval(a - b, seed, level, draws)
+    """Bootstrap interval of mean(a) - mean(b): what is hard for both on the same images cancels."""
+    return bootstrap_interval(_difference(correct_a, correct_b), seed, level, draws)
 
 
-def seed_interval(values: ArrayLike, level: float = 0.95, within: Bounds = None) -> Interval:
+def seed_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Student-t interval of the mean over independently seeded runs, which are few."""
     sample = _checked(values, level)
     error = sample.std(ddof=1) / np.sqrt(len(sample))
     half, mean = stats.t.ppf((1 + level) / 2, len(sample) - 1) * error, sample.mean()
-    return _clipped(mean, mean - half, mean + half, level, within)
+    return Interval(float(mean), float(mean - half), float(mean + half), level)
 
 
 def over_runs(values: ArrayLike, seed: Seed, within: Bounds = None) -> Estimate:
-    """The mean of several runs from a table [runs, images] of each run's number for each image.
+    """The mean over runs of a table [runs, images] of numbers; ragged ones are a ValueError.
 
-    From `SEEDS_NEEDED` runs on the interval is Student's over their means; below, it is the
-    bootstrap over test images of each image's mean over the runs. Runs of other images than each
-    other's are a ValueError.
+    Below `SEEDS_NEEDED` runs the bootstrap draws from each image's mean over the runs.
     """
     table = np.asarray(values, dtype=float)
     if len(table) >= SEEDS_NEEDED:
-        found = seed_interval(table.mean(axis=1), within=within)
-    else:
-        found = bootstrap_interval(table.mean(axis=0), seed, within=within)
-    return Estimate(found.value, found.low, found.high, found.level, len(table))
+        return _estimate(seed_interval(table.mean(axis=1)), len(table), within)
+    return _estimate(bootstrap_interval(table.mean(axis=0), seed), len(table), within)
 
 
 def over_intervals(runs: Sequence[Interval], within: Bounds = None) -> Estimate:
     """The mean of several runs, where of each only its interval over test images is known.
 
-    From `SEEDS_NEEDED` runs on the interval is Student's over their values; below, its ends are the
-    means of the runs' ends. That covers at least as often as they say, whether the runs saw the
-    same images or not.
+    Below `SEEDS_NEEDED` runs its ends are the means of the runs' ends. That covers at least as
+    often as they say, whether the runs saw the same images or not.
     """
     ends = np.mean([(run.value, run.low, run.high) for run in runs], axis=0)
-    found = _clipped(*ends, runs[0].level, within)
+    found = Interval(*ends, runs[0].level)
     if len(runs) >= SEEDS_NEEDED:
-        found = seed_interval([run.value for run in runs], found.level, within)
-    return Estimate(found.value, found.low, found.high, found.level, len(runs))
+        found = seed_interval([run.value for run in runs], found.level)
+    return _estimate(found, len(runs), within)
 
 
-def estimate(correct: Mapping[int, ArrayLike], seed: int) -> Estimate:
-    """Accuracy over runs, given for each run's seed which test images were right."""
-    runs = [np.asarray(correct[s], dtype=float) for s in sorted(correct)]
-    return over_runs(runs, seed, within=(0, 1))
+def estimate(correct: BySeed, seed: int) -> Estimate:
+    """Accuracy over runs, given which test images each got right."""
+    return over_runs([correct[s] for s in sorted(correct)], seed, within=(0, 1))
 
 
-def paired_estimate(
-    a: Mapping[int, ArrayLike], b: Mapping[int, ArrayLike], seed: int
-) -> Estimate | None:
+def paired_estimate(a: BySeed, b: BySeed, seed: int) -> Estimate | None:
     """Accuracy of `a` minus that of `b`, of common seeds and the same images; None without any."""
     if not (common := sorted(a.keys() & b.keys())):
         return None
-    one, two = (np.array([side[s] for s in common], dtype=float) for side in (a, b))
-    if one.shape != two.shape:
-        raise ValueError(f"Runs must be tested on the same images, not {one.shape}, {two.shape}.")
-    return over_runs(one - two, seed, within=(-1, 1))
+    return over_runs([_difference(a[s], b[s]) for s in common], seed, within=(-1, 1))
 
 
-def _clipped(value: float, low: float, high: float, level: float, within: Bounds) -> Interval:
-    low, high = np.clip([low, high], *(within or (None, None)))
-    return Interval(float(value), float(low), float(high), level)
+def _difference(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.shape != b.shape:
+        raise ValueError(f"Paired values must be of the same images, not {a.shape} and {b.shape}.")
+    return a - b
+
+
+def _estimate(found: Interval, seeds: int, within: Bounds) -> Estimate:
+    low, high = np.clip([found.low, found.high], *(within or (None, None)))
+    return Estimate(float(found.value), float(low), float(high), found.level, seeds)
 
 
 def _checked(values: ArrayLike, level: float) -> np.ndarray:
     sample = np.asarray(values, dtype=float)
     if sample.ndim != 1 or len(sample) < 2 or not np.isfinite(sample).all():
-        raise ValueError(
-            f"An interval needs a list of 2 finite values or more, not shape {sample.shape}, "
-            f"{(~np.isfinite(sample)).sum()} of them NaN or infinite."
-        )
+        what = f"shape {sample.shape}, {(~np.isfinite(sample)).sum()} of them NaN or infinite"
+        raise ValueError(f"An interval needs a list of 2 finite values or more, not {what}.")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}.")
     return sample

@@ -33,6 +33,15 @@ def lattice(n: int, d: int) -> np.ndarray:
     return np.arange(1, n + 1)[:, None] * primes % 1.0
 
 
+def block_truth(correlation: torch.Tensor, groups: list[list[int]]) -> float:
+    """½ [sum_g ln det R_g - ln det R], by eigenvalues."""
+
+    def half(columns: list[int]) -> float:
+        return 0.5 * torch.linalg.eigvalsh(correlation[columns][:, columns]).log().sum().item()
+
+    return sum(half(group) for group in groups) - half([i for group in groups for i in group])
+
+
 def interval_hit(result, truth: float, level: float = 0.95) -> bool:
     low, high = result.interval(level)
     return low <= truth <= high

@@ -39,7 +39,7 @@ def test_what_is_not_finite_is_refused(method: str, bad: float):
 @pytest.mark.parametrize(("n", "d"), [(99, 20), (19, 2)])
 def test_too_few_rows_are_refused(n: int, d: int):
     with pytest.raises(ValueError, match=f"{n} rows are too few for {d} columns: at least {n + 1}"):
-        total_correlation(gaussian_rows(n, torch.eye(d).double()))
+        total_correlation(torch.rand(n, d))
 
 
 @pytest.mark.parametrize("method", CONTINUOUS)
@@ -64,7 +64,7 @@ def test_a_function_of_a_column_is_dependence(method: str):
     with pytest.raises(ValueError, match="linearly dependent .* infinite.* leave out 1 and"):
         total_correlation(torch.cat([x, 3 - x[:, :1]], dim=1), method)
     if method != "gaussian":
-        with pytest.raises(ValueError, match="monotone function of another .* infinite"):
+        with pytest.raises(ValueError, match="infinite; leave out what is a monotone function"):
             total_correlation(torch.cat([x, -(x[:, 1:2] ** 3)], dim=1), method)
     near = torch.cat([x, x[:, :1] + 1e-3 * gaussian_rows(400, torch.eye(1).double())], dim=1)
     assert total_correlation(near, method).dropped == ()
@@ -82,12 +82,9 @@ def test_which_column_is_left_out():
         kept = [i for i in range(16) if i != other]
         expected = result.value + (v.max() / v[other]).log().item()
         assert total_correlation(x[:, kept], "gaussian").value == pytest.approx(expected, rel=1e-6)
-
-
-def test_several_null_directions():
-    x = rows(600, 5)
-    extra = x @ torch.randn(5, 3, generator=generator(1), dtype=torch.float64)
-    result = total_correlation(torch.cat([x, extra], dim=1), "gaussian", drop=True)
+    # As many as there are null directions.
+    extra = rows(600, 5) @ torch.randn(5, 3, generator=generator(1), dtype=torch.float64)
+    result = total_correlation(torch.cat([rows(600, 5), extra], dim=1), "gaussian", drop=True)
     assert (len(result.dropped), result.d) == (3, 5) and math.isfinite(result.value)
 
 
@@ -103,8 +100,8 @@ def test_a_number_format_neither_hides_nor_feigns_dependence(dtype: torch.dtype)
         total_correlation(x)
 
 
-def first_row(value: float):
-    return lambda x: np.concatenate([np.full((1, x.shape[1]), value), x[1:]])
+def first_row(x: np.ndarray, value: float) -> np.ndarray:
+    return np.concatenate([np.full((1, x.shape[1]), value), x[1:]])
 
 
 UNITS = {
@@ -117,8 +114,8 @@ UNITS = {
 }
 LEAST = float(np.finfo(np.float32).min)
 SENTINELS = {
-    "1e9": first_row(1e9),
-    "the least of float32": lambda x: first_row(LEAST)(x.astype(np.float32)).astype(np.float32),
+    "1e9": lambda x: first_row(x, 1e9),
+    "the least of float32": lambda x: first_row(x, LEAST).astype(np.float32),
     "-999 in 1 of 100 rows": lambda x: np.where(np.arange(len(x))[:, None] % 100 == 3, -9999.0, x),
 }
 

@@ -15,8 +15,8 @@ from sparsejepa.chapters.multiinformation import (
 )
 from sparsejepa.information.multiinformation import decompose, total_correlation
 from sparsejepa.randomness import generator
-from tests.information.known import gaussian_rows, interval_hit, random_correlation, student_rows
-from tests.information.known import warp as warped
+from tests.information import known
+from tests.information.known import block_truth, gaussian_rows, interval_hit, random_correlation
 
 LAWS = {
     "independent": (lambda d: equicorrelation(d, 0.0), lambda d: 0.0),
@@ -45,7 +45,7 @@ def test_intervals_cover_at_their_level(law: str, method: str, d: int, draws: in
 
     def draw(i: int) -> tuple[torch.Tensor, float]:
         x = gaussian_rows(50 * d, correlation(d), "coverage", i)
-        return x if method == "gaussian" else warped(x), truth(d)
+        return x if method == "gaussian" else known.warp(x), truth(d)
 
     assert misses(draws, draw, method) <= MOST_MISSES[draws]
 
@@ -65,7 +65,7 @@ def test_intervals_cover_random_correlations(method: str, d: int, draws: int):
         factor = torch.randn(d, d, generator=generator(i, "factor"), dtype=torch.float64)
         factor /= factor.norm(dim=1, keepdim=True)
         rows = torch.randn(50 * d, d, generator=generator(i, "rows"), dtype=torch.float64)
-        return warped(rows @ factor.T), -torch.linalg.svdvals(factor).log().sum().item()
+        return known.warp(rows @ factor.T), -torch.linalg.svdvals(factor).log().sum().item()
 
     assert misses(draws, draw, method) <= MOST_MISSES[draws]
 
@@ -75,7 +75,7 @@ def test_intervals_cover_random_correlations(method: str, d: int, draws: int):
 def test_neighbours_cover_a_law_that_is_not_gaussian(d: int, draws: int):
     """Student t with 3 degrees of freedom, N = 300."""
     truth = student(d, 3)
-    missed = misses(draws, lambda i: (student_rows(300, d, 3, "cover", i), truth), "ksg")
+    missed = misses(draws, lambda i: (known.student_rows(300, d, 3, "cover", i), truth), "ksg")
     assert missed <= MOST_MISSES[draws]
 
 
@@ -99,16 +99,12 @@ def test_counts_cover(noise: float, draws: int):
 @quick_and_long
 @pytest.mark.parametrize("method", ["gaussian", "copula"])
 def test_intervals_between_groups_cover(method: str, draws: int):
-    """½ (ln det R_1 + ln det R_2 - ln det R) of two groups of three columns, N = 300."""
-    correlation = random_correlation(6, "groups")
-    halves = [torch.logdet(correlation[s, s]) for s in (slice(3), slice(3, 6), slice(6))]
-    truth = 0.5 * (halves[0] + halves[1] - halves[2]).item()
-    missed = 0
-    for i in range(draws):
-        x = gaussian_rows(300, correlation, "between", i)
-        between = decompose(x, [[0, 1, 2], [3, 4, 5]], method).between
-        missed += not interval_hit(between, truth)
-    assert missed <= MOST_MISSES[draws]
+    """Two groups of three columns, N = 300."""
+    correlation, groups = random_correlation(6, "groups"), [[0, 1, 2], [3, 4, 5]]
+    truth = block_truth(correlation, groups)
+    samples = (gaussian_rows(300, correlation, "between", i) for i in range(draws))
+    hits = [interval_hit(decompose(x, groups, method).between, truth) for x in samples]
+    assert hits.count(False) <= MOST_MISSES[draws]
 
 
 def test_an_outlier_widens_the_interval_of_the_plug_in():

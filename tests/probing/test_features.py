@@ -12,14 +12,11 @@ from sparsejepa.probing.spectrum import structure, token_spread
 from sparsejepa.randomness import generator
 
 TINY = EncoderConfig(image_size=8, patch_size=4, width=8, depth=3, heads=2)
+IMAGES = torch.randint(256, (7, 8, 8, 3), generator=generator(1, "images")).byte()
 
 
 def encoder() -> Encoder:
     return Encoder(TINY, generator(0, "weights"))
-
-
-def images(count: int = 7) -> torch.Tensor:
-    return torch.randint(256, (count, 8, 8, 3), generator=generator(1, "images")).byte()
 
 
 class Dropping(nn.Module):
@@ -37,10 +34,10 @@ def test_pools_over_patches() -> None:
     """Of the last n blocks, the last numbers are the last block's."""
     model = encoder()
     with torch.no_grad():
-        tokens = model(to_unit(images()))
+        tokens = model(to_unit(IMAGES))
     expected = sum(tokens[:, i] for i in range(4)) / 4
-    torch.testing.assert_close(pooled_features(model, images()), expected)
-    three = pooled_features(model, images(), last=3)
+    torch.testing.assert_close(pooled_features(model, IMAGES), expected)
+    three = pooled_features(model, IMAGES, last=3)
     assert three.shape == (7, 24)
     torch.testing.assert_close(three[:, -8:], expected)
 
@@ -49,8 +46,8 @@ def test_pools_over_patches() -> None:
 def test_reads_in_evaluation_mode_and_restores(training: bool) -> None:
     """Dropout is off while features are computed, and the mode is as before, after an error too."""
     model, broken = Dropping().train(training), encoder().train(training)
-    features = pooled_features(model, images())
-    torch.testing.assert_close(features, to_unit(images()).mean((2, 3)))
+    features = pooled_features(model, IMAGES)
+    torch.testing.assert_close(features, to_unit(IMAGES).mean((2, 3)))
     # A probe trained on them by autograd works: they are no inference tensors.
     assert not features.requires_grad and not features.is_inference()
     with pytest.raises(AssertionError):
@@ -59,10 +56,9 @@ def test_reads_in_evaluation_mode_and_restores(training: bool) -> None:
 
 
 def test_autocast_is_close_and_float32() -> None:
-    exact = pooled_features(encoder(), images())
-    rounded = pooled_features(encoder(), images(), autocast=torch.bfloat16)
-    assert rounded.dtype == torch.float32
-    assert not torch.equal(rounded, exact)
+    exact = pooled_features(encoder(), IMAGES)
+    rounded = pooled_features(encoder(), IMAGES, autocast=torch.bfloat16)
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.02)
 
 

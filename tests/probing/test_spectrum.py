@@ -125,18 +125,12 @@ def test_lidar_refuses_what_is_no_grouping() -> None:
         lidar(z, torch.tensor([0, 0, 0, 4, 4, 9]))
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 2.0])
 def test_alpha_of_a_power_law_is_recovered(alpha: float) -> None:
-    rank = torch.arange(1, 25, dtype=torch.float64)
-    z = 7 * orthonormal(300, 24) * rank ** (-alpha / 2)
+    """Also beside the direction that LayerNorm removes, in float32 some 1e-15 of rounding."""
+    z = 7 * orthonormal(300, 24) * torch.arange(1, 25, dtype=torch.float64) ** (-alpha / 2)
     assert alpha_req(z) == pytest.approx(alpha, abs=1e-9)
-
-
-def test_alpha_does_not_see_the_direction_that_layer_norm_removes() -> None:
-    """In float32 its eigenvalue is rounding, some 1e-15: it would bend the line."""
-    rank = torch.arange(1, 25, dtype=torch.float64)
-    z = orthonormal(300, 24) / rank
-    assert alpha_req((z @ orthonormal(25, 25, 5)[:24]).float()) == pytest.approx(2.0, abs=1e-4)
+    assert alpha_req((z @ orthonormal(25, 25, 5)[:24]).float()) == pytest.approx(alpha, abs=1e-4)
 
 
 def test_channel_spread_counts_the_channels_that_vary() -> None:
@@ -162,6 +156,4 @@ def test_the_table_leaves_out_what_is_undefined() -> None:
         "rankme", "lidar", "alpha", "feature_spread", "channel_spread", "dead_channels",
     }  # fmt: skip
     line = z[:, :1] @ torch.ones(1, 4).double()
-    assert "alpha" not in structure(line, line, index)
-    with pytest.raises(ValueError, match="2 non-zero eigenvalues or more, not 1"):
-        alpha_req(line)
+    assert "alpha" not in structure(line, line, index) and alpha_req(line) is None

@@ -6,19 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from sparsejepa.theory.linear_dynamics import (
-    SERIES_SHARE,
-    critical_time,
-    crossing_times,
-    fixed_point,
-    limit_slopes,
-    linear_dynamics,
-    log_growth,
-    order_ratio,
-    series_is_valid,
-    series_terms,
-    trajectories,
-)
+from sparsejepa.theory import linear_dynamics as theory
+from sparsejepa.theory.linear_dynamics import critical_time, linear_dynamics
 
 # Ratio t_A / t_B of features A (lambda 1.2, rho 0.4) and B (lambda 1, rho 0.9) at half of their
 # fixed points, for L and epsilon. Origin: the two integrals over u in the module's docstring, by
@@ -47,7 +36,7 @@ shares = st.floats(0.01, 0.9)  # of epsilon^(1/L) in the layer's fixed point
 
 def one_feature(objective, depth, covariance, regression, share):
     """A feature whose layers begin at `share` of their fixed point."""
-    end = fixed_point(objective, depth, np.array([regression]))
+    end = theory.fixed_point(objective, depth, np.array([regression]))
     return linear_dynamics(objective, depth, covariance, regression, share**depth * end)
 
 
@@ -56,10 +45,12 @@ def test_the_fixed_point_is_where_growth_ends(objective, depth, covariance, regr
     """Growth is 0 at rho^L (JEPA) and rho^(L/(L+1)) (MAE), positive below and negative above."""
     dynamics = one_feature(objective, depth, covariance, regression, 0.5)
     end = regression**depth if objective == "jepa" else regression ** (depth / (depth + 1))
-    assert fixed_point(objective, depth, np.array([regression])) == pytest.approx([end], rel=1e-14)
-    scale = log_growth(dynamics, np.array([0.5 * end]))
-    assert abs(log_growth(dynamics, np.array([end]))) < 1e-12 * max(1, scale[0])
-    assert scale > 0 > log_growth(dynamics, np.array([1.1 * end]))
+    assert theory.fixed_point(objective, depth, np.array([regression])) == pytest.approx(
+        [end], rel=1e-14
+    )
+    scale = theory.log_growth(dynamics, np.array([0.5 * end]))
+    assert abs(theory.log_growth(dynamics, np.array([end]))) < 1e-12 * max(1, scale[0])
+    assert scale > 0 > theory.log_growth(dynamics, np.array([1.1 * end]))
 
 
 @given(objectives, depths, covariances, regressions, shares)
@@ -69,7 +60,7 @@ def test_growth_is_the_printed_equation(objective, depth, covariance, regression
     w = dynamics.epsilon
     power = (3 if objective == "jepa" else 2) - 1 / depth
     printed = covariance * (w**power - w**3 / regression)
-    np.testing.assert_allclose(w * log_growth(dynamics, w), printed, rtol=1e-9)
+    np.testing.assert_allclose(w * theory.log_growth(dynamics, w), printed, rtol=1e-9)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -78,14 +69,14 @@ def test_the_solver_keeps_the_exact_times(objective: str, depth: int):
     """At the exact critical time less 1e-6 a gain is below its level, at plus 1e-6 above."""
     rho = np.array([0.3, 0.6, 1.0, 1.3])
     share = {1: 0.02, 2: 0.05, 3: 0.1, 5: 0.2, 8: 0.4}[depth]
-    epsilon = share**depth * fixed_point(objective, depth, rho)
+    epsilon = share**depth * theory.fixed_point(objective, depth, rho)
     dynamics = linear_dynamics(objective, depth, [1.0, 2.0, 0.5, 1.1], rho, epsilon)
     for fraction in (0.1, 0.5, 0.99):
         exact = critical_time(dynamics, fraction)
-        level = fraction * fixed_point(objective, depth, rho)
+        level = fraction * theory.fixed_point(objective, depth, rho)
         around = exact[:, None] * [1 - 1e-6, 1 + 1e-6]
         times, place = np.unique(around, return_inverse=True)
-        gains = trajectories(dynamics, times)[place.reshape(4, 2), np.arange(4)[:, None]]
+        gains = theory.trajectories(dynamics, times)[place.reshape(4, 2), np.arange(4)[:, None]]
         assert (gains[:, 0] < level).all()
         assert (gains[:, 1] > level).all()
 
@@ -98,7 +89,7 @@ def test_lambda_is_the_clock(objective, depth, regression, share, factor):
     fast = one_feature(objective, depth, factor, regression, share)
     times = critical_time(slow, 0.95) * np.array([0.5, 0.9, 1.5])
     np.testing.assert_allclose(
-        trajectories(fast, times / factor), trajectories(slow, times), rtol=1e-5
+        theory.trajectories(fast, times / factor), theory.trajectories(slow, times), rtol=1e-5
     )
 
 
@@ -106,7 +97,7 @@ def test_crossing_times_are_exact_for_exponentials():
     """Log gain is interpolated: exact if it is linear in time; NaN where a level is not reached."""
     times = np.array([0.0, 1.0, 3.0])
     gains = np.exp(np.outer(times, [1.0, 2.0, 0.1]))
-    found = crossing_times(times, gains, np.exp([2.0, 0.0, 1.0]))
+    found = theory.crossing_times(times, gains, np.exp([2.0, 0.0, 1.0]))
     np.testing.assert_allclose(found[:2], [2.0, 0.0], atol=1e-12)
     assert np.isnan(found[2])
 
@@ -128,7 +119,7 @@ def test_what_lies_outside_the_theory_is_refused(arguments, fraction, message):
     """With the reason."""
     with pytest.raises(ValueError, match=message):
         dynamics = linear_dynamics(*arguments)
-        trajectories(dynamics, critical_time(dynamics, fraction))
+        theory.trajectories(dynamics, critical_time(dynamics, fraction))
 
 
 def quadrature(dynamics, fraction):
@@ -164,23 +155,23 @@ def test_order_inverts_for_jepa_at_finite_epsilon(depth, epsilon, jepa, mae):
     """The table to its digits: JEPA above 1 means that the influential feature B comes first."""
     for objective, expected in (("jepa", jepa), ("mae", mae)):
         dynamics = linear_dynamics(objective, depth, [1.2, 1.0], [0.4, 0.9], epsilon)
-        assert round(float(order_ratio(dynamics, 0.5)[0]), 2) == expected
+        assert round(float(theory.order_ratio(dynamics, 0.5)[0]), 2) == expected
 
 
-@given(st.integers(2, 8), covariances, regressions, st.floats(0.01, SERIES_SHARE - 1e-6))
+@given(st.integers(2, 8), covariances, regressions, st.floats(0.01, theory.SERIES_SHARE - 1e-6))
 def test_the_series_is_good_where_it_is_allowed(depth, covariance, regression, share):
     """JEPA, half of the fixed point: within 0.1 %."""
     dynamics = one_feature("jepa", depth, covariance, regression, share)
     exact = critical_time(dynamics, 0.5)
-    assert series_is_valid(dynamics).all()
-    np.testing.assert_allclose(series_terms(dynamics).sum(0), exact, rtol=1e-3)
+    assert theory.series_is_valid(dynamics).all()
+    np.testing.assert_allclose(theory.series_terms(dynamics).sum(0), exact, rtol=1e-3)
 
 
 @given(st.integers(1, 8), covariances)
 def test_the_leading_term_does_not_contain_rho(depth, covariance):
     """L / ((2L - 1) lambda epsilon^((2L-1)/L)), whatever rho is; the next one falls as 1 / rho."""
     epsilon = 0.02**depth
-    terms = series_terms(linear_dynamics("jepa", depth, covariance, [0.3, 0.9], epsilon))
+    terms = theory.series_terms(linear_dynamics("jepa", depth, covariance, [0.3, 0.9], epsilon))
     leading = depth / ((2 * depth - 1) * covariance * epsilon ** ((2 * depth - 1) / depth))
     np.testing.assert_allclose(terms[0], leading, rtol=1e-12)
     if depth > 1:
@@ -191,7 +182,7 @@ def test_the_leading_term_does_not_contain_rho(depth, covariance):
 @pytest.mark.parametrize("depth", [2, 3, 5])
 def test_slopes_tend_to_those_of_the_leading_term(objective: str, depth: int):
     """d ln t / d ln epsilon, lambda and rho by finite differences, closer as epsilon falls."""
-    predicted = limit_slopes(objective, depth)
+    predicted = theory.limit_slopes(objective, depth)
 
     def time(epsilon, lam=1.0, rho=0.7):
         return critical_time(linear_dynamics(objective, depth, lam, rho, epsilon), 0.5)[0]
@@ -213,7 +204,9 @@ def test_slopes_tend_to_those_of_the_leading_term(objective: str, depth: int):
 def test_at_equal_lambda_jepa_prefers_the_larger_rho(depth, low, high):
     """For L >= 2, at every small epsilon, and by more than MAE does."""
     ratios = [
-        order_ratio(linear_dynamics(objective, depth, 1.0, [low, high], (0.1 * low) ** depth), 0.5)
+        theory.order_ratio(
+            linear_dynamics(objective, depth, 1.0, [low, high], (0.1 * low) ** depth), 0.5
+        )
         for objective in ("jepa", "mae")
     ]
     assert ratios[0] > 1
@@ -225,7 +218,7 @@ def test_as_epsilon_vanishes_both_order_by_lambda(depth, lam, low, high):
     """t_A / t_B -> lambda_B / lambda_A: JEPA's inversion is an effect of a finite epsilon."""
     for objective in ("jepa", "mae"):
         dynamics = linear_dynamics(objective, depth, [lam, 1.0], [low, high], 1e-6**depth)
-        assert order_ratio(dynamics, 0.5) == pytest.approx([1 / lam], rel=1e-4)
+        assert theory.order_ratio(dynamics, 0.5) == pytest.approx([1 / lam], rel=1e-4)
 
 
 @given(st.floats(0.01, 3), st.floats(0.05, 1), st.floats(1e-4, 0.49), st.floats(1.05, 3))
@@ -237,11 +230,11 @@ def test_one_layer_hardly_inverts(high, share_of_high, share, lam):
     """
     low = share_of_high * high
     dynamics = linear_dynamics("jepa", 1, [lam, 1.0], [low, high], share * low)
-    assert order_ratio(dynamics, 0.5)[0] < 1
+    assert theory.order_ratio(dynamics, 0.5)[0] < 1
 
 
 def test_one_layer_inverts_a_very_small_lead():
     """A lead of 1 % is overcome at L = 1 too, by JEPA and not by MAE: "never" is not exact."""
     for objective, inverted in (("jepa", True), ("mae", False)):
         dynamics = linear_dynamics(objective, 1, [1.01, 1.0], [0.4, 0.9], 0.01)
-        assert (order_ratio(dynamics, 0.5)[0] > 1) == inverted
+        assert (theory.order_ratio(dynamics, 0.5)[0] > 1) == inverted

@@ -6,16 +6,9 @@ import pytest
 import torch
 
 from sparsejepa.randomness import generator
-from sparsejepa.theory.oi_vae import (
-    BarsConfig,
-    bars_experiment,
-    draw_bars,
-    initial_parameters,
-    negative_elbo,
-    recovered,
-)
+from sparsejepa.theory import oi_vae
 
-SMALL = BarsConfig(size=4, latents=4, images=512)
+SMALL = oi_vae.BarsConfig(size=4, latents=4, images=512)
 
 
 def decoded(parameters: dict[str, torch.Tensor], z: torch.Tensor) -> torch.Tensor:
@@ -30,16 +23,16 @@ def decoded(parameters: dict[str, torch.Tensor], z: torch.Tensor) -> torch.Tenso
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_proximal_version_recovers_the_rows(seed: int) -> None:
     """Each latent drives one row and each row has one latent; all other norms are exactly zero."""
-    norms = bars_experiment(BarsConfig(), seed)
-    assert recovered(norms)
+    norms = oi_vae.bars_experiment(oi_vae.BarsConfig(), seed)
+    assert oi_vae.recovered(norms)
     assert (norms == 0).sum() == 8 * 7
     assert norms[norms > 0].min() > 0.1
 
 
 def test_the_subgradient_version_leaves_no_exact_zero() -> None:
     """The same penalty in the gradient: small columns tremble around zero and never stay there."""
-    norms = bars_experiment(dataclasses.replace(BarsConfig(), proximal=False), 0)
-    assert not recovered(norms)
+    norms = oi_vae.bars_experiment(dataclasses.replace(oi_vae.BarsConfig(), proximal=False), 0)
+    assert not oi_vae.recovered(norms)
     assert (norms > 0).all() and norms.min() < 0.01
 
 
@@ -48,13 +41,13 @@ def test_the_closed_form_is_the_average_over_images_and_latents() -> None:
 
     The KL divergence of each image is in closed form on both sides.
     """
-    images = draw_bars(SMALL, 0)
-    parameters = initial_parameters(SMALL, 0)
+    images = oi_vae.draw_bars(SMALL, 0)
+    parameters = oi_vae.initial_parameters(SMALL, 0)
     draw = generator(0, "parameters")
     with torch.no_grad():
         for value in parameters.values():
             value.add_(0.3 * torch.randn(value.shape, generator=draw, dtype=torch.float64))
-        parts = negative_elbo(parameters, images.mean(0), torch.cov(images.T, correction=0))
+        parts = oi_vae.negative_elbo(parameters, images.mean(0), torch.cov(images.T, correction=0))
         mean = images @ parameters["encoder"].T + parameters["encoder_bias"]
         std, sigma = parameters["log_std"].exp(), parameters["log_noise"].exp()
         likelihood = []
@@ -76,7 +69,7 @@ def test_the_closed_form_is_the_average_over_images_and_latents() -> None:
 
 def test_bars_have_one_lit_row() -> None:
     """Brightness and noise are what was asked for, and every row is lit somewhere."""
-    rows = draw_bars(BarsConfig(), 0).view(-1, 8, 8)
+    rows = oi_vae.draw_bars(oi_vae.BarsConfig(), 0).view(-1, 8, 8)
     lit = rows.mean(dim=2).argmax(dim=1)
     bright = rows[torch.arange(len(lit)), lit]
     assert bright.mean().item() == pytest.approx(0.5, abs=0.002)

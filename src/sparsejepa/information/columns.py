@@ -23,11 +23,11 @@ Usable = tuple[Shaped[np.ndarray, "N k"], Int64[np.ndarray, "k"], tuple[DroppedC
 def usable_columns(x: Array, drop: bool) -> Usable:
     """The columns of `x` that can enter, in float64, their indices, and what was dropped.
 
-    A constant column (a dead unit) has an entropy of minus infinity, and exact linear dependence,
-    such as a final LayerNorm causes (sum_i z_i / w_i is the same for every image), makes the
-    multiinformation infinite. With `drop`, constant columns are left out, and then as many others
-    as there are null directions: those that leave the largest determinant, hence the smallest
-    multiinformation. Of one null direction v that is argmax |v_i|; column j adds ln |v_i / v_j|.
+    Constant columns (dead units) have an entropy of minus infinity; exact linear dependence, as a
+    final LayerNorm causes (sum_i z_i / w_i is the same for every image), makes the multiinformation
+    infinite. `drop` leaves out constant columns, and then as many others as there are null
+    directions: those that leave the largest determinant, hence the smallest multiinformation. Of
+    one null direction v that is argmax |v_i|; column j adds ln |v_i / v_j|.
 
     Raises:
         ValueError: NaN or infinity, fewer rows than `ROWS_PER_COLUMN` a column, constant columns
@@ -35,20 +35,15 @@ def usable_columns(x: Array, drop: bool) -> Usable:
     """
     values, rounding, noise = as_float64(x)
     n, d = values.shape
-    fewest = _fewest_rows(d)
-    if n < fewest:
-        raise ValueError(
-            f"{n} rows are too few for {d} columns: at least {fewest} are needed, and intervals "
-            f"hold from {50 * d}."
-        )
+    if n < _fewest_rows(d):
+        what = f"{n} rows are too few for {d} columns: at least {_fewest_rows(d)} are needed"
+        raise ValueError(f"{what}, and intervals hold from {50 * d}.")
     highest, lowest = values.max(axis=0), values.min(axis=0)
     dead = highest - lowest <= 2 * rounding * np.maximum(np.abs(highest), np.abs(lowest))
     dropped = [DroppedColumn(int(i), "constant") for i in np.flatnonzero(dead)]
     if dropped and not drop:
-        raise ValueError(
-            f"Column {dropped[0].column} is constant (a dead unit); pass drop=True to leave such "
-            "columns out and have that reported."
-        )
+        advice = "pass drop=True to leave such columns out and have that reported"
+        raise ValueError(f"Column {dropped[0].column} is constant (a dead unit); {advice}.")
     kept = np.flatnonzero(~dead)
     if len(kept) == 0:
         raise ValueError("Every column is constant: there is nothing to estimate.")
@@ -59,8 +54,7 @@ def usable_columns(x: Array, drop: bool) -> Usable:
             f"{smallest:.1e}; a final LayerNorm causes one), so their total correlation is "
             f"infinite; pass drop=True to leave out {len(dependent)} and have that reported."
         )
-    reason = "linearly dependent on the others"
-    dropped += [DroppedColumn(int(kept[i]), reason) for i in dependent]
+    dropped += [DroppedColumn(int(kept[i]), "linearly dependent on the others") for i in dependent]
     kept = np.delete(kept, dependent)
     return values[:, kept] if dropped else values, kept, tuple(dropped)
 
@@ -70,9 +64,9 @@ def dependent_columns(
 ) -> tuple[Int64[np.ndarray, "k"], float]:
     """As many columns as there are null directions, and the smallest eigenvalue.
 
-    The eigenvalues are those of the correlation matrix of the rows without far entries, after
-    each column is centred at its median and scaled by its typical deviation: neither an offset,
-    nor a unit, nor a sentinel row changes them. `noise` is as in `as_float64`.
+    It is of the correlation matrix of rows without far entries, after each column is centred at its
+    median and scaled by its typical deviation: no offset, unit or sentinel row changes it. `noise`
+    is as in `as_float64`.
     """
     d = x.shape[1]
     median, spread = centre_and_spread(x)
@@ -105,9 +99,9 @@ def centre_and_spread(x: Float64[np.ndarray, "N d"]) -> Float64[np.ndarray, "2 d
 def as_float64(x: Array) -> tuple[Float64[np.ndarray, "N d"], float, float]:
     """`x` in float64, the rounding eps of its number format, and the variance of that rounding.
 
-    The variance is a share of a number's square: eps² / 2 where only storage rounds, as in half
-    precision, and 2 eps² where arithmetic does, as measured behind LayerNorms in float32. Numbers
-    in float64 that float32 holds too were computed there.
+    Of a number's square: eps² / 2 where only storage rounds, as in half precision, 2 eps² where
+    arithmetic does, as measured behind LayerNorms in float32. Numbers in float64 that float32 holds
+    too were computed there.
     """
     array, eps = as_array(x), EPS64
     if array.dtype.kind == "f":
@@ -121,19 +115,12 @@ def as_float64(x: Array) -> tuple[Float64[np.ndarray, "N d"], float, float]:
 
 
 def as_array(x: Array) -> Shaped[np.ndarray, "N d"]:
-    """`x` as a NumPy array; half precision, which NumPy has in part only, in float64.
-
-    Raises:
-        ValueError: a number is NaN or infinite.
-    """
+    """`x`, checked to be finite, as a NumPy array; half precision becomes float64."""
     if isinstance(x, Tensor):
         x = x.detach().cpu()
         x = (x.double() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
     if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise ValueError(
-            "The columns contain NaN or infinity, of which no multiinformation can be estimated; "
-            "check what computed them."
-        )
+        raise ValueError("The columns contain NaN or infinity: check what computed them.")
     return x
 
 

@@ -20,7 +20,7 @@ Blocks = Sequence[Int[np.ndarray, "_"]]
 class DroppedColumn:
     """A column that did not enter."""
 
-    column: int  # its index in the input
+    column: int  # of the input
     reason: str  # "constant", "linearly dependent on the others", or either but for one row
 
 
@@ -48,10 +48,8 @@ class TotalCorrelation:
         (t - value)² = z² (standard_error² + 2 (t - value) / n); the lower end is the normal one.
         """
         z = float(ndtri((1 + level) / 2))
-        shift = z * z / self.n
-        lower = self.value - z * self.standard_error
-        upper = self.value + shift + np.hypot(shift, z * self.standard_error)
-        return float(lower), float(upper)
+        shift, half = z * z / self.n, z * self.standard_error
+        return float(self.value - half), float(self.value + shift + np.hypot(shift, half))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +71,7 @@ class Term:
 
 
 class Estimator:
-    """A method bound to its data.
-
-    A subclass has `entropy(columns)`, a Term in nats up to what cancels in every multiinformation.
-    """
+    """A method bound to its data; `entropy(columns)` is up to what cancels in multiinformation."""
 
     def between(self, blocks: Blocks) -> Term:
         """Multiinformation between disjoint blocks of columns, each taken as one vector."""
@@ -90,35 +85,27 @@ class Estimator:
         return Term(value, deviations, max(null, 0.0), systematic)
 
     def between_value(self, blocks: Blocks) -> float:
-        """The value of `between` alone, which may take a small part of the time."""
+        """The value of `between` alone; a subclass may have it sooner."""
         return self.between(blocks).value
 
 
 class DiscreteEstimator(Estimator):
-    """Plug-in of discrete columns, with the bias correction of Miller & Madow (1955).
-
-    Valid where the joint values are few: N at least 5 times their number.
-    """
+    """Plug-in of few joint values, with the bias correction of Miller & Madow (1955)."""
 
     def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
         values, counts = np.unique(x, axis=0, return_counts=True)
         n = len(x)
         if n < ROWS_PER_VALUE * len(values):
-            raise ValueError(
-                f"{n} rows have {len(values)} distinct values: the discrete estimate needs at "
-                f"least {ROWS_PER_VALUE} rows for each; use fewer columns, coarser values or "
-                "another method."
-            )
+            what = f"{n} rows have {len(values)} distinct values: the discrete estimate needs at"
+            advice = "use fewer columns, coarser values or another method"
+            raise ValueError(f"{what} least {ROWS_PER_VALUE} rows for each; {advice}.")
         self.values, self.counts = values, counts[None]
         # NumPy draws counts at once; torch would draw the rows one by one.
         draw = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         self.resampled = draw.multinomial(n, counts / n, size=RESAMPLINGS)
 
     def entropy(self, columns: Columns) -> Term:
-        """With the bootstrap over rows for its sampling error.
-
-        The correction is right to order 1 / N and where no value is rare: its size is suspected.
-        """
+        """Bootstrapped over rows; the correction, right to order 1 / N, is suspected of bias."""
         counts = self._merged(columns, self.counts)
         drawn = _plug_in(self._merged(columns, self.resampled))
         correction = (counts.shape[1] - 1) / (2 * int(self.counts.sum()))

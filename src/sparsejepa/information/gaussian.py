@@ -1,14 +1,12 @@
 """Gaussian estimates: -½ ln det R, without its bias, of the correlation matrix R of the columns.
 
-The plug-in takes columns as they are. It is valid at any width for Gaussian ones. Of others it is
-neither an upper nor a lower bound, and misses all dependence without correlation. Undefined where
-it would rest on a single row.
+The plug-in takes columns as they are: valid at any width for Gaussian ones, of others neither an
+upper nor a lower bound, blind to dependence without correlation, undefined on a single row.
 
 The copula turns ranks into normal scores first: invariant under monotone maps of each column, valid
-for every distribution whose columns are monotone functions of jointly Gaussian ones, at N >= 50 d.
-Otherwise it estimates a lower bound: among all laws with standard normal margins and correlation R,
-the Gaussian has the least multiinformation, because it has the largest entropy. Dependence that
-leaves normal scores uncorrelated, such as that of the tails of a Student t, is missed altogether.
+for monotone functions of jointly Gaussian columns, at N >= 50 d. Otherwise it estimates a lower
+bound: of all laws with standard normal margins and correlation R, the Gaussian has the largest
+entropy. Dependence that leaves normal scores uncorrelated, as of a Student t's tails, is missed.
 """
 
 import numpy as np
@@ -20,13 +18,10 @@ from scipy.special import ndtri, polygamma, psi
 from sparsejepa.information.columns import EPS64, centre_and_spread, moments, usable_columns
 from sparsejepa.information.estimate import Blocks, Columns, DroppedColumn, Estimator, Matrix, Term
 
-# Where a row leaves less of the determinant than this share, the formula of the jackknife loses
-# its digits, and the row is left out in fact.
+# Where a row leaves less of the determinant, the jackknife's formula loses its digits.
 LEAST_LEFT = 1e-6
-# Random splits into halves, from which the copula's bias is extrapolated.
-SPLITS = 4
-# Least share of a direction's variance that extrapolation leaves; 1/100 adds 2.3 nats.
-LEAST_SHARE = 0.01
+SPLITS = 4  # into random halves, from which the copula's bias is extrapolated
+LEAST_SHARE = 0.01  # of a direction's variance that extrapolation leaves: it adds 2.3 nats
 
 Values, Ranks = Float64[np.ndarray, "N d"], Int32[np.ndarray, "N d"]
 
@@ -83,9 +78,9 @@ def gaussian_estimator(x: Values, generator: torch.Generator | None = None) -> G
 
 
 def columns_of_one_row(x: Values, names: Columns) -> tuple[DroppedColumn, ...]:
-    """Columns with which no Gaussian estimate has a standard error: it would rest on one row.
+    """Columns that are constant (a unit active for one image) or dependent but for one row.
 
-    Without that row the column is constant, as a unit that is active for one image, or dependent.
+    A Gaussian estimate would rest on that row, without a standard error.
     """
     estimator, every = gaussian_estimator(x), np.arange(x.shape[1])
     if np.linalg.eigvalsh(estimator.correlation)[0] <= 10 * len(every) * EPS64:
@@ -107,9 +102,8 @@ def columns_of_one_row(x: Values, names: Columns) -> tuple[DroppedColumn, ...]:
 def excess(n: int, k: int) -> float:
     """E[½ ln det S] - ½ ln det Sigma - k/2 ln 2 of the products S of n centred rows, k columns.
 
-    Exact for Gaussian columns: S's determinant is that of Sigma times independent chi-squares of
-    n - 1, ..., n - k degrees of freedom (Anderson 2003, theorem 7.5.3). It biases the
-    multiinformation of d columns by about d (d - 1) / (4 n).
+    Exact for Gaussian columns: det S / det Sigma is a product of chi-squares of n - 1, ..., n - k
+    degrees of freedom (Anderson 2003, theorem 7.5.3). It biases d columns by d (d - 1) / (4 n).
     """
     return 0.5 * float(psi((n - 1 - np.arange(k)) / 2).sum())
 
@@ -117,11 +111,10 @@ def excess(n: int, k: int) -> float:
 class CopulaEstimator(GaussianEstimator):
     """The plug-in of normal scores, bound to the ranks of its columns.
 
-    Ranks displace the scores of a row by about 1 / sqrt(N), differently in every column. That
-    blurs near-deterministic dependence: with S the scores' correlation matrix, E S(N) = R + B / N
-    to first order. So the estimate is of 2 S(N) - S(N/2), where S(N/2) is the mean over random
-    halves and the blur cancels; the size of that correction is its systematic uncertainty, large
-    where a column follows from the others to within 1 / sqrt(N) of its deviation.
+    Ranks displace the scores of a row by about 1 / sqrt(N), differently in every column: that blurs
+    near-deterministic dependence. Of the scores' correlation matrix, E S(N) = R + B / N to first
+    order. So the estimate is of 2 S(N) - S(N/2), where S(N/2) is the mean over random halves; the
+    size of that correction is its systematic uncertainty.
     """
 
     def __init__(self, x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> None:
@@ -131,9 +124,8 @@ class CopulaEstimator(GaussianEstimator):
         if smallest <= 10 * len(self.correlation) * EPS64:
             raise ValueError(
                 "The ranks of the columns are linearly dependent (smallest eigenvalue of the "
-                f"correlation matrix of their normal scores {smallest:.1e}; a column that is a "
-                "monotone function of another causes that), so their total correlation is "
-                "infinite; leave such a column out."
+                f"correlation matrix of their normal scores {smallest:.1e}), so their total "
+                "correlation is infinite; leave out what is a monotone function of another column."
             )
         self.in_halves = np.zeros_like(self.correlation)
         for _ in range(SPLITS):
@@ -146,10 +138,9 @@ class CopulaEstimator(GaussianEstimator):
                 self.in_halves += _products(within) / (2 * SPLITS)
 
     def deviations(self, columns: Columns, factor: Matrix) -> Float64[np.ndarray, "N"]:
-        """By the influence function of -½ ln det R.
+        """By the influence function of -½ ln det R (Klaassen & Wellner 1997, section 3).
 
-        A row moves R by z z' and, through the margins, by the empirical distribution function's
-        error at each of its scores: Klaassen & Wellner 1997, section 3, here summed over R⁻¹.
+        A row moves R by z z' and, through the margins, by the error of each distribution function.
         """
         n, scores = self.rows, normal_scores(self.rows)
         precision = scipy.linalg.cho_solve((factor, True), np.eye(len(columns)))
@@ -179,8 +170,7 @@ class CopulaEstimator(GaussianEstimator):
 def independent_ranks(x: Shaped[np.ndarray, "N d"], generator: torch.Generator) -> Ranks:
     """Ranks 0 to N - 1 of every column, equal values in random order.
 
-    That makes every margin continuous and, by the data processing inequality in both directions,
-    leaves the multiinformation exactly as it is: the value can be read back.
+    The value can be read back: by the data processing inequality, multiinformation stays the same.
     """
     ranks = np.empty(x.shape, dtype=np.int32)
     for rank, column in zip(ranks.T, x.T, strict=True):

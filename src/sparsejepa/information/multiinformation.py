@@ -4,7 +4,7 @@ For every partition S_1, ..., S_G of the columns, whatever their distribution,
 
     I(Z_1; ...; Z_d) = I(Z_S1; ...; Z_SG) + sum_g I(Z_i : i in S_g)         total = between + within
 
-so between <= total always holds; compare with random partitions instead.
+so that between <= total says nothing: compare with random partitions.
 """
 
 import math
@@ -51,10 +51,10 @@ class Decomposition:
 
 @dataclass(frozen=True, eq=False)
 class AmongRandom:
-    """Where a choice of columns lies among random ones of the same sizes."""
+    """Where a choice of columns lies among random ones of the same sizes, in nats."""
 
-    own: float  # nats, of the choice in question
-    random: Float64[np.ndarray, "draws"]  # nats, of the random ones
+    own: float
+    random: Float64[np.ndarray, "draws"]
 
     @property
     def rank(self) -> float:
@@ -64,10 +64,7 @@ class AmongRandom:
 
     @property
     def p_value(self) -> float:
-        """Of the two-sided permutation test of "this choice is a random one".
-
-        At least 2 / (draws + 1) (Davison & Hinkley 1997, section 4.3).
-        """
+        """Two-sided, of the permutation test (Davison & Hinkley 1997, section 4.3)."""
         tails = ((self.random <= self.own).sum(), (self.random >= self.own).sum())
         return float(min(1.0, 2 * (1 + min(tails)) / (len(self.random) + 1)))
 
@@ -82,9 +79,8 @@ def total_correlation(
             not: pool them first.
         method: "gaussian" (Gaussian columns, any d), "copula" (monotone functions of Gaussian
             columns; else a lower bound), "ksg" (any density, d up to 3) or "discrete" (few
-            distinct rows). The head of each estimator or its module says where it holds.
-        drop: leave out constant columns, and as many as are linearly dependent, instead of
-            refusing them. What was left out stands in the result.
+            distinct rows), each explained at the head of its estimator or module.
+        drop: leave out, and report, constant and linearly dependent columns instead of refusing.
         seed: breaks ties, halves the sample (copula, ksg), resamples it (discrete).
 
     Raises:
@@ -117,18 +113,10 @@ def decompose(
     Args:
         groups: the columns of each group, counted from 0.
         overlapping: ask for the counterexample: groups that share a column are dependent whatever
-            the columns are (infinitely, or by the shared entropy of discrete ones), so that total
-            is not between + within.
+            it is (infinitely, or by its entropy if discrete): total is not between + within.
 
     Raises:
-        ValueError: groups that overlap, leave a column out, are empty or name a column that does
-            not exist; all that `total_correlation` refuses.
-
-    Example:
-        >>> import torch
-        >>> x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
-        >>> abs(decompose(x, [[0, 1], [2, 3]]).remainder) < 1e-9
-        True
+        ValueError: groups that are no partition; all that `total_correlation` refuses.
     """
     named = _checked_groups(groups, x.shape[1], overlapping)
     _, kept, between = _bound(x, method, drop, seed)
@@ -152,11 +140,7 @@ def shuffled_null(
     for _ in range(draws):
         for column, into in zip(values.T, shuffled.T, strict=True):
             into[:] = column[torch.randperm(len(x), generator=generator).numpy()]
-        nulls.append(
-            ESTIMATORS[method](shuffled, generator).between_value(
-                list(np.arange(len(kept))[:, None])
-            )
-        )
+        nulls.append(ESTIMATORS[method](shuffled, generator).between_value(_alone(kept)))
     return np.array(nulls)
 
 
@@ -165,8 +149,8 @@ def random_partitions(
 ) -> AmongRandom:
     """Multiinformation between the groups, and between random groups of the same sizes.
 
-    The generator deals the columns anew for each draw. Groups may leave columns out: of groups of
-    one column each, it is the total correlation of some columns, and of as many random ones.
+    Groups may leave columns out: of groups of one column each, it is the total correlation of some
+    columns, and of as many random ones.
     """
     own = _checked_groups(groups, x.shape[1], cover=False)
     estimator, kept, _ = _bound(x, method, False, seed)
@@ -191,11 +175,15 @@ def _bound(
     estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
 
     def between(blocks: Blocks | None = None) -> TotalCorrelation:
-        blocks = blocks or list(np.arange(len(kept))[:, None])
+        blocks = blocks or _alone(kept)
         term, d = estimator.between(blocks), sum(map(len, blocks))
         return TotalCorrelation(term.value, term.standard_error(), method, len(x), d, dropped)
 
     return estimator, kept, between
+
+
+def _alone(columns: np.ndarray) -> Blocks:
+    return list(np.arange(len(columns))[:, None])
 
 
 def _usable(x: Array, method: str, drop: bool) -> Usable:
@@ -209,8 +197,7 @@ def _usable(x: Array, method: str, drop: bool) -> Usable:
         if not drop or len(lone) == len(kept):
             raise ValueError(
                 f"Column {lone[0].column} is {lone[0].reason}, on which alone a Gaussian estimate "
-                "would rest, without a standard error; pass drop=True to leave such columns out "
-                "and have that reported, or use method 'copula', which sees ranks."
+                "would rest; pass drop=True to leave such columns out, or use method 'copula'."
             )
         left = ~np.isin(kept, [c.column for c in lone])
         values, kept, dropped = values[:, left], kept[left], dropped + lone
@@ -220,15 +207,13 @@ def _usable(x: Array, method: str, drop: bool) -> Usable:
 def _checked_groups(groups: Groups, d: int, overlapping: bool = False, cover: bool = True) -> list:
     """Groups as arrays of columns, after refusing those for which the split does not hold."""
     named = [np.array([int(i) for i in group], dtype=np.int64) for group in groups]
-    known = set(range(d))
-    if not (named and all(0 < len(group) == len(known.intersection(group)) for group in named)):
+    if not (named and all(0 < len(g) == len({*g} & {*range(d)}) for g in named)):
         raise ValueError(f"Every group needs columns of 0 to {d - 1}, none of them twice.")
     uses = np.bincount(np.concatenate(named), minlength=d)
     if (uses > 1).any() and not overlapping:
         raise ValueError(
             f"Column {uses.argmax()} is in {uses.max()} groups: groups that share a column depend "
-            "on each other even where all columns are independent, so total = between + within "
-            "does not hold; pass a partition, or overlapping=True for the counterexample."
+            "on each other, so that total = between + within does not hold; pass a partition."
         )
     if cover and (uses == 0).any():
         raise ValueError(f"Column {uses.argmin()} is in no group: make it one of its own.")

@@ -11,11 +11,10 @@ k^(2/d), the estimate with c k neighbours shows how large it is, and T* is retur
 
     T* = T_k - b_4,   b_c = (T_ck - T_k) / (c^(2/d) - 1)
 
-The larger of |b_2| and |b_4|, with the noise of b_2, is its systematic uncertainty. Where a column
-follows from the others to within the size of a ball, b falls short, and the copula estimate, a
-lower bound of the truth, widens the interval. Valid for every law with a bounded density, at up to
-3 columns and N >= 100 d. With more columns, dependence spread over tails, as in a Student t, is
-missed in part, and more rows help little.
+The larger of |b_2| and |b_4|, with the noise of b_2, is its systematic uncertainty. Where b falls
+short, at near-deterministic dependence, the copula's lower bound widens the interval. Valid for
+every bounded density, at up to 3 columns and N >= 100 d. With more, dependence spread over tails,
+as in a Student t, is missed in part, and more rows help little.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,10 +30,8 @@ from sparsejepa.information.estimate import Blocks, Estimator, Term
 from sparsejepa.information.gaussian import CopulaEstimator, normal_scores
 
 NEIGHBOURS = 4
-# The bias is extrapolated from balls with so many times the neighbours.
-COARSER, COARSEST = 2, 4
-# Pairs of rows that are compared at a time, to bound memory.
-PAIRS = 4_000_000
+COARSER, COARSEST = 2, 4  # times as many, in the balls from which the bias is extrapolated
+PAIRS = 4_000_000  # of rows that are compared at a time, to bound memory
 
 Block = Float64[np.ndarray, "N _"]
 Rows = Float64[np.ndarray, "N"]
@@ -65,9 +62,9 @@ def ksg_value(blocks: Sequence[Block]) -> float:
 def ksg(blocks: Sequence[Block]) -> Term:
     """T* with its uncertainty.
 
-    The sampling error is the exact jackknife of T_k: leaving row i out takes it from the counts of
-    all that hold it in their strips, and moves those of which it is one of the k nearest to their
-    next neighbour. It overstates the error (Efron & Stein 1981), at independence by two thirds.
+    By the exact jackknife of T_k: without row i, those that hold it in their strips count one less,
+    and those of which it is one of the k nearest go on to their next neighbour. It overstates the
+    error (Efron & Stein 1981), at independence by two thirds.
     """
     n, k, width = len(blocks[0]), NEIGHBOURS, sum(block.shape[1] for block in blocks)
     distance, index = _neighbours(blocks, COARSEST * k)
@@ -102,10 +99,8 @@ def _neighbours(blocks: Sequence[Block], count: int) -> tuple[np.ndarray, np.nda
     x = np.concatenate(blocks, axis=1)
     distance, index = cKDTree(x).query(x, count + 1, p=np.inf, workers=-1)
     if (distance[:, 1] == 0).any():
-        raise ValueError(
-            "Some rows coincide in every column, so that distances to neighbours vanish; break "
-            "ties first, as total_correlation does, or use the discrete estimate."
-        )
+        what = "Some rows coincide in every column, so that distances to neighbours vanish"
+        raise ValueError(f"{what}; break ties, as total_correlation does, or count them.")
     return distance, index
 
 

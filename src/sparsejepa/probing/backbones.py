@@ -1,7 +1,7 @@
 """Frozen networks of timm's and of ours: tokens for probes, one vector an image for scores.
 
-A network gets images in [0, 1] and brings its own mean, standard deviation and image size. Images
-of another size are refused unless resizing is asked for, a choice that a caption has to name.
+Images of another size than the network's are refused unless resizing is asked for, a choice that a
+caption has to name.
 """
 
 import difflib
@@ -28,10 +28,9 @@ WEIGHTS = "name the timm model as --backbone and give this file as --weights"
 
 
 class Backbone(nn.Module):
-    """A network with its preprocessing: `forward` gives tokens, `embedding` one vector an image."""
+    """A network and its preprocessing, `cfg` as of timm's `resolve_model_data_config`."""
 
     def __init__(self, network: nn.Module, name: str, cfg: dict[str, Any], resize: bool) -> None:
-        """Its `cfg` is as timm's `resolve_model_data_config` returns it."""
         super().__init__()
         self.network, self.name, self.cfg, self.resize = network, name, cfg, resize
         self.size = tuple(cfg["input_size"][1:])  # height, width
@@ -39,18 +38,15 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, -1, 1, 1))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N d"]:
-        """Tokens after the final norm, without class and register tokens.
+        """Patch tokens after the final norm, or the places of a network's last feature map.
 
-        The tokens of a convolutional network are the places of its last feature map. ValueError:
-        images of another size while `resize` is off, or features that are not one token a patch.
+        ValueError: images of another size while `resize` is off, or no one token a patch.
         """
         (height, width), given = self.size, tuple(images.shape[2:])
+        if given != self.size and not self.resize:
+            what = f"{self.name} takes images of {width}x{height} pixels, not {given[1]}x{given[0]}"
+            raise ValueError(f"{what}: load it with resize=True to have images resized.")
         if given != self.size:
-            if not self.resize:
-                raise ValueError(
-                    f"{self.name} takes images of {width}x{height} pixels, not "
-                    f"{given[1]}x{given[0]}: load it with resize=True to have images resized."
-                )
             images = F.interpolate(images, self.size, mode="bicubic", antialias=True).clamp(0, 1)
         x = (images - self.mean) / self.std
         if isinstance(self.network, Encoder):
@@ -72,9 +68,8 @@ class Backbone(nn.Module):
 
     def embedding(self) -> nn.Module:
         """The map from images of `size` in [0, 1] to what a classifier would read, [B, K]."""
-        own = isinstance(self.network, Encoder)
-        normalise = Normalize(self.cfg["mean"], self.cfg["std"])
-        return nn.Sequential(normalise, pooled(self.network) if own else self.network).eval()
+        network = pooled(self.network) if isinstance(self.network, Encoder) else self.network
+        return nn.Sequential(Normalize(self.cfg["mean"], self.cfg["std"]), network).eval()
 
     def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
         """An RGB image in [0, 1], resized and cropped as timm does for the network's evaluation."""
@@ -102,9 +97,8 @@ def load_backbone(
     """A frozen backbone in evaluation mode.
 
     Args:
-        name: of a timm model, as "vit_tiny_patch16_224"; of a model on the Hub, as
-            "hf-hub:owner/name"; of a folder with timm's config.json, as "local-dir:folder"; or a
-            file of `save_encoder`.
+        name: of a timm model ("vit_tiny_patch16_224"), of one on the Hub ("hf-hub:owner/name"), of
+            a folder with timm's config.json ("local-dir:folder"); or a file of `save_encoder`.
         weights: file of the named timm model's weights (safetensors or torch's own format).
         pretrained: without `weights`, fetch timm's; False gives the untrained control, by `seed`.
         resize: resize images of another size, bicubic with antialiasing, the whole image.
@@ -123,9 +117,9 @@ def load_backbone(
         if "encoder" not in facts:
             raise ValueError(f"{file} does not say of which network it holds weights: {WEIGHTS}.")
         network = load_encoder(file)
-        config = network.config
+        side = network.config.image_size
         # It normalises by itself. `heads` and the like do not show in weights.
-        cfg = {"input_size": (3, config.image_size, config.image_size), "config": facts["encoder"]}
+        cfg = {"input_size": (3, side, side), "config": facts["encoder"]}
         cfg |= {"mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic"}
         cfg |= {"crop_pct": 1.0, "crop_mode": "center"}
     else:
@@ -133,13 +127,14 @@ def load_backbone(
         cfg = resolve_model_data_config(network)
         cfg["architecture"] = network.pretrained_cfg.get("architecture", "")
         if weights:
-            # A classifier's head is not part of the features.
+            # A classifier's head, or its heads, are not part of the features.
             heads = network.pretrained_cfg.get("classifier") or ()
-            heads = (heads,) if isinstance(heads, str) else tuple(heads)
-            found = read_weights(weights)[0]
-            state = {k: v for k, v in found.items() if k.rpartition(".")[0] not in heads}
+            heads = (heads,) if isinstance(heads, str) else heads
+            found = read_weights(weights)[0].items()
             try:
-                network.load_state_dict(state)
+                network.load_state_dict(
+                    {k: v for k, v in found if k.rpartition(".")[0] not in heads}
+                )
             except (RuntimeError, AttributeError) as error:
                 what = f"The weights in {weights} are not those of the network"
                 raise ValueError(f"{what} ({in_short(error)}).") from error
@@ -148,8 +143,7 @@ def load_backbone(
 
 def _timm_model(name: str, fetch: bool, seed: int) -> nn.Module:
     if not name.startswith(ELSEWHERE) and not timm.is_model(name):
-        architecture = timm.models.split_model_name_tag(name)[0]
-        similar = difflib.get_close_matches(architecture, timm.list_models(), 3)
+        similar = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3)
         hint = f"did you mean {' or '.join(similar)}?" if similar else "see timm.list_models()."
         if Path(name).expanduser().is_dir():
             hint = "this is a folder: name a file of weights in it."
@@ -162,11 +156,11 @@ def _timm_model(name: str, fetch: bool, seed: int) -> nn.Module:
         try:
             return timm.create_model(name, pretrained=fetch, num_classes=0)
         except RuntimeError as error:
-            raise ValueError(
-                f"timm has no {name} with these weights ({in_short(error)})."
-            ) from error
+            what = f"timm has no {name} with these weights ({in_short(error)})."
+            raise ValueError(what) from error
         except Exception as error:  # the clients of the Hub have some twenty types
-            raise ConnectionError(
-                f"The weights of {name} are not here and could not be fetched ({in_short(error)}): "
-                "give the command once where there is a network, or give a file as --weights."
-            ) from error
+            what = (
+                f"The weights of {name} are not here and could not be fetched ({in_short(error)})"
+            )
+            advice = "give the command once where there is a network, or give a file as --weights"
+            raise ConnectionError(f"{what}: {advice}.") from error

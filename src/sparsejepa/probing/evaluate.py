@@ -36,14 +36,13 @@ class Evaluation:
 def label_to_probe(train: ImageSet, test: ImageSet) -> str | None:
     """The label that probes are trained and scored on; None for a set without labels.
 
-    ValueError: it is unclear which column is the label, the test split lacks it, `check_labels`
-    refuses it, or there are too few images for a choice or an interval.
+    ValueError: the label is unclear, missing in the test split or refused by `check_labels`, or
+    images are too few for a choice or an interval.
     """
     if train.candidates:
         raise ValueError(train.why_no_labels())
-    if not train.labels:
+    if not (label := next(iter(train.labels), None)):
         return None
-    label = next(iter(train.labels))
     if label not in test.labels:
         what = f"{test.name} {test.split} has no label {label!r} as {train.split} has"
         raise ValueError(f"{what}: give it one, or load both without labels.")
@@ -73,9 +72,8 @@ def evaluate_labels(
 ) -> dict[str, Evaluation]:
     """`evaluate` of every label as if alone; they share the whitening and the search of neighbours.
 
-    Args:
-        voters: training images on which the kNN vote is chosen, at most: wide features are slow.
-        sweep: passed to `linear_probe`.
+    At most `voters` training images choose the kNN vote: wide features are slow. `sweep` goes to
+    `linear_probe`.
     """
     sweep = (_WIDE_SWEEP if train_x.shape[1] > _WIDE else {}) | sweep
     whitening = whiten(train_x)
@@ -85,11 +83,12 @@ def evaluate_labels(
     for label, y in train_y.items():
         data = (train_x, y, test_x, test_y[label])
         linear = linear_probe(*data, seed=seed, whitening=whitening, **sweep)
-        rule = choose_knn(train_x[:voters], y[:voters], seed=seed, ks=ks)
-        voted = vote(similarities[:, : rule.k], y[neighbours[:, : rule.k]], rule.temperature)
+        k, temperature = choose_knn(train_x[:voters], y[:voters], seed=seed, ks=ks)
+        voted = vote(similarities[:, :k], y[neighbours[:, :k]], temperature)
         chosen = {"learning_rate": linear.learning_rate, "weight_decay": linear.weight_decay}
+        chosen |= {"k": k, "temperature": temperature}
         correct = {LINEAR: linear.correct, KNN: voted == test_y[label]}
-        found[label] = Evaluation(correct, linear.correct5, chosen | rule._asdict())
+        found[label] = Evaluation(correct, linear.correct5, chosen)
     return found
 
 
@@ -102,9 +101,9 @@ def online_watch(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A function of the encoder: online kNN accuracy, RankMe and spread of pooled features.
 
-    The last `queries` training images are classified by their nearest neighbours among the first
-    `bank` others. Where fewer than half of their classes occur there, as in a set that is sorted by
-    class, both are drawn from all images, the same ones every time.
+    The last `queries` images are classified by their neighbours among the first `bank` others.
+    Where fewer than half of their classes occur there, as in a set that is sorted by class, both
+    are drawn from all images, the same ones every time.
     """
     bank = min(bank, len(images) - queries)
     if bank < 1:
@@ -117,13 +116,11 @@ def online_watch(
             known, asked = order[:bank], order[-queries:]
 
     def watch(encoder: nn.Module) -> dict[str, float]:
-        z = pooled_features(encoder, images[asked], autocast=autocast)
-        measures = {"rankme": rankme(z), "feature_spread": feature_spread(z)}
+        z, found = pooled_features(encoder, images[asked], autocast=autocast), {}
         if labels is not None:
             rows = pooled_features(encoder, images[known], autocast=autocast)
-            right = knn_accuracy(rows, labels[known], z, labels[asked], k=min(20, bank))
-            measures = {"knn": right, **measures}
-        return measures
+            found["knn"] = knn_accuracy(rows, labels[known], z, labels[asked], k=min(20, bank))
+        return found | {"rankme": rankme(z), "feature_spread": feature_spread(z)}
 
     return watch
 
@@ -149,10 +146,7 @@ def data_efficiency(
     fractions: Sequence[float] = FRACTIONS,
     **sweep: object,
 ) -> dict[float, LinearProbeResult]:
-    """The linear probe's result at every fraction of the labels, on the same test images.
-
-    Settings, save those of `sweep`, are chosen within the fraction.
-    """
+    """The linear probe at every fraction of the labels; settings are chosen within the fraction."""
     found = {}
     for fraction in fractions:
         some = stratified_subset(train_y, fraction, seed)
@@ -162,11 +156,9 @@ def data_efficiency(
 
 
 def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
-    """Classes of `count` and, where it is known, `distance`, of scenes or of CLEVR's layout.
+    """Classes of `count` and, where known, `distance`, of scenes or CLEVR's columns, as in VTAB.
 
-    As in VTAB (Zhai et al. 2019) and I-JEPA's tables, both are classifications: 3 to 10 objects are
-    8 classes, the smallest distance falls into one of 6 bins. `scenes` is drawn with both; CLEVR
-    has columns `image, count, closest_distance, closest_distance_label`.
+    From 3 to 10 objects are 8 classes, the smallest distance one of 6 bins (Zhai et al. 2019).
     """
     if "count" in images.label_names:
         return {t: images.labels[t] for t in ("count", "distance") if t in images.labels}
@@ -174,11 +166,10 @@ def low_level_labels(images: ImageSet) -> dict[str, TrainY]:
     if "count" not in known:
         raise ValueError(f"{images.name} {images.split} has no column 'count'; it has {[*known]}.")
     objects, (fewest, most, *_) = known["count"], LAYOUTS["scenes"]
-    if objects.min() < fewest or objects.max() > most:
-        raise ValueError(
-            f"Counts must be {fewest} to {most} objects, but {images.name} has "
-            f"{objects.min().item()} to {objects.max().item()}: is that the number of objects?"
-        )
+    low, high = objects.min().item(), objects.max().item()
+    if low < fewest or high > most:
+        what = f"Counts must be {fewest} to {most} objects, but {images.name} has {low} to {high}"
+        raise ValueError(f"{what}: is that the number of objects?")
     distances = {k.removesuffix("_label"): y for k, y in images.labels.items()}
     distance = distances.get("closest_distance")
     return {"count": objects - fewest} | ({} if distance is None else {"distance": distance})
@@ -195,9 +186,8 @@ class CrossValidation:
 def cross_validate(x: TrainX, y: TrainY, *, seed: int, **sweep: object) -> CrossValidation:
     """Each image is predicted by a linear probe trained, settings chosen, on the other folds.
 
-    The folds' probes share most of their training rows, so that a bootstrap interval of `correct`
-    is somewhat too narrow. A class of a single image is in no other fold: that image counts as
-    wrong. Where the other folds have one class only, it is the answer.
+    Probes share rows: a bootstrap interval of `correct` is somewhat too narrow. The only image of a
+    class counts as wrong; a class alone in the other folds is the answer.
     """
     # Random folds over which every class is spread evenly.
     order = torch.randperm(len(y), generator=generator(seed, "folds"))

@@ -28,14 +28,11 @@ def pooled_features(
     """Patch tokens after the final norm, averaged over the patches (I-JEPA, appendix A.2).
 
     Args:
-        encoder: maps images in [0, 1] to tokens Float["B N d"]; with `last` above 1 it also needs
-            `last_layers(images, last)`. It is put in evaluation mode and back.
-        last: 1 for the last block (D = d); n for the concatenation of the last n blocks (D = n d),
-            the other protocol of I-JEPA's linear probe.
-        autocast: precision of the pass, such as torch.bfloat16; None keeps the weights' own.
-
-    Returns:
-        float32 features on the CPU.
+        encoder: maps images in [0, 1] to tokens Float["B N d"], in evaluation mode.
+        last: 1 for the last block (D = d); n for the last n blocks side by side (D = n d), by
+            `last_layers(images, n)`, the other protocol of I-JEPA's linear probe.
+        autocast: precision of the pass; None keeps the weights' own. Features are float32 on the
+            CPU.
     """
     device, was_training = next(encoder.parameters()).device, encoder.training
     means = []
@@ -62,7 +59,6 @@ def pixel_features(*image_sets: Images) -> list[Float[Tensor, "_ d"]]:
 
 def pooled(encoder: nn.Module) -> nn.Module:
     """Our encoder as a map to one vector an image: its tokens, averaged over the patches."""
-    # Modules start in training mode.
     return nn.Sequential(encoder, _MeanOverPatches()).train(encoder.training)
 
 

@@ -25,7 +25,7 @@ class LinearProbeResult:
     top1: float  # share of test rows that are `correct`, 0 to 1
     top5: float  # share of test rows that are `correct5`, 0 to 1
     learning_rate: float  # chosen on the validation rows
-    weight_decay: float  # chosen on the validation rows; 1 / (C N) in scikit-learn's terms
+    weight_decay: float  # chosen likewise; 1 / (C N) in scikit-learn's terms
     validation_top1: float  # of that choice, before retraining, 0 to 1
     predictions: Int64[Tensor, "M"]  # best class of each test row
     correct: Bool[Tensor, "M"]  # predictions == labels, for intervals and paired comparisons
@@ -46,17 +46,12 @@ def linear_probe(
 ) -> LinearProbeResult:
     """Trains all learning rates x weight decays together, keeps the best on held-out training rows.
 
-    Multinomial logistic regression, the linear evaluation of I-JEPA (Assran et al. 2023, appendix
-    A.2), on features standardised by the training rows. The test rows are read once, after the
-    choice. Classes are 0 to the largest training label. Runs on the device of `train_x`, in float32
-    or, if that is its type, float64; the seed fixes the split and the order of batches.
+    The linear evaluation of I-JEPA (Assran et al. 2023, appendix A.2), `steps` of Adam on 512 rows.
+    The test rows are read once, after the choice. Classes are 0 to the largest training label. Runs
+    on the device of `train_x`, in float32 or, of float64 features, float64. The seed fixes
+    split and batches. `whitening` is `whiten(train_x)`, if known already.
 
-    Args:
-        steps: of Adam, each on 512 rows.
-        whitening: `whiten(train_x)` if it is known already.
-
-    ValueError: features and labels of different length, features that are not finite, or labels
-    that `check_labels` refuses.
+    ValueError: lengths that differ, features that are not finite, labels as in `check_labels`.
 
     Example:
         >>> y = torch.arange(40) % 2
@@ -97,14 +92,13 @@ def check_labels(train_y: TrainY, test_y: TestY) -> int:
     if n < 2 or m < 1:
         raise ValueError(f"A probe needs 2 training and 1 test rows, not {n} and {m}.")
     if (train_y == train_y[0]).all():
-        what = f"All {n} training labels are {train_y[0].item()}; a probe needs at least 2 classes"
-        raise ValueError(f"{what}, so pass another label or more images.")
+        same = train_y[0].item()
+        raise ValueError(f"All {n} training labels are {same}; a probe needs at least 2 classes.")
     classes = int(train_y.max()) + 1
     for name, y in (("training", train_y), ("test", test_y)):
         if len(wrong := y[(y < 0) | (y >= classes)]):
             what = f"The {name} label {wrong[0].item()} is outside 0 to {classes - 1}"
-            advice = "pass labels of one and the same set of classes"
-            raise ValueError(f"{what}, the training labels; {advice}.")
+            raise ValueError(f"{what}, the training labels: pass labels of one set of classes.")
     return classes
 
 
@@ -117,11 +111,8 @@ def _train(
     steps: int,
     seed: int,
 ) -> Float[Tensor, "D P C"]:
-    """Adam on cross-entropy + penalty / 2 |W|^2, cosine to zero, for P probes at once.
-
-    The penalty, decay times that of the whitening, is part of the loss: every learning rate aims at
-    the minimum of logistic regression. A step is two matrix products.
-    """
+    """Adam on cross-entropy + penalty / 2 |W|^2, cosine to zero, for P probes at once."""
+    # The penalty is part of the loss, lest learning rates differ in their minimum.
     weights = x.new_zeros(x.shape[1], len(rates), int(y.max()) + 1)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     beta1, beta2 = 0.9, 0.99
@@ -153,8 +144,8 @@ def _logits(weights: Float[Tensor, "D P C"], x: Float[Tensor, "N D"]) -> Float[T
 class Whitening:
     """An affine change of coordinates of features, and what it does to the penalty |W|^2.
 
-    The features of a vision transformer are so correlated that first-order steps on them need
-    thousands of epochs. In uncorrelated coordinates of unit variance the same loss takes tens.
+    First-order steps on the correlated features of a vision transformer need thousands of epochs;
+    in uncorrelated coordinates of unit variance the same loss takes tens.
     """
 
     mean: Float[Tensor, "d"]  # of the training features

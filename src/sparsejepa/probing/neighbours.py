@@ -1,7 +1,6 @@
 """k-nearest-neighbour probe: cosine similarity and a temperature-weighted vote (Wu et al. 2018)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +14,6 @@ KS = (5, 10, 20, 50, 100)
 TEMPERATURES = (0.03, 0.07, 0.2)
 VALIDATION_FRACTION = 0.1  # of the bank, drawn by the seed
 CHUNK_BYTES = 1 << 26  # of similarities at a time
-
-
-class NeighbourChoice(NamedTuple):
-    """The vote that did best on held-out rows of the bank: of k neighbours, at a temperature."""
-
-    k: int
-    temperature: float
 
 
 def knn_accuracy(
@@ -39,8 +31,8 @@ def knn_accuracy(
         >>> knn_accuracy(bank, labels, torch.tensor([[3.0, 1.0]]), torch.tensor([0]), k=1)
         1.0
     """
-    predictions = knn_predict(bank, bank_labels, queries, k, temperature)
-    return (predictions == query_labels.to(predictions.device)).double().mean().item()
+    predicted = knn_predict(bank, bank_labels, queries, k, temperature)
+    return (predicted == query_labels.to(predicted.device)).double().mean().item()
 
 
 def knn_predict(
@@ -48,9 +40,8 @@ def knn_predict(
 ) -> TestY:
     """Each query's label by the vote of its k most similar rows of the bank (arXiv 1805.01978).
 
-    A neighbour votes with exp(cosine similarity / temperature); an infinite temperature counts
-    every neighbour alike. Of equal votes the smallest label wins. Computed in float32; features
-    that are not finite are a ValueError.
+    A vote counts exp(cosine similarity / temperature); of equal sums the smallest label wins.
+    Computed in float32. ValueError: features that are not finite.
     """
     similarities, neighbours = nearest(bank, queries, k)
     return vote(similarities, bank_labels.to(neighbours.device)[neighbours], temperature)
@@ -58,11 +49,8 @@ def knn_predict(
 
 def choose_knn(
     bank: TrainX, bank_labels: TrainY, *, seed: int, ks: Sequence[int] = KS
-) -> NeighbourChoice:
-    """The k and temperature that predict random held-out rows of the bank best from the rest.
-
-    Of equal choices the first in the order of `ks`, then of `TEMPERATURES`, is taken.
-    """
+) -> tuple[int, float]:
+    """The k and temperature that best predict held-out rows of the bank; the first of equals."""
     held = round(VALIDATION_FRACTION * len(bank))
     if held == 0:
         raise ValueError(f"{len(bank)} rows leave none to hold out; a choice needs 6 or more.")
@@ -71,7 +59,7 @@ def choose_knn(
     similarities, neighbours = nearest(bank[rest], bank[out], max(ks))
     voters = labels[rest][neighbours]
     right = {
-        NeighbourChoice(k, t): (vote(similarities[:, :k], voters[:, :k], t) == labels[out]).sum()
+        (k, t): (vote(similarities[:, :k], voters[:, :k], t) == labels[out]).sum()
         for k in ks
         for t in TEMPERATURES
     }

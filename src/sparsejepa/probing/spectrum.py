@@ -1,7 +1,7 @@
 """Measures of a representation's spectrum: collapse, effective rank, LiDAR, α-ReQ, spread.
 
-All are computed in float64 on the CPU, of centred features: a mean that all images share swamps the
-spectrum (isotropic 64-dimensional features plus a constant 5 would get a small RankMe).
+All are of centred features, in float64 on the CPU: a mean that all images share swamps a spectrum.
+ValueError of each: fewer than two rows, or values that are not finite.
 """
 
 import torch
@@ -10,17 +10,13 @@ from torch import Tensor
 
 from sparsejepa.probing.features import TestX, TestY, TrainX, TrainY, as_float
 
-# Of the largest eigenvalue; below it float32 features hold rounding only. Behind a LayerNorm the
-# last eigenvalue always is such: the channels' mean has been taken off.
+# Of the largest eigenvalue; below it float32 features hold rounding only, as the last one always
+# does behind a LayerNorm, which takes off the channels' mean.
 _ROUNDING = 1e-9
 
 
 def spectrum(z: TrainX) -> Float64[Tensor, "d"]:
-    """Eigenvalues of the covariance (divided by N) of the features, largest first.
-
-    Those that rounding cannot tell from zero are zero. ValueError: fewer than two rows, or values
-    that are not finite; of every measure here.
-    """
+    """Eigenvalues of the covariance (divided by N), largest first; 0 where it may be rounding."""
     wide = _wide(z)
     centred = wide - wide.mean(dim=0)
     values = torch.linalg.eigvalsh(centred.T @ centred / len(z)).flip(0)
@@ -31,9 +27,8 @@ def spectrum(z: TrainX) -> Float64[Tensor, "d"]:
 def rankme(z: TrainX) -> float:
     """Effective rank exp(-sum p_i log p_i), p_i = sigma_i / sum sigma (Garrido et al. 2023, eq. 1).
 
-    sigma are the singular values of the centred features, not the covariance's eigenvalues
-    (their squares, which would give a smaller number). From 1 for one direction to d for isotropic
-    features; 0, the rank of a constant, for total collapse.
+    sigma are the singular values of the centred features, not their squares, the eigenvalues of
+    the covariance. From 1 for one direction to d for isotropic features; 0 for a constant.
 
     Example:
         >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
@@ -59,14 +54,13 @@ def lidar(z: TrainX, groups: TrainY, regularisation: float = 1e-4) -> float:
 
     exp(-sum p_i log p_i), p_i = lambda_i / sum lambda (not their roots, as in `rankme`), lambda
     the eigenvalues of S_w^-1/2 S_b S_w^-1/2: covariance S_b of the group means, in units of the
-    covariance S_w inside groups. From 1 for one direction that tells groups apart to
-    min(d, groups - 1); 0 if none does.
+    covariance S_w inside groups. From 1 to min(d, groups - 1) directions that tell groups apart;
+    0 if none does.
 
     Args:
-        groups: of each row, the number of its image (rows are augmented views, the paper's choice)
-            or of its class.
-        regularisation: added to S_w, times the mean variance of a feature, a factor that the paper
-            lacks, so that features of small numbers seem to have a small rank there.
+        groups: of each row its image (rows are augmented views, the paper's choice) or class.
+        regularisation: added to S_w, times the mean variance of a feature. Without that factor, as
+            in the paper, features of small numbers seem to have a small rank.
     """
     total = spectrum(z).sum() / z.shape[1]
     names, group, sizes = groups.cpu().unique(return_inverse=True, return_counts=True)
@@ -89,19 +83,19 @@ def lidar(z: TrainX, groups: TrainY, regularisation: float = 1e-4) -> float:
     return _effective_number(_without_rounding(eigenvalues, eigenvalues.abs().max()))
 
 
-def alpha_req(z: TrainX) -> float:
-    """Exponent alpha of the power law lambda_i ~ i^-alpha of the eigenvalues (α-ReQ).
+def alpha_req(z: TrainX) -> float | None:
+    """Exponent alpha of the power law lambda_i ~ i^-alpha of the eigenvalues; None of a single one.
 
-    Agrawal et al. 2022 find the best representations near alpha = 1; isotropic features have 0. The
-    line is fitted to log lambda_i over log i with weight 1 / i, so that every doubling of i counts
-    alike, without the eigenvalues that float32 cannot tell from zero.
+    Agrawal et al. 2022 (α-ReQ) find the best representations near 1; isotropic features have 0. The
+    line is fitted to log lambda_i over log i with weight 1 / i: every doubling of i counts alike.
     """
     values = spectrum(z)
-    if (alive := _directions(values)) < 2:
-        raise ValueError(f"A power law needs 2 non-zero eigenvalues or more, not {alive}.")
-    rank = torch.arange(1, alive + 1, dtype=torch.float64)
+    values = values[values > _ROUNDING * values[0]]
+    if len(values) < 2:
+        return None
+    rank = torch.arange(1, len(values) + 1, dtype=torch.float64)
     weight = 1 / rank
-    x, y = rank.log(), values[:alive].log()
+    x, y = rank.log(), values.log()
     x, y = x - (weight * x).sum() / weight.sum(), y - (weight * y).sum() / weight.sum()
     return -((weight * x * y).sum() / (weight * x * x).sum()).item()
 
@@ -126,17 +120,13 @@ def structure(z: TrainX, views: TestX, groups: TestY) -> dict[str, float]:
     """Every measure of features z, and LiDAR of grouped `views`; no alpha of a single direction."""
     found = {"rankme": rankme(z), "lidar": lidar(views, groups)}
     found |= {f.__name__: f(z) for f in (feature_spread, channel_spread, dead_channels)}
-    return found | ({"alpha": alpha_req(z)} if _directions(spectrum(z)) > 1 else {})
+    return found if (alpha := alpha_req(z)) is None else found | {"alpha": alpha}
 
 
 def _wide(z: TrainX) -> Float64[Tensor, "N d"]:
     if len(z) < 2:
         raise ValueError(f"Spread and rank need at least 2 rows of features, not {len(z)}.")
     return as_float(z).double().cpu()
-
-
-def _directions(values: Float64[Tensor, "d"]) -> int:
-    return int((values > _ROUNDING * values[0]).sum())
 
 
 def _channel_deviation(z: TrainX) -> Float64[Tensor, "d"]:

@@ -21,15 +21,11 @@ from scipy.integrate import solve_ivp
 from scipy.special import hyp2f1
 
 Objective = Literal["jepa", "mae"]
-# One number a feature; gains at times.
 PerFeature, Gains = Float[np.ndarray, "F"], Float[np.ndarray, "T F"]
-# One number for all features, or one for each.
-Numbers = float | Sequence[float] | PerFeature
+Numbers = float | Sequence[float] | PerFeature  # one for all features, or one for each
 
-# Of log w: the solver's critical times are exact to 1e-6.
-TOLERANCE = 1e-10
-# Fastest growth over the initial one, beyond which growth is lost in the rounding of time.
-RESOLVED = 1e10
+TOLERANCE = 1e-10  # of log w: the solver's critical times are exact to 1e-6
+RESOLVED = 1e10  # fastest growth over the first: beyond, growth is lost in the rounding of time
 # epsilon^(1/L) over the layer's fixed point up to which JEPA's series, for half of the fixed point,
 # is 2 % off or less at depth 1 and 0.1 % from depth 2 on. MAE's term is 13 % off at depth 2, 1 % at
 # depth 3, and at depth 1 an order of magnitude.
@@ -48,7 +44,7 @@ class LinearDynamics:
 
     @property
     def power(self) -> int:
-        """k of d ln w / dt = lambda (u^k - u^(2L) / rho)."""
+        """k of `log_growth`."""
         return (2 if self.objective == "jepa" else 1) * self.depth - 1
 
     @property
@@ -67,10 +63,8 @@ def linear_dynamics(
         raise ValueError(f"covariance {lam} and regression {rho} must be finite and above 0.")
     end = fixed_point(objective, depth, rho)
     if not ((0 < start) & (start < end)).all():
-        raise ValueError(
-            f"epsilon {start} must be above 0 and below the fixed point {end}, above which a "
-            "feature decays instead of being learned."
-        )
+        what = f"epsilon {start} must be above 0 and below the fixed point {end}"
+        raise ValueError(f"{what}, above which a feature decays instead of being learned.")
     return LinearDynamics(objective, depth, lam, rho, start)
 
 
@@ -81,7 +75,7 @@ def fixed_point(objective: Objective, depth: int, regression: PerFeature) -> Per
 
 def log_growth(dynamics: LinearDynamics, gain: PerFeature) -> PerFeature:
     """d ln w / dt = lambda (u^k - u^(2L) / rho), u = w^(1/L), k = 2L - 1 (JEPA) or L - 1 (MAE)."""
-    layer = gain ** (1 / dynamics.depth)  # each of the L layers, and V
+    layer = gain ** (1 / dynamics.depth)
     rest = layer ** (2 * dynamics.depth) / dynamics.regression
     return dynamics.covariance * (layer**dynamics.power - rest)
 
@@ -89,18 +83,14 @@ def log_growth(dynamics: LinearDynamics, gain: PerFeature) -> PerFeature:
 def trajectories(dynamics: LinearDynamics, times: Float[np.ndarray, "T"]) -> Gains:
     """The gains at increasing times from 0 on, by a stiff solver in log w.
 
-    Without the exact Jacobian it takes a hundred times as many steps.
-
-    Raises:
-        ValueError: an epsilon so small that growth is a jump at the resolution of time.
+    ValueError: an epsilon so small that growth is a jump at the resolution of time.
     """
     fastest, first = (log_growth(dynamics, w) for w in (dynamics.end / 2, dynamics.epsilon))
-    if (jumps := fastest > RESOLVED * first).any():
-        raise ValueError(
-            f"epsilon {dynamics.epsilon[jumps][0]:.3g} is too small for a trajectory at depth "
-            f"{dynamics.depth}: growth is a jump; use critical_time, or a larger epsilon."
-        )
     depth = dynamics.depth
+    if (jumps := fastest > RESOLVED * first).any():
+        what = f"epsilon {dynamics.epsilon[jumps][0]:.3g} is too small for a trajectory at depth"
+        advice = "growth is a jump; use critical_time, or a larger epsilon"
+        raise ValueError(f"{what} {depth}: {advice}.")
 
     def slope(log_gain: PerFeature) -> PerFeature:
         layer = np.exp(log_gain) ** (1 / depth)
@@ -115,6 +105,7 @@ def trajectories(dynamics: LinearDynamics, times: Float[np.ndarray, "T"]) -> Gai
         t_eval=times,
         rtol=TOLERANCE,
         atol=TOLERANCE,
+        # Without the exact Jacobian it takes a hundred times as many steps.
         jac=lambda _, log_gain: np.diag(slope(log_gain)),
     )
     if not solved.success:
@@ -147,17 +138,15 @@ def critical_time(dynamics: LinearDynamics, fraction: float) -> PerFeature:
         G(u) = (u² / 2) 2F1(1, 2/(L+1); 1 + 2/(L+1); u^(L+1) / rho),
     where the first fraction is ln(u_1 / u_0) for L = 1.
 
-    Raises:
-        ValueError: a fraction that no feature reaches, or beyond which one begins.
+    ValueError: a fraction that no feature reaches, or beyond which one begins.
     """
     depth, rho = dynamics.depth, dynamics.regression
     first = dynamics.epsilon ** (1 / depth)
     last = fraction ** (1 / depth) * dynamics.end ** (1 / depth)
     if not (fraction < 1 and (first <= last).all()):
-        raise ValueError(
-            f"fraction {fraction:g} of the fixed point must be below 1, and no epsilon of "
-            f"{dynamics.epsilon} beyond it: choose another fraction or a smaller epsilon."
-        )
+        what = f"fraction {fraction:g} of the fixed point must be below 1, and no epsilon of"
+        advice = "choose another fraction or a smaller epsilon"
+        raise ValueError(f"{what} {dynamics.epsilon} beyond it: {advice}.")
     if dynamics.objective == "jepa":
         total = rho ** (1.0 - 2 * depth) * (
             np.log(last / first) + np.log1p(-first / rho) - np.log1p(-last / rho)
@@ -184,10 +173,8 @@ def series_terms(dynamics: LinearDynamics) -> Float[np.ndarray, "N F"]:
     depth, rho, scale = dynamics.depth, dynamics.regression, 1 / dynamics.covariance
     layer = dynamics.epsilon ** (1 / depth)
     if dynamics.objective == "jepa":
-        orders = range(2 * depth - 1, 0, -1)
-        return np.stack(
-            [scale * depth / (n * rho ** (2 * depth - n - 1.0) * layer**n) for n in orders]
-        )
+        orders, power = range(2 * depth - 1, 0, -1), 2 * depth - 1.0
+        return np.stack([scale * depth / (n * rho ** (power - n) * layer**n) for n in orders])
     if depth == 1:
         return -(scale * np.log(dynamics.epsilon))[None]
     return (scale * depth / (depth - 1) * layer ** (1.0 - depth))[None]

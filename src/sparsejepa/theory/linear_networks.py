@@ -4,11 +4,11 @@ The losses, for an encoder W = W_L … W_1 and one layer V, all d x d and in flo
 ½ E||V W x - stopgrad(W y)||² (JEPA) and ½ E||V W x - y||² (MAE). They depend on the data through
 second moments alone.
 
-The theory needs S_xx = E[x x^T] and S_yx = E[y x^T] diagonal in one basis. If one is turned against
-the other, what remains of features are the generalised eigenpairs S_yx e = rho S_xx e. Their rho
-are the eigenvalues of the regression matrix S_yx S_xx^-1, and of V at any fixed point of JEPA with
-an invertible encoder; at any of MAE, V W is that matrix [derived here]. That JEPA's *order* follows
-these pairs is a claim of an unreviewed formalisation [secondary]; `learned_values` measures it.
+The theory needs S_xx = E[x x^T] and S_yx = E[y x^T] diagonal in one basis. Else features are the
+generalised eigenpairs S_yx e = rho S_xx e. Their rho are the eigenvalues of the regression matrix
+S_yx S_xx^-1, and of V at any fixed point of JEPA with an invertible encoder; at any of MAE, V W is
+that matrix [derived here]. That JEPA's *order* follows these pairs is a claim of an unreviewed
+formalisation [secondary]; `learned_values` measures it.
 """
 
 import math
@@ -28,9 +28,7 @@ from sparsejepa.theory.linear_dynamics import Objective, PerFeature
 Start = Literal["aligned", "orthogonal", "unbalanced", "gaussian"]
 Network = Float[Tensor, "M d d"]  # W_1 … W_L and V
 Samples, Pair = Float[Tensor, "N d"], Float[Tensor, "2"]
-
-# exp of this, by which the outer layers of an unbalanced start are scaled up or down.
-UNBALANCE = 0.5
+UNBALANCE = 0.5  # by exp of it the outer layers of an unbalanced start are scaled up or down
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,9 @@ class Descent:
     """What gradient descent passed through."""
 
     times: Float[Tensor, "T"]  # the paper's time: depth x learning rate x steps
-    encoders: Float[Tensor, "T d d"]  # W = W_L … W_1
+    encoders: Float[Tensor, "T d d"]  # W
     heads: Float[Tensor, "T d d"]  # V
-    last: Network  # W_1 … W_L and V after the last step
+    last: Network
 
 
 def initial_network(
@@ -60,11 +58,10 @@ def initial_network(
 ) -> Network:
     """W_1 … W_L and V of a small start, in which every feature has a gain of about epsilon.
 
-    aligned: each layer is epsilon^(1/L) times a random orthogonal matrix; V is epsilon^(1/L) times
-    the identity for JEPA and times the transpose of the layers' product for MAE, without which
-    features do not decouple. orthogonal: V is a random orthogonal matrix too, still balanced.
-    unbalanced: aligned, with layers from e^-½ to e^½ times as large (product 1) and V e^½ times as
-    large. gaussian: independent normal entries of variance epsilon^(2/L) / d.
+    aligned: epsilon^(1/L) times random orthogonal layers, and a V that decouples features: the
+    identity for JEPA, the transpose of the layers' product for MAE. orthogonal: V is random too,
+    still balanced. unbalanced: aligned, with layers from e^-½ to e^½ times as large (product 1) and
+    V e^½ times as large. gaussian: independent normal entries of variance epsilon^(2/L) / d.
     """
     scale = epsilon ** (1 / depth)
     shape = (depth + 1, dimension, dimension)
@@ -106,7 +103,7 @@ def gradient_descent(
     last = torch.stack([*layers, head])
     if not last.isfinite().all():
         raise FloatingPointError(
-            f"Gradient descent diverged at step_size {step_size}; choose a smaller one."
+            f"Descent diverged at step_size {step_size}; choose a smaller one."
         )
     counts, encoders, heads = zip(*kept, strict=True)
     times = torch.tensor(counts, dtype=torch.float64) * (len(layers) * step_size)
@@ -126,10 +123,10 @@ def sample_moments(x: Samples, y: Samples) -> Moments:
 
 @dataclass(frozen=True)
 class FeatureModel:
-    """Pairs x = z + n, y = z' + n' with independent features; at a = 1, two looks at one z.
+    """Pairs x = z + n, y = z' + n' of independent features; at a = 1, two looks at one z.
 
-    z' is the next value of the stationary process z' = a z + b, Var b = (1 - a²) s. The paper's own
-    static and dynamic models were not at hand: this is a stand-in [inferred].
+    z' = a z + b, Var b = (1 - a²) s, is the next value of a stationary process: a stand-in for the
+    paper's static and dynamic models, which were not at hand [inferred].
     """
 
     signal: PerFeature  # s_i = Var z_i, above 0
@@ -157,7 +154,7 @@ class FeatureModel:
 
 
 def turned_moments(covariance: Pair, regression: Pair, degrees: float) -> Moments:
-    """Moments of two features, with E[x x^T] turned by an angle; at 0 degrees they commute."""
+    """Moments of two features, with E[x x^T] turned; at 0 degrees they commute."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = covariance.new_tensor([[cos, -sin], [sin, cos]])
     return Moments(turn @ (covariance / regression).diag() @ turn.T, covariance.diag())
@@ -184,8 +181,7 @@ def learned_values(
     """How much of each rho the network has learned; v_i (JEPA) or v_i w_i (MAE) if decoupled.
 
     JEPA: the real parts of the two eigenvalues of V, the smaller first. MAE: f^T V W f / f^T f for
-    f = S_xx e_i, the right eigenvectors of the regression matrix: the eigenvalues of V W would swap
-    features where the one with the smaller rho comes first.
+    f = S_xx e_i, the right eigenvectors of the regression matrix, lest eigenvalues swap features.
     """
     if objective == "jepa":
         (a, b), (c, d) = descent.heads.permute(1, 2, 0)
@@ -199,17 +195,15 @@ def learned_values(
 
 def imbalance(network: Network) -> Float[Tensor, "L d d"]:
     """W_{a+1}^T W_{a+1} - W_a W_a^T, V above W_L included; 0 is balanced, and kept by the flow."""
-    lower, upper = network[:-1], network[1:]
-    return upper.mT @ upper - lower @ lower.mT
+    return network[1:].mT @ network[1:] - network[:-1] @ network[:-1].mT
 
 
 def _slopes(objective: Objective, layers: list[Tensor], head: Tensor, moments: Moments) -> tuple:
     """Derivatives of the loss in every layer and in V, for JEPA with the target held.
 
-    With R = V W S_xx - W S_yx (JEPA) or V W S_xx - S_yx (MAE), the derivative in V is R W^T and
-    that in W is V^T R (2407.03475, Eqs. 4 and 5 [secondary]; the tests compare with autograd).
+    R W^T in V and V^T R in W, with R = V W S_xx - W S_yx (JEPA) or V W S_xx - S_yx (MAE)
+    (2407.03475, Eqs. 4 and 5 [secondary]; the tests compare with autograd).
     """
-    # below[a] is the product of the layers up to index a.
     below = list(accumulate(layers, lambda lower, layer: layer @ lower))
     encoder = below[-1]
     target = encoder @ moments.yx if objective == "jepa" else moments.yx

@@ -1,9 +1,9 @@
 """oi-VAE on bars: the model that SparseJEPA's penalty is from, on data whose answer is known.
 
-The output-interpretable VAE (Ainsworth et al., ICML 2018, arXiv 1802.06765) lets latents
-z ~ N(0, I) drive given groups of observed variables, x^(g) ~ N(f^(g)(W^(g) z), sigma²). A group
-lasso on the columns W^(g)_{.,k} says which latent k drives which group g. The groups are the rows
-of images, of which one is lit: every latent should end up with a row of its own.
+In the output-interpretable VAE (Ainsworth et al., ICML 2018, arXiv 1802.06765) latents z ~ N(0, I)
+drive groups of observed variables, x^(g) ~ N(f^(g)(W^(g) z), sigma²). A group lasso on the columns
+W^(g)_{.,k} says which latent k drives which group g. Groups are the rows of images, of which one is
+lit: every latent should end up with a row of its own.
 """
 
 import functools
@@ -22,9 +22,9 @@ from sparsejepa.randomness import generator
 class BarsConfig:
     """Data, model and training; the paper's code has these values except where it says "ours".
 
-    Ours besides: gradients of the whole set instead of batches of 64, whose noise exceeds the
-    threshold and brings dead columns back for a step; the expectation over z in closed form instead
-    of by a sample; and a noise sigma that is learned, starting from `brightness`.
+    Ours too: gradients of the whole set instead of batches of 64, whose noise brings dead columns
+    back for a step; the expectation over z in closed form instead of by a sample; and a learned
+    noise sigma, starting from `brightness`.
     """
 
     size: int = 8  # pixels along a side; the rows are the groups
@@ -49,8 +49,8 @@ def bars_experiment(config: BarsConfig, seed: int) -> Float64[Tensor, "G K"]:
     """||W^(g)_{.,k}|| of rows g and latents k of an oi-VAE trained on bars: two seconds on a core.
 
     Encoder and decoders are linear. W, the maps W^(g) stacked, is stepped by plain SGD and shrunk
-    by the proximal operator of eta lambda sum_g sum_k ||W^(g)_{.,k}||; with `proximal` off the
-    subgradient of this penalty is added to the gradient. `seed` fixes data and initial weights.
+    by the proximal operator of eta lambda sum_g sum_k ||W^(g)_{.,k}||; with `proximal` off by the
+    subgradient of this penalty. `seed` fixes data and initial weights.
     """
     images = draw_bars(config, seed)
     mean = images.mean(dim=0)
@@ -109,9 +109,9 @@ def negative_elbo(
 ) -> dict[str, Float64[Tensor, ""]]:
     """The loss beside the group lasso, in nats an image, exact.
 
-    reconstruction: -E log p(x | z), averaged over images and over z ~ N(A x + a, diag(s²)); kl: to
-    N(0, I), likewise; prior: -log p of the generators' weights and biases ~ N(0, 1), up to a
-    constant, once an image as in the paper's code. Without it W could shrink, the generators grow.
+    reconstruction: -E log p(x | z) over images and z ~ N(A x + a, diag(s²)); kl: to N(0, I); prior:
+    -log p of the generators' weights and biases ~ N(0, 1), up to a constant, once an image as in
+    the paper's code: without it W could shrink and the generators grow.
     """
     weight, pixels = parameters["weight"], parameters["generator"]
     decoder = (pixels.unsqueeze(2) * weight.unsqueeze(1)).flatten(0, 1)
@@ -119,11 +119,8 @@ def negative_elbo(
     latent_mean = encoder @ mean + parameters["encoder_bias"]
     residual = torch.eye(len(mean), dtype=mean.dtype) - decoder @ encoder
     offset = mean - decoder @ latent_mean - parameters["bias"]
-    squared = (
-        ((residual @ covariance) * residual).sum()
-        + offset.square().sum()
-        + (decoder.square().sum(dim=0) * variance).sum()
-    )
+    squared = ((residual @ covariance) * residual).sum() + offset.square().sum()
+    squared = squared + (decoder.square().sum(dim=0) * variance).sum()
     log_noise = parameters["log_noise"]
     normaliser = len(mean) * (log_noise + 0.5 * math.log(2 * math.pi))
     second_moment = ((encoder @ covariance) * encoder).sum() + latent_mean.square().sum()
