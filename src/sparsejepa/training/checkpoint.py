@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sparsejepa.atomic_files import write_atomically
+from sparsejepa.model.vit import load_encoder, round_to_half, save_encoder  # noqa: F401
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
