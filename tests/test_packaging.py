@@ -1,5 +1,6 @@
 """The files that say what is installed, and from where the code comes, agree with each other."""
 
+import os
 import platform
 import re
 from importlib.metadata import distribution
@@ -102,6 +103,13 @@ def test_pre_commit_runs_the_pinned_tools():
         (pin,) = hook["additional_dependencies"]
         name = hook["entry"].split()[0]
         assert pin == f"{name}=={constraints()[name]}"
+
+
+def test_ci_runs_the_tests():
+    """.ci/run can be executed and calls `make test`."""
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().splitlines()[-1] == "make test"
 
 
 def test_version_and_licence_are_the_same_everywhere():

@@ -16,6 +16,12 @@ PAGE = (ROOT / "book" / "how_to_extend.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.M | re.S)
 
 
+def test_recipes_are_short():
+    """Three of them, of at most twelve lines of code each."""
+    lines = [[line for line in block.splitlines() if line.strip()] for block in BLOCKS]
+    assert len(BLOCKS) == 3 and max(map(len, lines)) <= 12
+
+
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What all Python blocks of the page define, run in their order in an empty folder."""
