@@ -17,6 +17,12 @@ from tests.training.tiny import SPARSE, cut, flat, start, timeless, train
 CHANGES = {"model": SPARSE, "epochs": 2}
 
 
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
 def one_of_two(
     pipe: Connection, rank: int, port: int, folder: Path, changes: dict[str, Any]
 ) -> None:
@@ -42,9 +48,7 @@ def one_of_two(
 
 def train_by_two(folder: Path, changes: dict[str, Any]) -> list[str | None]:
     """What the two processes raised, None where nothing."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+    port = free_port()
     started = [start(one_of_two, rank, port, folder, changes) for rank in range(2)]
     processes, pipes = zip(*started, strict=True)
     try:
