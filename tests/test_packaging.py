@@ -40,14 +40,35 @@ def closure(*extras: str) -> set[str]:
     return {name for name, _ in seen}
 
 
-def test_every_requirement_is_bounded_and_pinned():
-    """From above, alike in every extra; constraints.txt has a version that it allows."""
+def environment() -> dict:
+    return yaml.safe_load((ROOT / "environment.yml").read_text())
+
+
+def workflows() -> dict[str, dict]:
+    folder = ROOT / ".github" / "workflows"
+    return {path.name: yaml.safe_load(path.read_text()) for path in folder.glob("*.yml")}
+
+
+@pytest.mark.parametrize("extra", requirements())
+def test_every_requirement_is_pinned_within_its_bounds(extra: str):
+    """constraints.txt pins what pyproject.toml asks for, at a version that it allows."""
+    for needed in requirements()[extra]:
+        pinned = constraints()[canonicalize_name(needed.name)]
+        assert needed.specifier.contains(pinned), f"{needed} is pinned to {pinned}"
+
+
+def test_every_requirement_has_an_upper_bound():
+    """A release that does not exist yet cannot break a fresh installation."""
+    for needed in [needed for group in requirements().values() for needed in group]:
+        assert {"<", "=="} & {part.operator for part in needed.specifier}, str(needed)
+
+
+def test_a_package_named_twice_has_the_same_bounds():
+    """An extra cannot quietly loosen what another one says."""
     bounds: dict[str, SpecifierSet] = {}
     for needed in [needed for group in requirements().values() for needed in group]:
         name = canonicalize_name(needed.name)
-        assert {"<", "=="} & {part.operator for part in needed.specifier}, str(needed)
         assert bounds.setdefault(name, needed.specifier) == needed.specifier, name
-        assert needed.specifier.contains(constraints()[name]), str(needed)
 
 
 @pytest.mark.skipif(
@@ -68,48 +89,72 @@ def test_constraints_work_on_every_platform():
 
 
 def test_the_book_builds_without_torch():
-    """`pip install .[book]` brings nothing of the training stack.
-
-    Nor Jupyter Book 2, which ignores _config.yml, builds nothing, and exits with 0.
-    """
+    """`pip install .[book]` brings nothing of the training stack."""
     heavy = {"torch", "torchvision", "timm", "accelerate", "datasets", "scikit-learn", "snakemake"}
     assert heavy & closure("book") == set()
     assert heavy <= closure("train", "study")
+
+
+def test_jupyter_book_stays_at_its_first_version():
+    """Jupyter Book 2 ignores _config.yml, builds nothing, and exits with 0."""
     (book,) = [r for r in requirements()["book"] if canonicalize_name(r.name) == "jupyter-book"]
     assert not book.specifier.contains("2.0.0")
+    (theme,) = [r for r in requirements()["book"] if r.name == "sphinx-book-theme"]
+    assert str(theme.specifier) == "==1.1.4"
 
 
-def test_make_and_conda_install_every_extra_under_the_constraints():
-    """With the tested Python, which the workflow tests too, as it does the newest supported one."""
-    extras, makefile = set(requirements()) - {""}, (ROOT / "Makefile").read_text()
-    installed = re.findall(r"\$\(INSTALL\) --editable '\.\[([a-z,]+)\]'", makefile)
-    assert set(",".join(installed).split(",")) == extras
-    assert "--constraint constraints.txt" in makefile
-    python, *_, by_pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    constraint, package = by_pip["pip"]
-    assert (python, constraint) == (f"python={TESTED_PYTHON}", "-c constraints.txt")
-    assert set(re.fullmatch(r"-e \.\[([a-z,]+)\]", package)[1].split(",")) == extras
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
-    matrix = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+def test_environment_yml_leaves_the_versions_to_pyproject_and_constraints():
+    """conda gives a supported and tested Python; pip installs every extra under the constraints."""
+    assert environment()["channels"] == ["conda-forge", "nodefaults"]
+    plain = [entry for entry in environment()["dependencies"] if isinstance(entry, str)]
+    (by_pip,) = [entry["pip"] for entry in environment()["dependencies"] if isinstance(entry, dict)]
+    (python,) = [entry for entry in plain if entry.startswith("python=")]
+    assert python == f"python={TESTED_PYTHON}"
+    assert {entry for entry in plain if entry != python} == {"pip", "make"}
+    constraint, package = by_pip
+    assert constraint == "-c constraints.txt"
+    extras = re.fullmatch(r"-e \.\[([a-z,]+)\]", package)[1].split(",")
+    assert set(extras) == set(pyproject()["project"]["optional-dependencies"])
+
+
+def test_workflows_test_supported_pythons():
+    """The tested Python, and the newest supported one, are in the matrix."""
     supported = SpecifierSet(pyproject()["project"]["requires-python"])
-    assert all(supported.contains(version + ".0") for version in matrix)
-    assert not supported.contains("3.14.0") and {TESTED_PYTHON, "3.13"} <= set(matrix)
+    matrix = workflows()["test.yml"]["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert all(supported.contains(version + ".0") for version in [*matrix, TESTED_PYTHON])
+    assert TESTED_PYTHON in matrix
+    assert not supported.contains("3.14.0") and "3.13" in matrix
+
+
+def test_make_installs_extras_that_exist():
+    """Each target of the Makefile names extras of pyproject.toml, under the constraints."""
+    makefile = (ROOT / "Makefile").read_text()
+    installed = re.findall(r"\$\(INSTALL\) --editable '\.\[([a-z,]+)\]'", makefile)
+    assert {extra for names in installed for extra in names.split(",")} == set(
+        pyproject()["project"]["optional-dependencies"]
+    )
+    assert "--constraint constraints.txt" in makefile
 
 
 def test_pre_commit_runs_the_pinned_tools():
     """A commit hook and `make lint` cannot disagree because of versions."""
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
-    for hook in [hook for repo in config["repos"] for hook in repo["hooks"]]:
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    assert {hook["entry"].split()[0] for hook in hooks} == {"ruff", "nbstripout", "codespell"}
+    for hook in hooks:
         (pin,) = hook["additional_dependencies"]
-        name = hook["entry"].split()[0]
-        assert pin == f"{name}=={constraints()[name]}"
+        name, version = pin.split("==")
+        assert constraints()[name] == version
+        assert hook["entry"].split()[0] == name
 
 
 def test_ci_runs_the_tests():
     """.ci/run can be executed and calls `make test`."""
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text().splitlines()[-1] == "make test"
+    lines = script.read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash" and lines[-1] == "make test"
+    assert "set -euo pipefail" in lines
 
 
 def test_version_and_licence_are_the_same_everywhere():
@@ -134,11 +179,26 @@ def test_no_other_file_names_the_repository():
     """PLACES above is complete. Committed runs keep the address that they were made with."""
     places = {path for pattern in [*PLACES, "pyproject.toml"] for path in ROOT.glob(pattern)}
     # A folder of the library has the same name; it lies under src.
-    ours = address().removeprefix("https://github.com/")
-    named = re.compile(rf"(?<!src/){re.escape(ours)}")
-    rest = {path for path in text_files() if not path.is_relative_to(ROOT / "book" / "runs")}
-    assert [path for path in rest - places if named.search(path.read_text())] == []
-    # Addresses of Colab leave out github.com's; tests of links make up their own.
+    owner_and_name = re.escape(address().removeprefix("https://github.com/"))
+    named = re.compile(rf"(?<!src/){owner_and_name}")
+    assert [
+        str(path.relative_to(ROOT))
+        for path in text_files()
+        if named.search(path.read_text())
+        and path not in places
+        and path.relative_to(ROOT).parts[:2] != ("book", "runs")
+    ] == []
+
+
+def test_links_to_colab_open_this_repository():
+    """Colab's addresses leave out github.com's, so the tests above do not see them."""
     link = re.compile(r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)")
-    pages = [path.read_text() for path in rest if not path.is_relative_to(ROOT / "tests")]
-    assert {repository for page in pages for repository in link.findall(page)} == {ours}
+    found = {
+        (str(path.relative_to(ROOT)), repository)
+        for path in text_files()
+        # Tests of links make up their own.
+        if not path.is_relative_to(ROOT / "tests")
+        for repository in link.findall(path.read_text())
+    }
+    ours = address().removeprefix("https://github.com/")
+    assert found and {repository for _, repository in found} == {ours}

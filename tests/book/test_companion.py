@@ -127,10 +127,14 @@ def test_the_card_has_every_fact(root: Path):
     book = Book(root, {}, ())
     card = provenance_card(book, RUN, book.facts(RUN))
     for fact in (
+        f"`{RUN}`",
         "2026\\-01\\-02 03\\:04\\:05Z, by the code of commit `fedcba987654` with",
         "* - Code\n  - unchanged since",
+        "* - Seed\n  - 0",
         "`scenes` train, drawn, pixels `0123456789ab…`",
+        "* - Precision\n  - `bf16`",
         f"{{download}}`results.json </book/runs/{RUN}/results.json>`",
+        f"{{download}}`manifest.json </book/runs/{RUN}/manifest.json>`",
         "* - `note`\n  - `` a `b` | *c* ``",
         "* - `torch`\n  - `2.14.1`",
         "```bash\nsparsejepa run notebooks/01_pretrain.ipynb --preset reference -p note=",
@@ -143,11 +147,16 @@ def test_the_card_says_what_changed_and_what_was_compared(root: Path):
     """In one line; without a certificate that the run is stale."""
     replace(root, "src/sparsejepa/used.py", "42", "43")
     assert code_line(Book(root, {}, ()), RUN) == "changed since"
-    sha = read_json(root / "book/runs" / RUN / "manifest.json")["sha256"]
-    code, compared = code_of(root, "01_pretrain"), {"tensors": 14, "numbers": 212}
-    certificate = {"run_sha256": sha, "parts": ["report"], "valid_for": code, "compared": compared}
-    said = {"versions": {"torch": "2.15.0", "python": "3.11.7"}, "date": "2026-12-01", "changed": 3}
-    write_certificates(root, {RUN: certificate | said})
+    certificate = {
+        "run_sha256": read_json(root / "book/runs" / RUN / "manifest.json")["sha256"],
+        "parts": ["report", "training"],
+        "valid_for": code_of(root, "01_pretrain"),
+        "compared": {"tensors": 14, "numbers": 212},
+        "versions": {"torch": "2.15.0", "python": "3.11.7"},
+        "date": "2026-12-01",
+        "changed": 3,
+    }
+    write_certificates(root, {RUN: certificate})
     assert code_line(Book(root, {}, ()), RUN) == (
         "3 files have changed since; certified on 2026-12-01: 14 tensors and 212 numbers of a "
         "size-reduced copy are equal to the bit (torch 2.15.0, python 3.11.7)"
@@ -174,9 +183,11 @@ def test_own_runs_say_whether_they_learned(root: Path):
     for seed, value in enumerate((0.5, 0.2)):
         folder = make_run(root, f"own/01_pretrain/jepa-seed{seed}")
         (folder / "executed.ipynb").unlink()  # as a run in Jupyter or on Colab
-        read = {"jepa, last block": value, "untrained encoder, last block": 0.2, "raw pixels": 0.1}
-        cells = {name: {"value": x, "interval": [x - 0.01, x + 0.01]} for name, x in read.items()}
-        accuracy = {name: {"linear probe": cell} for name, cell in cells.items()}
+        names = ("jepa, last block", "untrained encoder, last block", "raw pixels")
+        accuracy = {
+            name: {"linear probe": {"value": x, "interval": [x - 0.01, x + 0.01]}}
+            for name, x in zip(names, (value, 0.2, 0.1), strict=True)
+        }
         write_json(folder / "results.json", {"method": "jepa", "accuracy": accuracy})
     (make_run(root, "demo/01_pretrain/half") / "manifest.json").unlink()
     (make_run(root, "demo/01_pretrain/broken") / "results.json").write_text("{")
@@ -210,6 +221,20 @@ def test_every_number_of_every_committed_run_is_a_row(tmp_path: Path):
     assert float(pixels["low"]) < float(pixels["value"]) < float(pixels["high"])
 
 
+def test_buttons_of_a_run_open_the_clean_notebook():
+    """Colab, source and edit change, a download of the executed notebook does not."""
+    page = f"book/runs/{RUN}/executed"
+    colab = "https://colab.research.google.com/github/a/b/blob/main"
+    buttons = [
+        {"buttons": [{"url": f"{colab}/{page}.ipynb"}]},
+        {"url": f"../_sources/{page}.ipynb"},
+        {"javascript": "window.print()"},
+    ]
+    companion_page.point_buttons_at_source(buttons, page, RUN)
+    assert buttons[0]["buttons"][0]["url"] == f"{colab}/{PAGE}.ipynb"
+    assert buttons[1]["url"] == f"../_sources/{page}.ipynb"
+
+
 def test_other_peoples_html_is_mended(root: Path):
     """Roles that do not fit and empty header cells, Thebe's files; all else is left."""
     entry = '<div id="a" role="doc-biblioentry"><p role="note">A</p></div>'
@@ -217,8 +242,10 @@ def test_other_peoples_html_is_mended(root: Path):
     kept = SimpleNamespace(filename="_static/theme.js", attributes={})
     inline = SimpleNamespace(filename=None, attributes={"body": 'const THEBE_JS_URL = "x"'})
     linked = SimpleNamespace(filename="_static/sphinx-thebe.js", attributes={})
-    context = {"body": f'<div role="list" class="c">{entry}</div>{table}'}
-    context["script_files"] = [inline, kept, linked, "_static/plain.js"]
+    context = {
+        "body": f'<div role="list" class="c">{entry}</div>{table}',
+        "script_files": [inline, kept, linked, "_static/plain.js"],
+    }
     app = SimpleNamespace(companion=Book(root, {PAGE: RUN}, {PAGE}))
     companion.mend_page(app, PAGE, "page.html", context, None)
     assert context["body"] == (

@@ -80,6 +80,23 @@ def test_yaml_reads_names_and_numbers_as_people_do(root: Path):
         load_study(root, "demo")
 
 
+def test_runs_come_after_what_they_need(root: Path):
+    """As in the preset; a run's own parameters lie over the preset's."""
+    two_notebooks(root)
+    runs = load_study(root, "demo")
+    assert [run.id for run in runs] == [
+        *("demo/toy/jepa-seed0", "demo/toy/jepa-seed1", "demo/report/all")
+    ]
+    assert runs[1].parameters == {"rate": 0.25, "seed": 1}
+
+
+def test_own_runs_have_readable_folders():
+    """Which say what was changed, and never are a named run's."""
+    overrides = {"seed": 1, "minutes": 3.0, "method": "sparsejepa"}
+    expected = Path("own/01_pretrain/reference-method=sparsejepa-minutes=3.0-seed=1")
+    assert own_folder("01_pretrain", "reference", overrides) == expected
+
+
 @given(
     *[st.dictionaries(st.sampled_from(["seed", "rate", "weight_decay"]), VALUES, max_size=3)] * 2
 )

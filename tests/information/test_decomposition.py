@@ -120,6 +120,7 @@ def test_groups_survive_dropped_columns():
         ([[0, 1], [1, 2]], "Column 1 is in 2 groups: groups that share a column"),
         ([[0, 1], [2, 3]], "Every group needs columns of 0 to 2, none of them twice"),
         ([[0, 1, 2], []], "Every group needs columns"),
+        ([[0, 0, 1], [2]], "Every group needs columns"),
     ],
 )
 def test_what_is_no_partition_is_refused(groups: list[list[int]], sentence: str):

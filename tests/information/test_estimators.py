@@ -1,4 +1,4 @@
-"""Estimates against closed forms (in nats), counts too, and what must not change them."""
+"""Estimates against closed forms (in nats), and what must not change them."""
 
 import doctest
 import math
@@ -16,22 +16,30 @@ from sparsejepa.information.estimate import TotalCorrelation
 from sparsejepa.information.gaussian import GaussianEstimator
 from sparsejepa.information.multiinformation import shuffled_null, total_correlation
 from sparsejepa.randomness import generator
-from tests.information import known
-from tests.information.known import block_truth, gaussian_rows, interval_hit, random_correlation
+from tests.information.known import gaussian_rows, interval_hit, random_correlation, student_rows
+from tests.information.known import warp as warped
 
 GAUSSIAN_METHODS = ["gaussian", "copula"]
 seeds = st.integers(0, 10**6)
 
 
+@pytest.mark.parametrize(
+    ("rho", "d", "number"),
+    [(0.5, 2, 0.1438), (0.5, 20, 5.409), (0.5, 192, 63.91), (0.3, 10, 0.951), (0.3, 64, 9.74)],
+)
+def test_the_closed_form_is_the_determinant(rho: float, d: int, number: float):
+    """-½ ln det R by eigenvalues equals the formula that the other tests use."""
+    by_eigenvalues = -0.5 * torch.linalg.eigvalsh(equicorrelation(d, rho)).log().sum().item()
+    assert by_eigenvalues == pytest.approx(equicorrelated(d, rho), abs=1e-9)
+    assert by_eigenvalues == pytest.approx(number, rel=1e-3)
+
+
 @pytest.mark.parametrize("method", GAUSSIAN_METHODS)
-@pytest.mark.parametrize(("d", "rho", "number"), [(2, 0.5, 0.1438), (10, 0.0, 0), (64, 0.3, 9.74)])
-def test_equicorrelated(method: str, d: int, rho: float, number: float):
-    """The closed form, -½ ln det R by eigenvalues, and its estimate."""
-    correlation, truth = equicorrelation(d, rho), equicorrelated(d, rho)
-    by_eigenvalues = block_truth(correlation, [[i] for i in range(d)])
-    assert by_eigenvalues == pytest.approx(truth, abs=1e-9) == pytest.approx(number, rel=1e-3)
-    result = total_correlation(gaussian_rows(50 * d, correlation, "equi"), method)
-    assert abs(result.value - truth) < 3 * result.standard_error < 0.1 + 0.6 * truth
+@pytest.mark.parametrize(("d", "rho"), [(2, 0.5), (10, 0.0), (10, 0.3), (64, 0.5)])
+def test_equicorrelated(method: str, d: int, rho: float):
+    result = total_correlation(gaussian_rows(50 * d, equicorrelation(d, rho), "equi"), method)
+    assert abs(result.value - equicorrelated(d, rho)) < 3 * result.standard_error
+    assert result.standard_error < 0.03 + 0.2 * equicorrelated(d, rho)
     assert result.per_unit == result.value / (d - 1)
 
 
@@ -40,7 +48,7 @@ def test_student_is_seen_by_neighbours_alone():
 
     A Gaussian-copula estimate of 0 is therefore no evidence of independence.
     """
-    x, truth = known.student_rows(2000, 5, 3, "t"), student(5, 3)
+    x, truth = student_rows(2000, 5, 3, "t"), student(5, 3)
     assert truth == pytest.approx(0.2931, abs=1e-4)
     assert interval_hit(total_correlation(x, "ksg"), truth)
     copula = total_correlation(x, "copula")
@@ -54,7 +62,7 @@ def test_the_gaussian_bias_is_corrected_exactly(n: int, d: int):
     Rows are 5 to 10 a column, where d (d-1) / (4 n), the leading term, is off by nats.
     """
     correlation = random_correlation(d, "bias")
-    truth = block_truth(correlation, [[i] for i in range(d)])
+    truth = -0.5 * torch.linalg.eigvalsh(correlation).log().sum().item()
     found = [
         total_correlation(gaussian_rows(n, correlation, "bias", i), "gaussian").value
         for i in range(200)
@@ -83,7 +91,7 @@ def test_the_jackknife_is_exact(seed: int):
 @settings(max_examples=15)
 def test_monotone_maps_of_columns_change_nothing(seed: int, method: str):
     x = gaussian_rows(200, random_correlation(4, "maps", seed), "maps", seed)
-    assert total_correlation(known.warp(x), method) == total_correlation(x, method)
+    assert total_correlation(warped(x), method) == total_correlation(x, method)
 
 
 @given(seeds, st.sampled_from([*GAUSSIAN_METHODS, "ksg"]))
@@ -142,58 +150,3 @@ def test_the_interval_by_hand():
 def test_the_examples_run():
     found = doctest.testmod(multiinformation)
     assert found.failed == 0 and found.attempted > 4
-
-
-def bits(n: int, count: int) -> torch.Tensor:
-    return torch.randint(2, (n, count), generator=generator(0, "bits", count))
-
-
-@pytest.mark.parametrize("count", [2, 3, 5, 8])
-def test_the_giant_bit(count: int):
-    """n copies of a fair bit: n - 1 bits, here from a sample with exactly half of each."""
-    x = torch.tensor([0, 1]).repeat(500)[:, None].expand(-1, count)
-    found = total_correlation(x, "discrete")
-    correction = (count - 1) / (2 * 1000)
-    assert found.value == pytest.approx((count - 1) * math.log(2) + correction, abs=1e-12)
-    assert interval_hit(found, (count - 1) * math.log(2))
-
-
-@pytest.mark.parametrize("count", [2, 3, 4, 6])
-def test_parity(count: int):
-    """n - 1 fair bits and their parity: 1 bit for every n, though all smaller sets have none."""
-    x = bits(4000, count - 1)
-    x = torch.cat([x, x.sum(1, keepdim=True) % 2], dim=1)
-    assert interval_hit(total_correlation(x, "discrete"), math.log(2))
-    assert interval_hit(total_correlation(x[:, 1:], "discrete"), 0.0) or count == 2
-
-
-def test_an_independent_implementation_agrees():
-    """infomeasure 0.6.3, approach "miller_madow", nats: computed once, in another process."""
-    u = known.lattice(300, 7)
-    x = np.floor(3 * u[:, :3]).astype(int)
-    x[:, 2] = (x[:, 0] + x[:, 1]) % 3
-    x = np.where(u[:, [3]] < 0.2, np.floor(3 * u[:, 4:]).astype(int), x)
-    assert total_correlation(x, "discrete").value == pytest.approx(0.6137405038860402, abs=1e-12)
-
-
-def test_the_correction_takes_out_the_bias():
-    """Independent columns of 4 x 4 values, 200 rows: 9 / 400 nats too much without it."""
-    draws = torch.randint(4, (300, 200, 2), generator=generator(1))
-    found = np.array([total_correlation(x, "discrete").value for x in draws])
-    assert abs(found.mean()) < 3.5 * found.std() / math.sqrt(300) < 9 / 400 / 4
-
-
-def test_names_of_values_do_not_matter():
-    x = bits(300, 3)
-    x[:, 2] = x[:, 0] & x[:, 1]
-    renamed = torch.stack([7 - x[:, 0], 100 * x[:, 1], x[:, 2] - 3], dim=1)
-    padded = torch.cat([x, torch.full((300, 1), 5)], dim=1)
-    expected = total_correlation(x, "discrete").value
-    for same in (renamed, renamed.double(), padded):
-        assert total_correlation(same, "discrete").value == pytest.approx(expected, abs=1e-12)
-
-
-def test_rows_that_are_all_different_are_refused():
-    x = torch.randn(100, 2, generator=generator(2))
-    with pytest.raises(ValueError, match="100 rows have 100 distinct values: .* at least 5 rows"):
-        total_correlation(x, "discrete")

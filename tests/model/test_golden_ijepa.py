@@ -134,14 +134,34 @@ def fixed_images(count: int) -> Tensor:
     return (0.5 + 0.5 * torch.sin(0.9 * index + 0.003 * index.square())).view(count, 3, 32, 32)
 
 
+def fixed_masks() -> Masks:
+    """Two images, two target blocks of 3x3 each, ten context patches."""
+    block = torch.tensor([0, 1, 2, 8, 9, 10, 16, 17, 18])
+    return Masks(
+        torch.tensor(
+            [[63, 40, 4, 21, 30, 58, 36, 7, 12, 47], [0, 8, 16, 24, 3, 11, 5, 62, 34, 25]]
+        ),
+        torch.stack([block, block + 24, block + 36, block + 45]).view(2, 2, 9),
+    )
+
+
+def golden_model() -> Jepa:
+    jepa = Jepa(ModelConfig(ENCODER, PREDICTOR), seed=0)
+    set_weights(jepa)
+    return jepa
+
+
+def reference_weights(jepa: Jepa) -> Weights:
+    return {name: p.detach().double().requires_grad_() for name, p in jepa.named_parameters()}
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_loss_predictions_and_gradients_agree(fused: bool):
     """On drawn masks: predictions to 3e-6, loss to 1e-6, every gradient to 1e-5 of its norm."""
-    jepa, images = Jepa(ModelConfig(ENCODER, PREDICTOR), seed=0), fixed_images(2)
-    set_weights(jepa)
+    jepa, images = golden_model(), fixed_images(2)
     use_fused_attention(jepa, fused)
     masks = sample_masks(MaskConfig(), 2, generator(0, "golden"))
-    weights = {name: p.detach().double().requires_grad_() for name, p in jepa.named_parameters()}
+    weights = reference_weights(jepa)
 
     latents = jepa.context_encoder(images.float(), masks.context)
     ours = jepa.predictor(latents, masks.context, masks.targets)
@@ -159,3 +179,22 @@ def test_loss_predictions_and_gradients_agree(fused: bool):
             true = weights[name].grad
             error = (parameter.grad.double() - true).norm() / true.norm()
             assert true.norm() > 0 and error < 1e-5, f"{name}: {error:.1e}"
+
+
+def test_pinned_numbers():
+    """The two implementations can't drift together: numbers once computed by the plain one.
+
+    Weights, images and masks are fixed formulas (above), so no random generator is involved.
+    """
+    jepa, images, masks = golden_model(), fixed_images(2), fixed_masks()
+    weights = reference_weights(jepa)
+    with torch.no_grad():
+        assert smooth_l1(images, masks, weights).item() == pytest.approx(LOSS, abs=1e-9)
+        corner = predict(images, masks, weights)[0, 1, 2, :3]
+        assert corner.tolist() == pytest.approx(PREDICTION, abs=1e-9)
+        assert jepa(images.float(), masks, 0).loss.item() == pytest.approx(LOSS, abs=1e-6)
+
+
+# From `smooth_l1` and `predict` of this file, float64, torch 2.14.1.
+LOSS = 0.5067224582673714
+PREDICTION = [-0.07263246521521982, -0.41963912385890473, -1.2594377023692043]

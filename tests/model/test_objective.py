@@ -113,14 +113,23 @@ def test_standardised_targets_have_unit_variance_however_little_images_differ():
     torch.testing.assert_close(others, targets, atol=1e-3, rtol=1e-3)
 
 
-def test_the_average_copies_buffers():
-    """Running means of an own BatchNorm, and the count of batches."""
+def test_an_own_batch_norm_is_probed_with_its_own_statistics():
+    """The moving average copies buffers: running means, and the count of batches."""
     jepa = model()
     for encoder in (jepa.context_encoder, jepa.target_encoder):
-        encoder.vit.extra = torch.nn.BatchNorm1d(2)
+        parts = (Transposed(), torch.nn.BatchNorm1d(32), Transposed())
+        encoder.vit.patch_embed.norm = torch.nn.Sequential(*parts)
     jepa.target_encoder.requires_grad_(False)
-    jepa.context_encoder.vit.extra(torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
+    jepa(images(4) + 1, masks(4), 0)
     jepa.update_target(0.996)
-    ours, theirs = (e.vit.extra for e in (jepa.target_encoder, jepa.context_encoder))
-    assert ours.num_batches_tracked == 1 and theirs.running_mean.abs().max() > 0.01
-    assert torch.equal(ours.running_mean, theirs.running_mean)
+    ours, theirs = (dict(e.named_buffers()) for e in (jepa.target_encoder, jepa.context_encoder))
+    name = "vit.patch_embed.norm.1.running_mean"
+    assert theirs[name].abs().max() > 0.01
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+class Transposed(torch.nn.Module):
+    """Tokens to channels, and back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)

@@ -146,6 +146,7 @@ def test_labels_are_checked_before_training() -> None:
         (train, split("test", 2), "toy test has no label 'label'"),
         (train, split("test", 2, label=[0, -1]), "test label -1 is outside 0 to 2"),
         (train, split("test", 1, label=[0]), "2 test images, not 6 and 1"),
+        (split("train", 5, label=[0, 1, 0, 1, 0]), split("test", 2, label=[0, 1]), "not 5 and 2"),
     ):
         with pytest.raises(ValueError, match=message):
             label_to_probe(images, answers)
