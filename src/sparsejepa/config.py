@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 C = TypeVar("C")
-ABOVE_ZERO, AT_LEAST_ZERO, AT_LEAST_ONE = (1e-12, math.inf), (0.0, math.inf), (1, math.inf)
+ABOVE_ZERO, AT_LEAST_ZERO, AT_LEAST_ONE = ((low, math.inf) for low in (math.ulp(0.0), 0.0, 1))
 
 
 def from_mapping(cls: type[C], mapping: Mapping[str, Any]) -> C:
@@ -48,6 +48,7 @@ def check_ranges(instance: Any, **ranges: tuple[int | float, int | float]) -> No
         values = given if isinstance(given, tuple) else (given,)
         if not all(low <= value <= high and value < math.inf for value in values):
             bound = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+            bound = "above 0" if (low, high) == ABOVE_ZERO else bound
             raise ValueError(f"{type(instance).__name__}.{key} must be {bound}, not {given}.")
 
 

@@ -90,6 +90,17 @@ def test_runs_come_after_what_they_need(root: Path):
     assert runs[1].parameters == {"rate": 0.25, "seed": 1}
 
 
+def test_a_run_needs_what_it_reads(root: Path):
+    """Of the runs above it those whose names it asks for, so that others may come and go."""
+    two_notebooks(root)
+    report, asked = root / "notebooks" / "report.ipynb", {"run_names": "other-*, *-seed[1-3]"}
+    flag = "crash: bool = False"
+    report.write_text(report.read_text().replace(flag, flag + '\\nrun_names: str = \\"\\"'))
+    needs = {"needs": ["toy"], "parameters": asked, "runs": {"all": {}}}
+    write_preset(root, {**PRESET, "report": needs})
+    assert [need.name for need in load_study(root, "demo")[-1].needs] == ["jepa-seed1"]
+
+
 def test_own_runs_have_readable_folders():
     """Which say what was changed, and never are a named run's."""
     overrides = {"seed": 1, "minutes": 3.0, "method": "sparsejepa"}

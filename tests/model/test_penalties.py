@@ -292,7 +292,7 @@ def test_an_own_penalty_is_a_method_of_its_name(monkeypatch: pytest.MonkeyPatch)
     [
         ({"reading": "R7"}, "reading must be one of none, R1, R1b.* not 'R7'"),
         ({"strength": float("nan")}, "strength must be at least 0, not nan"),
-        ({"learning_rate": 0.0}, "learning_rate must be at least 1e-12, not 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, not 0.0"),
     ],
 )
 def test_impossible_penalties_are_refused(settings: dict, sentence: str):

@@ -37,6 +37,7 @@ Text = Annotated[str, Field(pattern=r"\S")]
 T = TypeVar("T")
 # YAML has lists only.
 Some = Annotated[tuple[T, ...], Field(strict=False, min_length=1)]
+Limits = Annotated[tuple[float, float], Field(strict=False)]
 Address = Annotated[str, Field(pattern=r"^[^/:\s]+/[^/:\s]+/[^/:\s]+:.+$")]
 
 
@@ -83,6 +84,7 @@ class Check(Entry):
     sample_of: Text = "test images"  # what these are
     scale: float = 1.0  # factor from results.json to `unit`
     unit: Text = ""
+    limits: Limits | None = None  # of the quantity, in `unit`: the shown interval ends there
     form: Text = ".3g"  # Python format of the shown number
 
     @model_validator(mode="after")
@@ -400,10 +402,10 @@ def _find(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
         values += [check.scale * x for x in numbers_at(runs, f"{check.values}.interval")]
         values += numbers_at(runs, f"{check.values.partition(':')[0]}:{check.seed_count}")
     found = decide(check.rule, values, check.threshold, check.tolerance)
-    if check.unit == "%" and found.interval:
-        # A share lies between 0 and 100, whatever Student says; p has used the whole interval.
-        low, high = found.interval
-        found = found._replace(interval=(max(low, 0.0), min(high, 100.0)))
+    if check.limits and found.interval:
+        # Student knows of no limits; p has used the whole interval.
+        low, high = (min(max(end, check.limits[0]), check.limits[1]) for end in found.interval)
+        found = found._replace(interval=(low, high))
     return found
 
 

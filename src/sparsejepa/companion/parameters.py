@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,6 +22,7 @@ from sparsejepa.companion.provenance import notebook_path
 
 RUN_FOLDER = "run_folder"  # the parameter by which the runner says where a notebook writes
 PRESET = "preset"  # the one by which a notebook knows its settings, and whose encoders it reads
+RUN_NAMES = "run_names"  # the one by which it reads only some of them; see `matches`
 OWN = "own"  # runs of no preset: with parameters of one's own, or started by hand
 
 Value = int | float | str | bool
@@ -87,6 +89,11 @@ def parse_overrides(notebook: Path, assignments: list[str]) -> dict[str, Value]:
     if wrong := [assignment for assignment in assignments if "=" not in assignment]:
         raise ValueError(f"Write a parameter as name=value, not {wrong[0]!r}.")
     return check_parameters(notebook, dict(a.split("=", 1) for a in assignments))
+
+
+def matches(run: str, patterns: str) -> bool:
+    """Whether a run's name fits one of the patterns, as "jepa-seed[0-2], sigreg-*"; "" fits all."""
+    return not patterns or any(fnmatchcase(run, p.strip()) for p in patterns.split(","))
 
 
 def run_command(run_id: str, given: Mapping[str, Any] | None = None) -> str:
@@ -172,8 +179,10 @@ def load_study(root: Path, preset: str) -> list[StudyRun]:
             raise ValueError(f"{where}, {notebook}: needs {min(unknown)!r}, which is not above it.")
         above.add(notebook)
         common = preset_parameters(root, preset, notebook, section)
-        needs = tuple(run for run in study if run.notebook in section.needs)
+        above_it = [run for run in study if run.notebook in section.needs]
         for name, own in section.runs.items():
             checked = check_parameters(notebook_path(root, notebook), own, f"{where}, run {name}")
-            study.append(StudyRun(preset, notebook, name, common | checked, needs))
+            given = common | checked
+            needs = [run for run in above_it if matches(run.name, given.get(RUN_NAMES, ""))]
+            study.append(StudyRun(preset, notebook, name, given, tuple(needs)))
     return study

@@ -6,7 +6,7 @@ from typing import Any
 
 from sparsejepa.companion.files import read_json
 from sparsejepa.companion.manifest import MANIFEST, RESULTS, staleness
-from sparsejepa.companion.parameters import OWN, PRESET, load_study
+from sparsejepa.companion.parameters import OWN, PRESET, load_study, matches
 from sparsejepa.companion.provenance import repository_root, runs_root
 from sparsejepa.model.vit import Encoder
 from sparsejepa.randomness import generator
@@ -32,8 +32,8 @@ class Pretrained:
         return self.training.encoder
 
 
-def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrained]:
-    """The pretraining runs of a preset, by method and seed; of all methods if none are given.
+def pretrained_runs(preset: str, run_names: str = "") -> list[Pretrained]:
+    """The pretraining runs of a preset by method and seed, if their names fit `run_names`.
 
     "own" is for all that were started by hand or with parameters of one's own, "" for the committed
     ones. Of a preset whose named runs are not there, it is those started by hand under it.
@@ -42,9 +42,11 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
     """
     root, preset, found = repository_root(), preset or COMMITTED, []
     runs, study = runs_root(root), [] if preset == OWN else load_study(root, preset)
-    sought = {run.id: run.parameters for run in study if run.notebook == "01_pretrain"}
+    named = [run for run in study if run.notebook == "01_pretrain" and matches(run.name, run_names)]
+    sought = {run.id: run.parameters for run in named}
     if not any((runs / run_id / MANIFEST).is_file() for run_id in sought):
         by_hand = sorted(runs.glob(f"{OWN}/01_pretrain/*/{MANIFEST}"))
+        by_hand = [path for path in by_hand if matches(path.parent.name, run_names)]
         under = [p for p in by_hand if preset in (OWN, read_json(p)["parameters"].get(PRESET))]
         # Own runs have any parameters.
         sought = {p.parent.relative_to(runs).as_posix(): None for p in under} or sought
@@ -56,11 +58,10 @@ def pretrained_runs(preset: str, methods: tuple[str, ...] = ()) -> list[Pretrain
         folder = runs / run_id
         results, manifest = read_json(folder / RESULTS), read_json(folder / MANIFEST)
         method, seed = results["method"], manifest["seed"]
-        if not methods or method in methods:
-            training = load_training(runs / next(iter(manifest["trainings"])))
-            found.append(Pretrained(folder.name, method, seed, training, results, folder))
+        training = load_training(runs / next(iter(manifest["trainings"])))
+        found.append(Pretrained(folder.name, method, seed, training, results, folder))
     if not found:
-        which = f"pretraining run of {' or '.join(methods) or 'any method'} in preset {preset!r}"
+        which = f"pretraining run {run_names}".strip() + f" in preset {preset!r}"
         raise FileNotFoundError(f"There is no {which}: run 01_pretrain first.")
     return sorted(found, key=lambda run: (run.method, run.seed))
 
