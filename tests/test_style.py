@@ -19,12 +19,8 @@ def lint_commands() -> list[str]:
     """The recipe of `make lint`, with the environment that runs the tests."""
     recipe = (ROOT / "Makefile").read_text().split("\nlint:")[1].split("\n\n")[0]
     notebooks = " ".join(str(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
-    return [
-        line.strip()
-        .replace("$(VENV)/bin", sysconfig.get_path("scripts"))
-        .replace("$(NOTEBOOKS)", notebooks)
-        for line in recipe.splitlines()[1:]
-    ]
+    recipe = recipe.replace("$(VENV)/bin", sysconfig.get_path("scripts"))
+    return [line.strip() for line in recipe.replace("$(NOTEBOOKS)", notebooks).splitlines()[1:]]
 
 
 def silent(path: Path) -> list[str]:

@@ -135,7 +135,6 @@ def _template() -> Any:
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= globals() | {
-        "comparisons": ledger.comparisons,
         "run_command": ledger.run_command,
         "seeds_needed": SEEDS_NEEDED,
         "error_rate": f"{ERROR_RATE:.0%}",

@@ -18,7 +18,7 @@ from sparsejepa.training.code import code_sha256
 from tests.companion.tiny_repository import TOY, make_repository, toy_notebook
 
 DATA = {"name": "toy", "split": "train", "origin": "drawn", "pixel_sha256": "0" * 64}
-PARAMETERS = {"seed": 3, "rate": 0.5, "method": "jepa", "crash": False}
+PARAMETERS = {"seed": 3, "rate": 0.5, "method": "jepa", "crash": False, "run_names": ""}
 RUN = "own/toy/interactive-seed=3"
 
 

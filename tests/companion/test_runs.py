@@ -69,7 +69,8 @@ def test_a_finished_run_is_complete(finished: Path, root: Path):
     """In its named folder, with the parameters of defaults, preset and run, and fresh."""
     assert finished == root / "book" / "runs" / "demo" / "toy" / "jepa-seed1"
     manifest = read_json(finished / "manifest.json")
-    assert manifest["parameters"] == {"seed": 1, "rate": 0.25, "method": "jepa", "crash": False}
+    defaults = {"method": "jepa", "crash": False, "run_names": ""}
+    assert manifest["parameters"] == defaults | {"seed": 1, "rate": 0.25}
     assert (manifest["preset"], manifest["run"]) == ("demo", "jepa-seed1")
     assert manifest["command"].endswith("run notebooks/toy.ipynb --preset demo --run jepa-seed1")
     assert read_json(finished / "results.json")["answer"] == 42

@@ -13,7 +13,8 @@ PARAMETERS = """run_folder: str = ""
 seed: int = 0  # the seed of everything
 rate: float = 0.5
 method: str = "jepa"
-crash: bool = False"""
+crash: bool = False
+run_names: str = ""  # of the runs to read"""
 
 START = """import sys
 import time
@@ -22,7 +23,7 @@ from pathlib import Path
 from sparsejepa.companion.manifest import open_run
 from sparsejepa.toy import answer
 
-run = open_run("toy", run_folder, dict(seed=seed, rate=rate, method=method, crash=crash))
+run = open_run("toy", run_folder, globals())
 print("working in", Path.cwd(), "of", Path.home(), "into", run.folder)
 for step in range(3):
     print(f"\\rstep {step}", end="", file=sys.stderr)"""

@@ -15,7 +15,7 @@ from scipy.stats import multivariate_t
 from torch import Tensor
 
 from sparsejepa.chapters import stored
-from sparsejepa.chapters.probes import UNTRAINED
+from sparsejepa.chapters.probes import UNTRAINED, untrained
 from sparsejepa.data.batches import Images
 from sparsejepa.information import multiinformation as information
 from sparsejepa.information.columns import usable_columns
@@ -25,7 +25,6 @@ from sparsejepa.information.multiinformation import total_correlation
 from sparsejepa.information.nearest_neighbour import ksg_value
 from sparsejepa.intervals import Interval, over_intervals
 from sparsejepa.model.penalties import strongest_group
-from sparsejepa.model.vit import Encoder
 from sparsejepa.probing.features import TrainX, pooled_features
 from sparsejepa.probing.spectrum import feature_spread, rankme
 from sparsejepa.randomness import generator
@@ -169,10 +168,9 @@ def measure_runs(
     cells, totals = {}, {}
     for run in runs:
         reads = read_groups(run.training.norms)
-        before = Encoder(run.encoder.config, generator(run.seed, "initial encoder")).eval()
         for name, method, encoder in (
             (run.name, run.method, run.encoder),
-            (f"{run.name} before", UNTRAINED, before),
+            (f"{run.name} before", UNTRAINED, untrained(run.encoder, run.seed)),
         ):
             features = pooled_features(encoder, images)
             cell, totals[method, run.seed] = measure(features, reads, seed, **draws)

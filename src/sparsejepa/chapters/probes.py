@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sparsejepa.chapters import first_split
 from sparsejepa.data.batches import crop_and_resize, draw_crops, draw_flips
 from sparsejepa.data.image_set import ImageSet
+from sparsejepa.model.vit import Encoder
 from sparsejepa.probing.evaluate import low_level_labels
 from sparsejepa.probing.features import TrainY, pooled_features
 from sparsejepa.randomness import generator
@@ -17,6 +18,11 @@ LAST, PIXELS, UNTRAINED = "last block", "raw pixels", "untrained encoder"
 
 Images = Sequence[UInt8[Tensor, "_ _ _ 3"]]
 Features = dict[str, list[Float[Tensor, "_ _"]]]
+
+
+def untrained(encoder: Encoder, seed: int) -> Encoder:
+    """An encoder of the same architecture as it was before any training with that seed."""
+    return Encoder(encoder.config, generator(seed, "initial encoder")).eval().requires_grad_(False)
 
 
 def small_set(folder: str) -> tuple[ImageSet, dict[str, TrainY]]:

@@ -175,7 +175,7 @@ def compare_runs(old: Path, new: Path) -> tuple[dict[str, int], dict[str, str]]:
             if after is not None and np.array_equal(before, after, equal_nan=True):
                 continue
             pairs = leaves(before.tolist(), None if after is None else after.tolist(), place)
-            # NaN is equal to none, but is written like another.
+            # As text, because NaN is not equal to itself.
             place, before, after = next(p for p in pairs if repr(p[1]) != repr(p[2]))
         elif file != "parameters" and isinstance(before, int | float):
             compared["numbers"] += 1

@@ -5,7 +5,7 @@ p value is at most `ERROR_RATE`; else the claim stays untested, however suggesti
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
@@ -369,11 +369,6 @@ def reach_verdict(
     return ("true only if", claim.condition) if claim.condition else ("false as stated", "")
 
 
-def comparisons(judgements: Iterable[Judgement]) -> int:
-    """How many comparisons over seeds the p values are adjusted for."""
-    return sum(result.adjusted is not None for j in judgements for result in j.results)
-
-
 def _measure(claim: Claim, check: Check, ledger: Ledger, runs: Path) -> Result:
     """Applies the check's rule, which may be there before its run if the claim is untested."""
     seeds = ledger.seeds.get(check.seeds, ())
@@ -404,8 +399,8 @@ def _find(check: Check, seeds: Sequence[int], runs: Path) -> Finding:
     found = decide(check.rule, values, check.threshold, check.tolerance)
     if check.limits and found.interval:
         # Student knows of no limits; p has used the whole interval.
-        low, high = (min(max(end, check.limits[0]), check.limits[1]) for end in found.interval)
-        found = found._replace(interval=(low, high))
+        (least, most), (low, high) = check.limits, found.interval
+        found = found._replace(interval=(max(low, least), min(high, most)))
     return found
 
 

@@ -22,7 +22,6 @@ from sparsejepa.companion.provenance import notebook_path
 
 RUN_FOLDER = "run_folder"  # the parameter by which the runner says where a notebook writes
 PRESET = "preset"  # the one by which a notebook knows its settings, and whose encoders it reads
-RUN_NAMES = "run_names"  # the one by which it reads only some of them; see `matches`
 OWN = "own"  # runs of no preset: with parameters of one's own, or started by hand
 
 Value = int | float | str | bool
@@ -183,6 +182,6 @@ def load_study(root: Path, preset: str) -> list[StudyRun]:
         for name, own in section.runs.items():
             checked = check_parameters(notebook_path(root, notebook), own, f"{where}, run {name}")
             given = common | checked
-            needs = [run for run in above_it if matches(run.name, given.get(RUN_NAMES, ""))]
+            needs = [run for run in above_it if matches(run.name, given.get("run_names", ""))]
             study.append(StudyRun(preset, notebook, name, given, tuple(needs)))
     return study

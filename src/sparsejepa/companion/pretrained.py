@@ -9,7 +9,6 @@ from sparsejepa.companion.manifest import MANIFEST, RESULTS, staleness
 from sparsejepa.companion.parameters import OWN, PRESET, load_study, matches
 from sparsejepa.companion.provenance import repository_root, runs_root
 from sparsejepa.model.vit import Encoder
-from sparsejepa.randomness import generator
 from sparsejepa.training.artefacts import Training, load_training
 
 COMMITTED = "reference"  # the preset whose runs are in every clone
@@ -42,14 +41,13 @@ def pretrained_runs(preset: str, run_names: str = "") -> list[Pretrained]:
     """
     root, preset, found = repository_root(), preset or COMMITTED, []
     runs, study = runs_root(root), [] if preset == OWN else load_study(root, preset)
-    named = [run for run in study if run.notebook == "01_pretrain" and matches(run.name, run_names)]
-    sought = {run.id: run.parameters for run in named}
+    sought = {run.id: run.parameters for run in study if run.notebook == "01_pretrain"}
     if not any((runs / run_id / MANIFEST).is_file() for run_id in sought):
         by_hand = sorted(runs.glob(f"{OWN}/01_pretrain/*/{MANIFEST}"))
-        by_hand = [path for path in by_hand if matches(path.parent.name, run_names)]
         under = [p for p in by_hand if preset in (OWN, read_json(p)["parameters"].get(PRESET))]
         # Own runs have any parameters.
         sought = {p.parent.relative_to(runs).as_posix(): None for p in under} or sought
+    sought = {run: given for run, given in sought.items() if matches(Path(run).name, run_names)}
     for run_id, parameters in sought.items():
         if reasons := staleness(root, run_id, parameters):
             wrong = f"The run {run_id} cannot be read: {reasons[0]}"
@@ -64,8 +62,3 @@ def pretrained_runs(preset: str, run_names: str = "") -> list[Pretrained]:
         which = f"pretraining run {run_names}".strip() + f" in preset {preset!r}"
         raise FileNotFoundError(f"There is no {which}: run 01_pretrain first.")
     return sorted(found, key=lambda run: (run.method, run.seed))
-
-
-def untrained(encoder: Encoder, seed: int) -> Encoder:
-    """An encoder of the same architecture as it was before any training with that seed."""
-    return Encoder(encoder.config, generator(seed, "initial encoder")).eval().requires_grad_(False)

@@ -136,11 +136,11 @@ def shuffled_null(
 ) -> Float64[np.ndarray, "draws"]:
     """Estimates, in nats, of columns that are shuffled independently: truth 0, the same margins."""
     values, kept, _ = _usable(x, method, False)
-    nulls, shuffled = [], np.empty_like(values)
+    nulls, shuffled, alone = [], np.empty_like(values), list(np.arange(len(kept))[:, None])
     for _ in range(draws):
         for column, into in zip(values.T, shuffled.T, strict=True):
             into[:] = column[torch.randperm(len(x), generator=generator).numpy()]
-        nulls.append(ESTIMATORS[method](shuffled, generator).between_value(_alone(kept)))
+        nulls.append(ESTIMATORS[method](shuffled, generator).between_value(alone))
     return np.array(nulls)
 
 
@@ -175,15 +175,11 @@ def _bound(
     estimator = ESTIMATORS[method](values, generator_of(seed, "multiinformation"))
 
     def between(blocks: Blocks | None = None) -> TotalCorrelation:
-        blocks = blocks or _alone(kept)
+        blocks = blocks or list(np.arange(len(kept))[:, None])
         term, d = estimator.between(blocks), sum(map(len, blocks))
         return TotalCorrelation(term.value, term.standard_error(), method, len(x), d, dropped)
 
     return estimator, kept, between
-
-
-def _alone(columns: np.ndarray) -> Blocks:
-    return list(np.arange(len(columns))[:, None])
 
 
 def _usable(x: Array, method: str, drop: bool) -> Usable:

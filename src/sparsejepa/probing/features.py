@@ -15,8 +15,7 @@ Images = UInt8[Tensor, "_ H W 3"]
 
 def as_float(features: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Features as probes and measures take them, finite; half precision becomes float32."""
-    features = features.detach()
-    features = features if features.dtype == torch.float64 else features.float()
+    features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
     if not features.isfinite().all():
         raise ValueError("Features contain NaN or infinity: the encoder's weights are damaged.")
     return features
