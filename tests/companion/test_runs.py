@@ -39,7 +39,8 @@ def content(folder: Path) -> dict[str, bytes]:
     ("wrong", "message"),
     [
         ({"overrides": {"sed": 1}}, "toy.ipynb has no parameter 'sed'; did you mean 'seed'? Its"),
-        ({"overrides": {"run_folder": 1}}, "'run_names'? Its parameters are seed, rate, meth"),
+        ({"overrides": {"run_folder": 1}}, "'run_folder'; did you mean 'run_names'? Its param"),
+        ({"overrides": {"lambda": 1}}, "'lambda'. Its parameters are seed, rate, meth"),
         ({"overrides": {"seed": True}}, "seed must be int, not True"),
         ({"overrides": {"rate": float("nan")}}, "rate must be a finite float, not nan"),
         ({"overrides": {"method": 1}}, "method must be str, not 1"),
