@@ -96,6 +96,6 @@ def test_the_scorecard_reads_encoders_of_one_block():
     names = {"results": {"a": found | {"accuracy": accuracy, "zero_columns": 0.0}}}
     names |= {"manifests": {"a": {"seed": 0}}, "times": {"a": {"training_seconds": 60}}}
     names |= {"Interval": Interval, "pd": pd, "re": re}
-    cells = notebook_sources()["07_scorecard.ipynb"]
-    exec(next(cell for cell in cells if "together = " in cell), names)
+    (table,) = (c for c in notebook_sources()["07_scorecard.ipynb"] if "together = " in c)
+    exec(table, names)
     assert names["together"] == "last block" and list(names["table"])[0] == "a"
